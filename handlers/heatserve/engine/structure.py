@@ -1,0 +1,154 @@
+"""What a network looks like from its end: found by tracing one forward pass, not by guessing names.
+
+Class activation maps need the last activation that still has a place for each value, and CAM (Zhou 2016) needs that
+this activation is averaged over all places and goes through one linear layer. Both are decided on *values*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UnsuitableModel
+from .taps import Layer
+
+
+@dataclass(frozen=True)
+class Head:
+    """Global average pooling and one linear layer: `logits = weight @ mean(activation) + bias`."""
+
+    layer: str
+    classifier: str
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The layer that maps come from by default (None where it is not clear), the head, and what else could serve."""
+
+    layer: str | None
+    head: Head | None
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One module's run: its input and output, each reduced to what the search needs."""
+
+    name: str
+    module: nn.Module
+    input_mean: Tensor | None
+    output_mean: Tensor | None
+    output_relu_mean: Tensor | None
+    spatial: bool
+    positions: int
+
+
+def trace(model: nn.Module, example: Tensor) -> Structure:
+    """Runs `example`, shape (N, C, H, W), through the model once and reads its structure off.
+
+    Raises UnsuitableModel where the model does not answer with one score per class, shape (N, classes).
+    """
+    calls, vectors, logits = _watch(model, example)
+    if logits.ndim != 2:
+        raise UnsuitableModel(f"the model answers with shape {tuple(logits.shape)}, not (N, classes)")
+    times = {call.name: sum(other.name == call.name for other in calls) for call in calls}
+    once = [call for call in calls if times[call.name] == 1 and call.name]
+    head = _head(once, vectors, logits)
+    candidates = tuple(call.name for call in once if call.spatial and _convolves(call.module))
+    layer = head.layer if head else _trunk(calls, once)
+    return Structure(layer, head, candidates[-8:])
+
+
+def _watch(model: nn.Module, example: Tensor) -> tuple[list[_Call], dict[str, tuple[Tensor, Tensor]], Tensor]:
+    calls: list[_Call] = []
+    vectors: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def before(name: str) -> Any:
+        # The mean is taken before the module runs: it may work in place on its input.
+        def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            pending.append(_mean(inputs[0]) if inputs else None)
+
+        return hook
+
+    def after(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            entered = pending.pop()
+            if isinstance(module, nn.Linear) and isinstance(output, Tensor) and output.ndim == 2:
+                vectors[name] = (inputs[0].clone(), output.clone())
+            rectified = _mean(output.relu()) if _mean(output) is not None else None
+            calls.append(
+                _Call(name, module, entered, _mean(output), rectified, rectified is not None, _positions(output))
+            )
+
+        return hook
+
+    pending: list[Tensor | None] = []
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(before(name)))
+            handles.append(module.register_forward_hook(after(name)))
+        with torch.no_grad():
+            logits = model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor):
+        raise UnsuitableModel(f"the model answers with a {type(logits).__name__}, not one tensor of class scores")
+    return calls, vectors, logits
+
+
+def _mean(value: Any) -> Tensor | None:
+    """(N, K) for an activation with more than one place, else None."""
+    if isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] * value.shape[3] > 1:
+        return value.mean((2, 3))
+    return None
+
+
+def _positions(value: Any) -> int:
+    """How many places a row has beside its channels: 1 for a vector."""
+    if not isinstance(value, Tensor) or value.ndim < 3:
+        return 1
+    if value.ndim == 3:
+        return int(value.shape[1])
+    return int(value.shape[2:].numel())
+
+
+def _head(once: list[_Call], vectors: dict[str, tuple[Tensor, Tensor]], logits: Tensor) -> Head | None:
+    for classifier, (features, output) in reversed(list(vectors.items())):
+        if not _same(output, logits):
+            continue
+        # A module's own output is preferred, then a pooling module's input, then an output rectified by a function.
+        for point in ("output", "input", "relu"):
+            for call in reversed(once):
+                mean = {"output": call.output_mean, "input": call.input_mean, "relu": call.output_relu_mean}[point]
+                if mean is not None and _same(mean, features):
+                    return Head(str(Layer(call.name, point)), classifier)
+    return None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def _convolves(module: nn.Module) -> bool:
+    return any(isinstance(part, (nn.Conv2d, nn.modules.conv._ConvNd)) for part in module.modules())
+
+
+def _trunk(calls: list[_Call], once: list[_Call]) -> str | None:
+    """The end of a convolutional trunk that only pooling, flattening and vectors follow; None where that is unclear."""
+    trunks = [call for call in once if call.spatial and _convolves(call.module)]
+    if not trunks or not any(isinstance(call.module, nn.Linear) for call in calls):
+        return None
+    last = trunks[-1]
+    poolings = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.MaxPool2d)
+    elementwise = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.Dropout, nn.Dropout2d, nn.Identity)
+    for call in calls[calls.index(last) + 1 :]:
+        inside = bool(call.name) and last.name.startswith(f"{call.name}.")
+        plain = isinstance(call.module, (*poolings, *elementwise)) or call.positions == 1 or not call.name
+        if not (inside or plain):
+            return None
+    return last.name
