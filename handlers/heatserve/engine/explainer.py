@@ -34,9 +34,18 @@ class Query:
     seed: int = 0
 
     @property
-    def one_forward(self) -> bool:
-        """Whether the forward pass of a batch of predictions answers it as well."""
-        return self.samples == 1 and METHODS[self.method].signal == "layer"
+    def smoothed(self) -> bool:
+        """Whether it takes steps of noisy copies (`Explainer.smooth`); else one forward pass answers it."""
+        return self.samples > 1 or METHODS[self.method].statistic != "mean"
+
+    @property
+    def through_input(self) -> bool:
+        """Whether the gradient has to reach the input, which it cannot beyond the cut at a tap."""
+        return METHODS[self.method].signal == "input"
+
+    def at(self, target: int) -> Query:
+        """The same query with its target fixed, unless it was fixed already."""
+        return self if self.target is not None else replace(self, target=target)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,7 @@ class Explainer:
         self.fallbacks = 0
         self.structure: Structure = trace(model, example)
         self.head: Head | None = self.structure.head
+        self.classes = self.structure.classes
         self.layers = tuple(layers) or ((self.structure.layer,) if self.structure.layer else ())
         self._taps = Taps(model, self.layers)
         self._weight = model.get_submodule(self.head.classifier).weight.detach() if self.head else None
@@ -244,13 +254,13 @@ class Explainer:
         """Explains each of `images`, (N, C, H, W), by the same query: the way in for notebooks and batch jobs."""
         query = query or Query()
         self.check(query.method)
-        if query.samples == 1 and METHODS[query.method].statistic == "mean":
+        if not query.smoothed:
             return [row[0] for row in self.run(images, [[query]] * len(images))[1]]
         ranked = self.run(images, [[]] * len(images))[0].topk(query.rank + 1).indices[:, query.rank].tolist()
         return [self._smoothed(image, query, target) for image, target in zip(images, ranked)]
 
     def _smoothed(self, image: Tensor, query: Query, predicted: int) -> Attribution:
-        query = replace(query, target=predicted if query.target is None else query.target)
+        query = query.at(predicted)
         statistic = None
         for statistic in self.smooth(image, query):  # noqa: B007 - the last one is the answer
             pass

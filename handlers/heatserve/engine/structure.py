@@ -26,11 +26,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Structure:
-    """The layer that maps come from by default (None where it is not clear), the head, and what else could serve."""
+    """The layer that maps come from by default (None where it is not clear), the head, and what else could serve;
+    how many classes there are."""
 
     layer: str | None
     head: Head | None
     candidates: tuple[str, ...]
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def trace(model: nn.Module, example: Tensor) -> Structure:
     head = _head(once, vectors, logits)
     candidates = tuple(call.name for call in once if call.spatial and _convolves(call.module))
     layer = head.layer if head else _trunk(calls, once)
-    return Structure(layer, head, candidates[-8:])
+    return Structure(layer, head, candidates[-8:], logits.shape[1])
 
 
 def _watch(model: nn.Module, example: Tensor) -> tuple[list[_Call], dict[str, tuple[Tensor, Tensor]], Tensor]:

@@ -1,0 +1,1 @@
+"""What develops and demonstrates heatserve. Nothing here ships in an archive."""

@@ -1,0 +1,145 @@
+"""From weights and an architecture to an archive that TorchServe loads, proved before it is put in place."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from devtools import architecture, archive, labels, weights
+from devtools.archive import Content
+from devtools.paths import HANDLERS
+from devtools.proof import Proof, prove
+from devtools.refusal import Refusal
+
+HANDLER = "explain_handler.py"
+CONFIG = "model-config.yaml"
+LABELS = "index_to_name.json"
+MANIFEST = "MAR-INF/MANIFEST.json"
+ARCHIVER_VERSION = "0.12.0"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that an archive is made from."""
+
+    name: str
+    architecture: str
+    weights: Path
+    labels: Path | None = None
+    config: Path | None = None
+    include_packages: tuple[str, ...] = ()
+    version: str = "1.0"
+    handlers: Path = HANDLERS
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """An archive in its place. `unmet` are packages that it imports and that not every server has."""
+
+    path: Path
+    weights_sha256: str
+    contents_sha256: str
+    proof: Proof
+    unmet: tuple[str, ...]
+
+
+def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
+    """Builds and proves `export_path/NAME.mar`; Refusal where it cannot, and then nothing is left."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-.]*", recipe.name):
+        raise Refusal(f"The name {recipe.name!r} may have letters, digits, '-', '_' and '.' only.")
+    target = export_path / f"{recipe.name}.mar"
+    if target.exists() and not force:
+        raise Refusal(f"{target} exists; --force replaces it.")
+    contents = members(recipe)
+    about = json.loads(bytes(contents[MANIFEST]))["heatserve"]
+    export_path.mkdir(parents=True, exist_ok=True)
+    unfinished = archive.temporary(target)
+    try:
+        archive.write(unfinished, contents)
+        proof = prove(unfinished, recipe.name)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    ours = _handlers(recipe.handlers)
+    theirs = {name: content for name, content in contents.items() if name not in ours}
+    unmet = tuple(architecture.unmet_imports(theirs))
+    return Packaged(target, about["weights_sha256"], about["contents_sha256"], proof, unmet)
+
+
+def members(recipe: Recipe) -> dict[str, Content]:
+    """All members of the archive by name, the manifest last."""
+    model = architecture.read(recipe.architecture)
+    weights_name, weights_content = weights.for_archive(recipe.weights)
+    parts: list[Mapping[str, Content]] = [
+        _handlers(recipe.handlers),
+        model.members,
+        {weights_name: weights_content},
+    ]
+    parts += [architecture.package_members(name) for name in recipe.include_packages if name != model.package]
+    if recipe.labels:
+        named = labels.read(recipe.labels)
+        parts.append({LABELS: (json.dumps(named, ensure_ascii=False, indent=1) + "\n").encode()})
+    if recipe.config:
+        parts.append({CONFIG: _config(recipe.config)})
+    merged: dict[str, Content] = {}
+    for part in parts:
+        clash = sorted(merged.keys() & part.keys())
+        if clash:
+            raise Refusal(f"Two files of the archive would be called {clash[0]}: rename yours.")
+        merged.update(part)
+    entry: dict[str, Any] = {"modelName": recipe.name, "serializedFile": weights_name, "handler": HANDLER}
+    if model.model_file:
+        entry["modelFile"] = model.model_file
+    entry["modelVersion"] = recipe.version
+    if recipe.config:
+        entry["configFile"] = CONFIG
+    manifest = {
+        # A fixed date, as everywhere in the archive: TorchServe asks for one and does nothing with it.
+        "createdOn": "01/01/1980 00:00:00",
+        "runtime": "python",
+        "model": entry,
+        "archiverVersion": ARCHIVER_VERSION,
+        "heatserve": {
+            "version": heatserve_version(recipe.handlers),
+            "architecture": model.reference,
+            "weights_sha256": archive.sha256(recipe.weights),
+            "contents_sha256": archive.contents_sha256(merged),
+        },
+    }
+    return {**merged, MANIFEST: json.dumps(manifest, indent=2).encode()}
+
+
+def heatserve_version(handlers: Path = HANDLERS) -> str:
+    """The version as `handlers/heatserve/__init__.py` says it, read without importing torch."""
+    tree = ast.parse((handlers / "heatserve" / "__init__.py").read_bytes())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
+            return str(ast.literal_eval(node.value))
+    raise Refusal("handlers/heatserve/__init__.py does not say __version__.")
+
+
+def _handlers(folder: Path) -> dict[str, Content]:
+    if not (folder / HANDLER).is_file():
+        raise Refusal(f"handlers/{HANDLER} is missing from the repository.")
+    return {path.relative_to(folder).as_posix(): path for path in architecture.source_files(folder)}
+
+
+def _config(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        read = yaml.safe_load(content)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Refusal(
+            f"The configuration {path.name} is not readable YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(read, dict):
+        raise Refusal(f"The configuration {path.name} is not a mapping of settings.")
+    return content

@@ -1,0 +1,80 @@
+"""One child process with everything that it starts, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+
+class ProcessGroup:
+    """A process in a session of its own. `stop` ends it and all that it started, and nothing else.
+
+    A small shell beside it holds the other end of a pipe: should this process be killed outright, the pipe
+    closes and the shell ends the group and removes `scratch`.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, output: IO[bytes], cwd: Path, env: Mapping[str, str], scratch: Path
+    ):
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=dict(env),
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        watch = 'read -r _; kill -TERM "-$0"; sleep 3; kill -KILL "-$0"; rm -rf -- "$1"'
+        self._watchdog = subprocess.Popen(
+            ["sh", "-c", watch, str(self.pid), str(scratch)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def alive(self) -> bool:
+        """Whether the process still runs. It is not reaped here, so that its group's id stays ours."""
+        try:
+            return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+
+    def descendants(self) -> list[psutil.Process]:
+        """What the process has started and what that has started."""
+        try:
+            return list(psutil.Process(self.pid).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return []
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Asks the process to end, waits for `grace` seconds, and kills what then remains of its group."""
+        if self._process.returncode is not None:
+            return
+        started = self.descendants()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=5)
+        self._watchdog.kill()
+        self._watchdog.wait()
+        if self._watchdog.stdin:
+            self._watchdog.stdin.close()

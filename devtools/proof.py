@@ -1,0 +1,92 @@
+"""The proof of an archive: TorchServe's own loader loads it, and it predicts and explains."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from devtools.paths import METRICS
+from devtools.refusal import Refusal
+
+TIMEOUT = 600
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the archive answered: its labels and probabilities, and the explanation's JSON."""
+
+    prediction: dict[str, float]
+    explanation: dict[str, Any]
+    methods: tuple[str, ...]
+
+    @property
+    def layer(self) -> str | None:
+        """The layer that the explanation was taken from, where it says so."""
+        explanations = self.explanation.get("explanations") or [{}]
+        layer = explanations[0].get("parameters", {}).get("layer")
+        return str(layer) if layer else None
+
+
+def prove(archive: Path, name: str) -> Proof:
+    """Loads the archive in a clean process and asks it; Refusal with the handler's own words if it fails."""
+    with tempfile.TemporaryDirectory(prefix="heatserve-proof-") as scratch:
+        model, temporary, result = (Path(scratch, part) for part in ("model", "tmp", "result.json"))
+        temporary.mkdir()
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(model)
+        env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        script = Path(__file__).with_name("prove.py")
+        try:
+            # -I: nothing but the archive and the installed packages can be imported.
+            run = subprocess.run(
+                [sys.executable, "-I", script, model, name, _metrics(), result],
+                cwd=model,
+                env={**env, "TMPDIR": str(temporary)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=TIMEOUT,
+            )
+        except subprocess.TimeoutExpired:
+            raise Refusal(f"The archive did not load and answer within {TIMEOUT} s.") from None
+        if not result.is_file():
+            raise Refusal(f"The process that loaded the archive ended with {run.returncode}.", run.stdout)
+        said = json.loads(result.read_text())
+    if said["error"]:
+        raise Refusal(said["error"], said["detail"] or run.stdout)
+    return Proof(*_read(said["answers"], run.stdout), tuple(said["methods"]))
+
+
+def _read(answers: list[dict[str, Any]], log: str) -> tuple[dict[str, float], dict[str, Any]]:
+    read: list[dict[str, Any]] = []
+    for what, answer in zip(("prediction", "explanation"), answers):
+        body = base64.b64decode(answer["body"])
+        try:
+            content = json.loads(body)
+        except ValueError:
+            content = {}
+        if answer["status"] != 200:
+            message = content.get("message") or "no message"
+            raise Refusal(f"The archive answered a {what} with {answer['status']}: {message}", log)
+        if not isinstance(content, dict) or not content:
+            raise Refusal(f"The archive answered a {what} with something that is not a JSON object.", log)
+        read.append(content)
+    return read[0], read[1]
+
+
+def _metrics() -> Path:
+    if METRICS.is_file():
+        return METRICS
+    spec = find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise Refusal("Proving an archive needs the package torchserve.")
+    return Path(spec.origin).parent / "configs" / "metrics.yaml"

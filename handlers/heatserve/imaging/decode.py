@@ -1,0 +1,88 @@
+"""Bytes to a picture: whatever was sent becomes 8-bit RGB, or one of two errors."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image, UnidentifiedImageError
+
+from .errors import ImageTooLarge, UnreadableImage
+from .modes import to_rgb
+from .orientation import orientation_of, upright_image, upright_size
+
+# Camera JPEGs with a second picture in them (MPO) are opened by the JPEG decoder.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
+
+    `image` is 8-bit RGB with the rows as PIL decodes them from the file, which is what the stock handler
+    shows to the model. `orientation` is the EXIF orientation (1 to 8) that a viewer still has to apply.
+    """
+
+    image: Image.Image
+    orientation: int = 1
+
+    @property
+    def width(self) -> int:
+        """Width in pixels as a viewer shows it."""
+        return upright_size(*self.image.size, self.orientation)[0]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels as a viewer shows it."""
+        return upright_size(*self.image.size, self.orientation)[1]
+
+    def upright(self, max_side: int | None = None) -> Image.Image:
+        """The picture as a viewer shows it, its longest side at most `max_side` pixels; not to be altered."""
+        image = self.image
+        longest = max(image.size)
+        if max_side is not None and longest > max_side:
+            width, height = (max(1, round(side * max_side / longest)) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        return upright_image(image, self.orientation)
+
+
+def decode(data: bytes, max_pixels: int) -> Picture:
+    """Decode a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF.
+
+    Transparent parts become white; 16-bit and float greys are scaled to 8 bits (see `to_rgb`).
+
+    Raises:
+        UnreadableImage: the bytes are empty, truncated, corrupt or something else than such a picture.
+        ImageTooLarge: its header declares more than `max_pixels` pixels; nothing has been decoded then.
+    """
+    with warnings.catch_warnings():  # PIL warns on what it can still read; nobody is there to see it
+        warnings.simplefilter("ignore")
+        try:
+            return _decode(data, max_pixels)
+        except (UnreadableImage, ImageTooLarge):
+            raise
+        except Image.DecompressionBombError:
+            raise ImageTooLarge("The image has more pixels than the decoder accepts.") from None
+        except Exception:  # a decoder fed with hostile bytes raises almost anything, MemoryError included
+            raise UnreadableImage("The image is corrupt or truncated.") from None
+
+
+def _decode(data: bytes, max_pixels: int) -> Picture:
+    if not data:
+        raise UnreadableImage("The image is empty: no bytes were sent.")
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise UnreadableImage("The data is not a JPEG, PNG, WebP, GIF, BMP or TIFF image.") from None
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise UnreadableImage("The image has no pixels.")
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"The image has {width} x {height} pixels; at most {max_pixels} pixels are allowed."
+        )
+    image.load()
+    # Read after loading: a PNG may declare it behind its pixels, and PIL itself turns a TIFF upright.
+    orientation = orientation_of(image)
+    return Picture(to_rgb(image), orientation)

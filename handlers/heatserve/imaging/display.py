@@ -1,0 +1,49 @@
+"""From attribution values to the grey levels of a picture: the positive part on a scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RULES = ("maximum", "percentile")
+_PERCENTILE = 99.0
+
+
+def positive_part(values: NDArray[Any]) -> NDArray[np.float32]:
+    """max(values, 0) as float32, same shape; values that are not finite count as 0."""
+    with np.errstate(over="ignore"):
+        single = np.asarray(values).astype(np.float32, copy=False)
+    return np.where(np.isfinite(single) & (single > 0), single, np.float32(0))
+
+
+def scale_of(values: NDArray[Any], rule: str) -> float:
+    """The attribution that is shown at grey 255: 0.0 for a map without positive part.
+
+    `rule` is "maximum" (class activation maps) or "percentile": the 99th percentile of the positive part over
+    all pixels, as Smilkov et al. (2017) cap the outliers of gradients; the maximum where that is 0.
+
+    Raises ValueError for another rule.
+    """
+    if rule not in RULES:
+        raise ValueError(f"The scale rule is {rule!r}; allowed: {', '.join(RULES)}.")
+    positive = positive_part(values)
+    if positive.size == 0:
+        return 0.0
+    if rule == "percentile":
+        percentile = float(np.percentile(positive, _PERCENTILE))
+        if percentile > 0:
+            return percentile
+    return float(positive.max())
+
+
+def grey(values: NDArray[Any], scale: float) -> NDArray[np.uint8]:
+    """The positive part as uint8, same shape: 0 at 0, 255 at `scale` and above; all 0 where `scale` is 0."""
+    positive = positive_part(values)
+    white = np.float32(scale)
+    if not 0 < white < np.inf:
+        return np.zeros(positive.shape, np.uint8)
+    # Divided before it is multiplied: 255 / scale may be more than a float32 holds.
+    levels = np.minimum(positive, white) / white * np.float32(255)
+    return np.rint(levels).astype(np.uint8)

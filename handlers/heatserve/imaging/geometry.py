@@ -1,0 +1,150 @@
+"""The path of a coordinate: stored picture, resized, cropped to the model's view; and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .orientation import Box, upright_array, upright_box, upright_size
+from .resampling import resize_weights, sample_weights
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the model's view lies on a picture of `width` x `height` stored pixels.
+
+    The picture is resized to `resized_width` x `resized_height`; the view is the crop of it at
+    (`crop_left`, `crop_top`), in resized pixels: negative where the crop pads. `orientation` is the EXIF
+    orientation that a viewer still applies to the stored picture.
+    """
+
+    width: int
+    height: int
+    resized_width: int
+    resized_height: int
+    crop_left: int
+    crop_top: int
+    crop_width: int
+    crop_height: int
+    orientation: int = 1
+
+    def seen(self) -> tuple[int, int, int, int]:
+        """What the model saw, (x0, y0, x1, y1) in pixels of the upright photograph at its original size."""
+        return self.box(0, 0, self.crop_width, self.crop_height)
+
+    def box(self, x0: float, y0: float, x1: float, y1: float) -> tuple[int, int, int, int]:
+        """A box in view pixels, in whole pixels of the upright photograph at its original size.
+
+        Exclusive right and bottom; clipped to the photograph. A box that overlaps it keeps at least one
+        pixel; one that lies in the crop's padding comes back empty (x0 == x1 or y0 == y1).
+        """
+        horizontal, vertical = self.width / self.resized_width, self.height / self.resized_height
+        stored: Box = (
+            (x0 + self.crop_left) * horizontal,
+            (y0 + self.crop_top) * vertical,
+            (x1 + self.crop_left) * horizontal,
+            (y1 + self.crop_top) * vertical,
+        )
+        left, top, right, bottom = upright_box(stored, self.width, self.height, self.orientation)
+        width, height = upright_size(self.width, self.height, self.orientation)
+        (left, right), (top, bottom) = _whole(left, right, width), _whole(top, bottom, height)
+        return left, top, right, bottom
+
+    def on_view(self, view_map: NDArray[Any]) -> NDArray[np.float32]:
+        """A map [h, w] of any resolution, bilinear (align_corners=False) on the view's own pixels.
+
+        float32 [crop_height, crop_width]; values that are not finite count as 0.
+        """
+        down = resize_weights(view_map.shape[0], self.crop_height).astype(np.float32)
+        across = resize_weights(view_map.shape[1], self.crop_width).astype(np.float32)
+        return np.asarray(down @ _finite(view_map) @ across.T, np.float32)
+
+    def project(
+        self, view_map: NDArray[Any], width: int, height: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A map [h, w] of the view, of any resolution, on an upright picture of `width` x `height` pixels.
+
+        Gives the map float32 [height, width], 0 where the model saw nothing, and the mask bool
+        [height, width] of the pixels whose centre the model saw. Values that are not finite count as 0.
+
+        The map is taken to the view's resolution first (as in `on_view`), and from there to the picture by
+        the exact affine coordinates of the pixel centres, with a low-pass where the picture is the coarser.
+        """
+        columns, rows = upright_size(width, height, self.orientation)
+        down, seen_rows = _axis(view_map.shape[0], self.crop_height, self.crop_top, self.resized_height, rows)
+        across, seen_columns = _axis(
+            view_map.shape[1], self.crop_width, self.crop_left, self.resized_width, columns
+        )
+        stored = np.zeros((rows, columns), np.float32)
+        stored[seen_rows, seen_columns] = down @ _finite(view_map) @ across.T
+        seen = np.zeros((rows, columns), np.bool_)
+        seen[seen_rows, seen_columns] = True
+        return (
+            np.ascontiguousarray(upright_array(stored, self.orientation)),
+            np.ascontiguousarray(upright_array(seen, self.orientation)),
+        )
+
+
+def plan(
+    width: int,
+    height: int,
+    resize: int | None,
+    crop: int | tuple[int, int] | None,
+    orientation: int = 1,
+) -> Geometry:
+    """The geometry of torchvision's `Resize(resize)` and `CenterCrop(crop)` on a picture of this stored size.
+
+    `resize` is the length of the shorter side; `crop` a side, or (height, width); None leaves that step out.
+    """
+    resized_width, resized_height = width, height
+    if resize is not None:
+        longer = int(resize * max(width, height) / min(width, height))
+        resized_width, resized_height = (resize, longer) if width <= height else (longer, resize)
+    if crop is None:
+        crop = (resized_height, resized_width)
+    crop_height, crop_width = (crop, crop) if isinstance(crop, int) else crop
+    return Geometry(
+        width=width,
+        height=height,
+        resized_width=resized_width,
+        resized_height=resized_height,
+        crop_left=_centred(resized_width, crop_width),
+        crop_top=_centred(resized_height, crop_height),
+        crop_width=crop_width,
+        crop_height=crop_height,
+        orientation=orientation,
+    )
+
+
+def _centred(length: int, crop: int) -> int:
+    """Where CenterCrop starts: padding takes the smaller half in front, cropping rounds halves to even."""
+    return -((crop - length) // 2) if crop > length else round((length - crop) / 2)
+
+
+def _whole(start: float, end: float, length: int) -> tuple[int, int]:
+    start, end = min(max(start, 0.0), length), min(max(end, 0.0), length)
+    first, last = math.floor(start + 0.5), math.floor(end + 0.5)
+    if first == last and start < end:
+        first = min(math.floor((start + end) / 2), length - 1)
+        last = first + 1
+    return first, last
+
+
+def _axis(count: int, view: int, offset: int, resized: int, size: int) -> tuple[NDArray[np.float32], slice]:
+    """One axis of `project`: weights [seen pixels, count] of the map's values, and which pixels were seen."""
+    step = resized / size  # view pixels per pixel of the picture
+    centres = (np.arange(size) + 0.5) * step - offset
+    inside = np.flatnonzero((centres >= 0) & (centres < view))
+    seen = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
+    on_picture = sample_weights(view, centres[seen], step).astype(np.float32)
+    if count != view:
+        on_picture = on_picture @ resize_weights(count, view).astype(np.float32)
+    return on_picture, seen
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
+    return np.where(np.isfinite(values), values, 0).astype(np.float32, copy=False)

@@ -1,0 +1,78 @@
+"""EXIF orientation: how the rows of a file are turned before a person sees them.
+
+Orientations are the numbers 1 to 8 of EXIF tag 0x0112; 1 leaves the picture as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[float, float, float, float]
+
+_TAG = 0x0112
+
+# orientation: (transpose, then mirror left and right, then mirror top and bottom)
+_STEPS: Mapping[int, tuple[bool, bool, bool]] = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+_TRANSPOSES: Mapping[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The orientation 1 to 8 that a loaded picture declares; 1 where it declares none, or nonsense."""
+    try:
+        value = image.getexif().get(_TAG, 1)
+    except Exception:  # PIL parses EXIF of any content here, and raises whatever it stumbles on
+        return 1
+    return value if isinstance(value, int) and value in _STEPS else 1
+
+
+def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """Width and height after turning upright; applied twice, it gives the stored size again."""
+    return (height, width) if _STEPS[orientation][0] else (width, height)
+
+
+def upright_image(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture turned upright; `image` itself where there is nothing to turn."""
+    return image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image
+
+
+def upright_array(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """An array [height, width] turned as `upright_image` turns the picture, as a view."""
+    transpose, mirror_x, mirror_y = _STEPS[orientation]
+    turned = array.T if transpose else array
+    return turned[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
+
+
+def upright_box(box: Box, width: float, height: float, orientation: int) -> Box:
+    """A box (x0, y0, x1, y1) of the stored picture [height, width], on the upright one."""
+    transpose, mirror_x, mirror_y = _STEPS[orientation]
+    x0, y0, x1, y1 = box
+    if transpose:
+        x0, y0, x1, y1 = y0, x0, y1, x1
+        width, height = height, width
+    if mirror_x:
+        x0, x1 = width - x1, width - x0
+    if mirror_y:
+        y0, y1 = height - y1, height - y0
+    return x0, y0, x1, y1

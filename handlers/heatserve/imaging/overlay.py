@@ -1,0 +1,41 @@
+"""The heatmap over the photograph, and the rest of the photograph marked as never seen."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .colour import table
+
+_DIMMED = 0.5
+
+
+def overlay(
+    picture: Image.Image, heat: NDArray[np.uint8], seen: NDArray[np.bool_], colormap: str, opacity: float
+) -> Image.Image:
+    """An upright RGB picture with the grey levels `heat` [H, W] as colours over it, RGB of the same size.
+
+    Where `seen` [H, W]: (1 - a) photo + a colour(heat), with a = opacity * sqrt(heat / 255), to 1/255.
+    A constant a would tint all that the model ignored with the map's lowest colour; a proportional one hides
+    how far a region reaches; the root shows the region and leaves the rest of the photograph as it is.
+    Where not: the photograph's luma (ITU-R BT.601) at half its brightness, without any colour.
+
+    Raises ValueError for an unknown colour map, an opacity outside 0..1, or arrays of another size.
+    """
+    width, height = picture.size
+    if heat.shape != (height, width) or seen.shape != (height, width):
+        raise ValueError(
+            f"heat {heat.shape} and seen {seen.shape} must be [{height}, {width}], as the picture."
+        )
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"The opacity is {opacity}; allowed: 0 to 1.")
+    alphas = np.rint(255 * opacity * np.sqrt(np.arange(256) / 255)).astype(int).tolist()
+    photo = picture.convert("RGB")
+    levels = Image.fromarray(np.ascontiguousarray(heat))
+    colours = levels.copy()
+    colours.putpalette(table(colormap).tobytes())
+    blend = Image.composite(colours.convert("RGB"), photo, levels.point(alphas))
+    dimmed = photo.convert("L").point([round(level * _DIMMED) for level in range(256)])
+    mask = Image.fromarray(seen.astype(np.uint8) * np.uint8(255))
+    return Image.composite(blend, dimmed.convert("RGB"), mask)

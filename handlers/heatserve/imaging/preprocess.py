@@ -1,0 +1,95 @@
+"""A picture to the tensor that the model sees, as torchvision's stock transforms make it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .decode import Picture
+from .errors import ImageTooLarge
+from .geometry import Geometry, plan
+from .orientation import upright_image
+
+INTERPOLATIONS: Mapping[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+ORIENTATIONS = ("ignore", "apply")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize the shorter side, crop the centre, normalise; the default is TorchServe's `image_classifier`.
+
+    `resize` and `crop` are in pixels (`crop` a side, or height and width), None leaves that step out. `mean`
+    and `std` are per channel of RGB in 0..1. With `orientation` "apply" the model sees it upright.
+
+    Raises ValueError where a setting is not one of those allowed.
+    """
+
+    resize: int | None = 256
+    crop: int | tuple[int, int] | None = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    orientation: str = "ignore"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"interpolation is {self.interpolation!r}; allowed: {', '.join(INTERPOLATIONS)}."
+            )
+        if self.orientation not in ORIENTATIONS:
+            raise ValueError(f"orientation is {self.orientation!r}; allowed: {', '.join(ORIENTATIONS)}.")
+        if self.resize is not None and self.resize < 1:
+            raise ValueError(f"resize is {self.resize}; allowed: 1 and more, or null.")
+        sides = (self.crop,) if isinstance(self.crop, int) else self.crop or ()
+        if any(side < 1 for side in sides):
+            raise ValueError(f"crop is {self.crop}; allowed: 1 and more, or null.")
+        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
+            raise ValueError(
+                f"mean is {self.mean}, std is {self.std}; allowed: three numbers each, no std of 0."
+            )
+
+    def tensor(self, picture: Picture, max_resized_pixels: int) -> tuple[torch.Tensor, Geometry]:
+        """The model's view, float32 [3, H, W] on the CPU, and how it lies on the picture.
+
+        Raises ImageTooLarge, before anything is resized, where the resized picture or the view would have
+        more than `max_resized_pixels` pixels.
+        """
+        image, orientation = picture.image, picture.orientation
+        if self.orientation == "apply":
+            image, orientation = upright_image(image, orientation), 1
+        geometry = plan(*image.size, self.resize, self.crop, orientation)
+        self._check(geometry, max_resized_pixels)
+
+        resized = (geometry.resized_width, geometry.resized_height)
+        if resized != image.size:
+            image = image.resize(resized, INTERPOLATIONS[self.interpolation])
+        if self.crop is not None:
+            left, top = geometry.crop_left, geometry.crop_top
+            image = image.crop((left, top, left + geometry.crop_width, top + geometry.crop_height))
+        return self._normalised(image), geometry
+
+    def _check(self, geometry: Geometry, max_resized_pixels: int) -> None:
+        sizes = [(geometry.crop_width, geometry.crop_height)]
+        if self.resize is not None:
+            sizes.append((geometry.resized_width, geometry.resized_height))
+        for width, height in sizes:
+            if width * height > max_resized_pixels:
+                raise ImageTooLarge(
+                    f"The image of {geometry.width} x {geometry.height} pixels would be resized to"
+                    f" {width} x {height}; at most {max_resized_pixels} pixels are allowed."
+                )
+
+    def _normalised(self, image: Image.Image) -> torch.Tensor:
+        # The order of operations is torchvision's: any other differs in the last bit.
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        mean, std = (torch.tensor(row, dtype=torch.float32).view(3, 1, 1) for row in (self.mean, self.std))
+        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)

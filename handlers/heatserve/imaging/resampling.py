@@ -1,0 +1,28 @@
+"""Linear resampling of one axis as a matrix, so that steps compose by multiplication."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def sample_weights(count: int, centres: NDArray[np.floating[Any]], step: float) -> NDArray[np.float64]:
+    """Weights [len(centres), count] that read `count` values at `centres`.
+
+    Value i lies at i + 0.5. The kernel is a triangle of half width max(1, `step`), where `step` is the
+    distance between neighbouring centres: plain linear interpolation, and a low-pass where there is more than
+    one value per centre. Before the first and behind the last value the border is repeated; rows sum to 1.
+    """
+    positions = np.clip(centres, 0.0, count)
+    distances = np.abs(positions[:, None] - (np.arange(count) + 0.5)) / max(1.0, step)
+    kernel: NDArray[np.float64] = np.clip(1.0 - distances, 0.0, None)
+    normalised: NDArray[np.float64] = kernel / kernel.sum(axis=1, keepdims=True)
+    return normalised
+
+
+def resize_weights(count: int, size: int) -> NDArray[np.float64]:
+    """Weights [size, count] that stretch `count` values over `size` pixels (align_corners=False)."""
+    step = count / size
+    return sample_weights(count, (np.arange(size) + 0.5) * step, step)

@@ -1,0 +1,65 @@
+"""What a client can be told, each with its status; the one place where a fault becomes an answer."""
+
+from __future__ import annotations
+
+import traceback
+
+from ..engine import OutOfMemory
+from ..imaging import ImageTooLarge, UnreadableImage
+
+_TYPES = {
+    400: "BadRequest",
+    406: "NotAcceptable",
+    413: "PayloadTooLarge",
+    415: "UnsupportedMediaType",
+    500: "InternalServerError",
+    503: "ServiceUnavailable",
+    507: "InsufficientStorage",
+}
+
+
+class Refusal(Exception):
+    """A request that gets no other answer than this. The message is a sentence for the client.
+
+    It never holds a path, a traceback, or anything that the request held beyond a short option name.
+    """
+
+    def __init__(self, code: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def type(self) -> str:
+        return _TYPES[self.code]
+
+    def body(self) -> dict[str, object]:
+        """TorchServe's own shape of an error."""
+        return {"code": self.code, "type": self.type, "message": self.message}
+
+
+def refusal_of(error: BaseException) -> Refusal:
+    """What a client is told of any exception."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, UnreadableImage):
+        return Refusal(415, str(error))
+    if isinstance(error, ImageTooLarge):
+        return Refusal(413, str(error))
+    if isinstance(error, (OutOfMemory, MemoryError)):
+        return Refusal(507, "out of memory while computing this answer; send fewer samples or a smaller image")
+    return Refusal(500, "the server failed on this request; its log says where")
+
+
+def where(error: BaseException) -> str:
+    """An exception for the log: its type and where it was raised, without its text, which a client may have written."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    places = " < ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(error).__name__} at {places}"
+
+
+def printable(text: object, limit: int = 40) -> str:
+    """Anything that came from outside, made safe for a log line, a metric or a sentence: short, ASCII, one line."""
+    safe = "".join(c if c.isascii() and c.isprintable() and c not in "#|\\" else "?" for c in str(text)[:limit])
+    return safe + ("..." if len(str(text)) > limit else "")

@@ -1,0 +1,75 @@
+"""One request on its way through the serving loop, from its admission to its answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..engine import Attribution, Query, Statistic
+from ..imaging import Geometry, Picture
+from .errors import Refusal
+from .requests import Request
+
+
+@dataclass
+class Job:
+    """A long explanation: the iterator of its steps and where its answer goes."""
+
+    index: int
+    query: Query
+    steps: Iterator[Statistic]
+    statistic: Statistic | None = None
+
+
+@dataclass
+class Exchange:
+    """state: `refusal` set, or image waiting (`probabilities` None), or jobs left, or done.
+
+    image: (3, H, W) on the model's device. probabilities: (classes) on the host. seconds: by stage.
+    """
+
+    request: Request | None = None
+    picture: Picture | None = None
+    geometry: Geometry | None = None
+    image: Tensor | None = None
+    probabilities: Tensor | None = None
+    scores: Tensor | None = None
+    attributions: list[Attribution | None] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    refusal: Refusal | None = None
+    empty_maps: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether its forward pass is still to come."""
+        return self.refusal is None and self.probabilities is None
+
+    @property
+    def done(self) -> bool:
+        return self.refusal is not None or (self.probabilities is not None and not self.jobs)
+
+    @property
+    def work_left(self) -> int:
+        """Forward passes still to do, roughly."""
+        if self.request is None or self.done:
+            return 0
+        if self.waiting:
+            return self.request.work
+        return sum(3 * (job.query.samples - (job.statistic.samples if job.statistic else 0)) for job in self.jobs)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the wall time of what is done inside."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - started
+
+
+STAGES = ("decode", "forward", "explain", "render")

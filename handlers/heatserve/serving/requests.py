@@ -1,0 +1,189 @@
+"""From a row as TorchServe hands it over to a request; or to a refusal that names what is wrong."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..engine import METHODS, Query
+from .errors import Refusal
+from .options import OPTIONS, OUTPUTS, Vocabulary, parse, unknown
+from .settings import Limits
+
+_HEADER = "x-explain-"
+_IMAGE_FIELDS = ("data", "body")
+
+
+@dataclass(frozen=True)
+class Request:
+    """image: the encoded picture. queries: empty for a prediction, else one for each map. `top_k`: None where a
+    prediction did not ask for a number."""
+
+    image: bytes
+    queries: tuple[Query, ...] = ()
+    output: str = "json"
+    overlay: bool = False
+    colormap: str = "jet"
+    opacity: float = 0.5
+    boxes: bool = False
+    box_threshold: float = 0.2
+    top_k: int | None = None
+
+    @property
+    def work(self) -> int:
+        """Its cost in forward passes, roughly: a backward pass counts two."""
+        return 1 + sum(3 * q.samples for q in self.queries if q.smoothed or q.through_input)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads requests for one archive: what its words mean, its defaults and limits."""
+
+    vocabulary: Vocabulary
+    defaults: Mapping[str, Any]
+    limits: Limits
+
+    def read(self, row: Any, headers: Mapping[str, Any]) -> Request:
+        """Raises Refusal (400, 406, 413)."""
+        image, fields = _split(row)
+        # The server sets this header itself, in lower case and last: a client's own has no say.
+        if headers.get("explain") != "True":
+            return Request(_image_bytes(image), top_k=self._lenient_top_k(fields, headers))
+        options = self._options(fields, headers)
+        output = options["output"] or _accepted(headers)
+        queries = self._queries(options)
+        if output == "png" and len(queries) > 1:
+            raise Refusal(400, "output png shows one map; for several targets ask for json")
+        return Request(
+            image=_image_bytes(image),
+            queries=queries,
+            output=output,
+            overlay=options["overlay"],
+            colormap=options["colormap"],
+            opacity=options["opacity"],
+            boxes=options["boxes"],
+            box_threshold=options["box_threshold"],
+            top_k=min(options["top_k"], self.vocabulary.classes),
+        )
+
+    def _options(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields win over headers, headers over the path, the path over the archive's defaults."""
+        given: dict[str, Any] = {**_path_options(headers), **_header_options(headers)}
+        for name, value in fields.items():
+            if name != "explain":
+                given[name] = value
+        options = {name: self.defaults.get(name, option.default) for name, option in OPTIONS.items()}
+        for name, value in given.items():
+            if value is not None or name not in OPTIONS:
+                options[name] = parse(name, value, self.vocabulary)
+        return options
+
+    def _queries(self, options: Mapping[str, Any]) -> tuple[Query, ...]:
+        method = METHODS[options["method"]]
+        samples = method.samples if options["samples"] is None else options["samples"]
+        if samples > self.limits.max_samples:
+            raise Refusal(413, f"samples: at most {self.limits.max_samples} are allowed here")
+        if samples < method.min_samples:
+            raise Refusal(400, f"samples must be at least {method.min_samples} for {method.name}")
+        if options["layer"] is not None and method.signal == "input":
+            raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the input")
+        target = options["target"]
+        ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
+        queries = tuple(
+            Query(
+                method=method.name,
+                target=target if isinstance(target, int) else None,
+                rank=rank,
+                contrast=options["contrast"],
+                layer=options["layer"],
+                samples=samples,
+                noise_level=options["noise_level"],
+                seed=options["seed"],
+            )
+            for rank in ranks
+        )
+        if len(queries) * samples > self.limits.max_samples:
+            raise Refusal(413, f"targets x samples: at most {self.limits.max_samples} are allowed here")
+        return queries
+
+    def _lenient_top_k(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> int | None:
+        """`/predictions` knows one option and, like the stock handler, complains about none."""
+        value = fields.get("top_k", _header_options(headers, strict=False).get("top_k"))
+        try:
+            return None if value is None else min(parse("top_k", value, self.vocabulary), self.vocabulary.classes)
+        except Refusal:
+            return None
+
+
+def _split(row: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The image and the other fields of a row: a raw body, a form, or a parsed JSON body."""
+    if not isinstance(row, Mapping):
+        return None, {}
+    body = row.get("body")
+    if isinstance(body, Mapping) and "data" not in row:
+        row = body
+    fields = {str(name): value for name, value in row.items() if name not in _IMAGE_FIELDS}
+    return row.get("data") or row.get("body"), fields
+
+
+def _image_bytes(image: Any) -> bytes:
+    if isinstance(image, Mapping) and set(image) == {"b64"}:
+        image = image["b64"]
+    if isinstance(image, (bytes, bytearray)) and image:
+        return bytes(image)
+    if isinstance(image, str) and image:
+        text = re.sub(r"^data:[\w/+.-]{1,60};base64,", "", image.strip())
+        try:
+            return base64.b64decode("".join(text.split()), validate=True)
+        except (binascii.Error, ValueError):
+            raise Refusal(400, "data is not valid base64") from None
+    raise Refusal(
+        400, "no image: send it as the body, as form field data, or base64 in JSON member data"
+    )
+
+
+def _path_options(headers: Mapping[str, Any]) -> dict[str, str]:
+    path = headers.get("url_path")
+    parts = [part for part in path.split("/") if part] if isinstance(path, str) else []
+    if len(parts) > 1:
+        raise Refusal(400, "the path goes /explanations/{model}/{version}/{method} and no further")
+    return {"method": parts[0]} if parts else {}
+
+
+def _header_options(headers: Mapping[str, Any], strict: bool = True) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in headers.items():
+        if isinstance(key, str) and key.lower().startswith(_HEADER):
+            name = key.lower()[len(_HEADER) :].replace("-", "_")
+            if name in OPTIONS:
+                found[name] = value
+            elif strict:
+                raise unknown(name)
+    return found
+
+
+def _accepted(headers: Mapping[str, Any]) -> str:
+    """The output that an Accept header likes best (RFC 9110, 12.5.1); json where there is none."""
+    accept = next((v for k, v in headers.items() if isinstance(k, str) and k.lower() == "accept"), None)
+    if not isinstance(accept, str) or not accept.strip():
+        return "json"
+    ranges: dict[str, float] = {}
+    for part in accept.split(",")[:50]:
+        media, *parameters = [piece.strip().lower() for piece in part.split(";")]
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        ranges[media] = float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0
+
+    def liking(media: str) -> float:
+        for pattern in (media, media.split("/")[0] + "/*", "*/*"):
+            if pattern in ranges:
+                return ranges[pattern]
+        return 0.0
+
+    best = max(OUTPUTS, key=lambda output: liking(OUTPUTS[output]))
+    if liking(OUTPUTS[best]) <= 0:
+        raise Refusal(406, f"none of the accepted types can be sent; there are: {', '.join(OUTPUTS.values())}")
+    return best

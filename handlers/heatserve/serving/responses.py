@@ -1,0 +1,244 @@
+"""From a finished exchange to what goes out: status, type, headers, body."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..engine import METHODS, Attribution, Explainer
+from ..imaging import Geometry, Picture, grey, largest_box, npy, overlay, png, scale_of
+from .archive import ModelInfo
+from .errors import Refusal, printable, refusal_of, where
+from .exchange import STAGES, Exchange
+from .options import OUTPUTS, Vocabulary
+from .requests import Request
+from .settings import Limits
+
+logger = logging.getLogger(__name__)
+
+_SMALLEST_SIDE = 64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """body: bytes, or the dict of a plain prediction, which TorchServe encodes as it does the stock handler's."""
+
+    status: int
+    body: bytes | dict[str, Any]
+    content_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _View:
+    """One map ready for pictures: on the model's view, with its display scale."""
+
+    attribution: Attribution
+    values: NDArray[np.float32]
+    scale: float
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes the answers of one archive."""
+
+    explainer: Explainer
+    vocabulary: Vocabulary
+    model: ModelInfo
+    limits: Limits
+
+    def write(self, exchange: Exchange) -> Answer:
+        """Never raises: what cannot be rendered is answered as an error."""
+        try:
+            if exchange.refusal is not None:
+                raise exchange.refusal
+            assert exchange.request is not None
+            if not exchange.request.queries:
+                return self._prediction(exchange)
+            with exchange.stage("render"):
+                return self._explanation(exchange, exchange.request)
+        except Exception as error:
+            exchange.refusal = refusal_of(error)
+            if exchange.refusal.code == 500:
+                logger.error("heatserve: an answer could not be written: %s", where(error))
+            return _refused(exchange.refusal)
+
+    def _prediction(self, exchange: Exchange) -> Answer:
+        """The stock image_classifier's answer: {label: probability} of the five (or top_k) likeliest classes."""
+        assert exchange.request is not None
+        count = exchange.request.top_k or min(5, self.vocabulary.classes)
+        return Answer(200, {entry["label"]: entry["probability"] for entry in self._ranking(exchange, count)})
+
+    def _ranking(self, exchange: Exchange, count: int) -> list[dict[str, Any]]:
+        assert exchange.probabilities is not None
+        top = exchange.probabilities.topk(count)
+        return [
+            {"index": index, "label": self.vocabulary.label(index), "probability": probability}
+            for index, probability in zip(top.indices.tolist(), top.values.tolist())
+        ]
+
+    def _explanation(self, exchange: Exchange, request: Request) -> Answer:
+        assert exchange.geometry is not None and exchange.picture is not None
+        views = [self._view(exchange.geometry, a) for a in exchange.attributions if a is not None]
+        exchange.empty_maps = sum(view.scale <= 0 for view in views)
+        if request.output == "npy":
+            values = views[0].values if len(views) == 1 else np.stack([view.values for view in views])
+            return self._within_limit(Answer(200, npy(values), OUTPUTS["npy"], self._headers(exchange, views)))
+        side = min(self.limits.max_side, max(exchange.picture.width, exchange.picture.height))
+        while True:
+            answer = self._pictured(exchange, request, views, side)
+            assert isinstance(answer.body, bytes)
+            if len(answer.body) <= self.limits.max_response_bytes or side <= _SMALLEST_SIDE:
+                return self._within_limit(answer)
+            side = max(_SMALLEST_SIDE, side // 2)
+
+    def _pictured(self, exchange: Exchange, request: Request, views: list[_View], side: int) -> Answer:
+        assert exchange.geometry is not None and exchange.picture is not None
+        if request.output == "png":
+            photograph = exchange.picture.upright(side)
+            body = png(_overlay(photograph, exchange.geometry, views[0], request))
+            return Answer(200, body, OUTPUTS["png"], self._headers(exchange, views))
+        content = {
+            "predictions": self._ranking(exchange, request.top_k or 5),
+            "explanations": [self._entry(exchange, request, view, side) for view in views],
+            "image": {
+                "width": exchange.picture.width,
+                "height": exchange.picture.height,
+                "seen": list(exchange.geometry.seen()),
+            },
+            "model": {
+                "name": self.model.name,
+                "version": self.model.version,
+                "weights_sha256": self.model.weights_sha256,
+                "contents_sha256": self.model.contents_sha256,
+            },
+            "timing_ms": {stage: round(1000 * exchange.seconds[stage], 2) for stage in STAGES if stage != "render"},
+        }
+        return Answer(200, _json(content), OUTPUTS["json"])
+
+    def _entry(self, exchange: Exchange, request: Request, view: _View, side: int) -> dict[str, Any]:
+        assert exchange.picture is not None and exchange.geometry is not None
+        query, photograph = view.attribution.query, exchange.picture.upright(side)
+        width, height = photograph.size
+        projected, _ = exchange.geometry.project(view.values, width, height)
+        entry: dict[str, Any] = {
+            "method": query.method,
+            "target": self._target(exchange, view),
+            "heatmap": _image(Image.fromarray(grey(projected, view.scale)), scale=view.scale),
+            "parameters": {
+                "layer": self.explainer.layer_of(query),
+                "samples": query.samples,
+                "noise_level": query.noise_level if query.smoothed else None,
+                "seed": query.seed if query.smoothed else None,
+                "contrast": query.contrast,
+            },
+            "quality": {
+                "empty": view.scale <= 0,
+                "samples_used": query.samples,
+                "standard_error": self._standard_error(view),
+                "converged": None,
+            },
+        }
+        if request.overlay:
+            entry["overlay"] = _image(_overlay(photograph, exchange.geometry, view, request))
+        if request.boxes:
+            entry["boxes"] = _boxes(exchange.geometry, view, request.box_threshold)
+        return entry
+
+    def _target(self, exchange: Exchange, view: _View) -> dict[str, Any]:
+        assert exchange.probabilities is not None and exchange.scores is not None
+        index = view.attribution.query.target
+        assert index is not None
+        return {
+            "index": index,
+            "label": self.vocabulary.label(index),
+            "probability": float(exchange.probabilities[index]),
+            "score": float(exchange.scores[index]),
+        }
+
+    def _standard_error(self, view: _View) -> float | None:
+        error = view.attribution.relative_error
+        return None if error is None else float(error)
+
+    def _view(self, geometry: Geometry, attribution: Attribution) -> _View:
+        values = geometry.on_view(attribution.map.cpu().numpy())
+        return _View(attribution, values, scale_of(values, METHODS[attribution.query.method].display))
+
+    def _headers(self, exchange: Exchange, views: list[_View]) -> dict[str, str]:
+        """Prediction and explanation for answers that are not JSON; labels in printable ASCII."""
+        best = self._ranking(exchange, 1)[0]
+        query, target = views[0].attribution.query, self._target(exchange, views[0])
+        headers = {
+            "X-Prediction-Index": str(best["index"]),
+            "X-Prediction-Label": printable(best["label"], 100),
+            "X-Prediction-Probability": f"{best['probability']:.6g}",
+            "X-Explanation-Method": query.method,
+            "X-Explanation-Target-Index": str(target["index"]),
+            "X-Explanation-Target-Label": printable(target["label"], 100),
+            "X-Explanation-Scale": f"{views[0].scale:.6g}",
+        }
+        error = self._standard_error(views[0])
+        if query.smoothed:
+            headers["X-Explanation-Samples"] = str(query.samples)
+            headers["X-Explanation-Seed"] = str(query.seed)
+            headers["X-Explanation-Standard-Error"] = f"{error:.6g}"
+        return headers
+
+    def _within_limit(self, answer: Answer) -> Answer:
+        """TorchServe kills the worker over an answer that is larger than its limit."""
+        if len(answer.body) > self.limits.max_response_bytes:
+            raise Refusal(413, "the answer would be too large; ask for fewer targets, no overlay, or output png")
+        return answer
+
+
+def _boxes(geometry: Geometry, view: _View, threshold: float) -> list[dict[str, Any]]:
+    found = largest_box(view.values, threshold)
+    if found is None:
+        return []
+    x0, y0, x1, y1 = geometry.box(*found[:4])
+    return [{"x0": x0, "y0": y0, "x1": x1, "y1": y1, "score": found[4]}]
+
+
+def _overlay(photograph: Image.Image, geometry: Geometry, view: _View, request: Request) -> Image.Image:
+    projected, seen = geometry.project(view.values, *photograph.size)
+    return overlay(photograph, grey(projected, view.scale), seen, request.colormap, request.opacity)
+
+
+def _image(image: Image.Image, **more: float) -> dict[str, Any]:
+    data = base64.b64encode(png(image)).decode("ascii")
+    return {"format": "png", "width": image.width, "height": image.height, **more, "data": data}
+
+
+def failure(error: BaseException) -> Answer:
+    """What a row gets when its whole batch failed."""
+    return _refused(refusal_of(error))
+
+
+def _refused(refusal: Refusal) -> Answer:
+    headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+    return Answer(refusal.code, _json(refusal.body()), OUTPUTS["json"], headers, refusal.type)
+
+
+def _json(content: Any) -> bytes:
+    """Valid JSON whatever the model gave: numbers that are not finite become null."""
+    return json.dumps(_finite(content), ensure_ascii=True, allow_nan=False).encode("ascii")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return value

@@ -1,0 +1,150 @@
+"""An archive's settings, from its model-config.yaml; an operator may tighten the limits by environment variables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..imaging import Preprocess
+from .options import OPTIONS
+
+ENVIRONMENT_PREFIX = "HEATSERVE_"
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be; the message names the key, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may cost. Pixels are counted before and after resizing; work is counted in forward passes."""
+
+    max_samples: int = 200
+    max_pixels: int = 50_000_000
+    max_resized_pixels: int = 4_000_000
+    max_batch_work: int = 1_200
+    max_response_bytes: int = 6_000_000
+    max_side: int = 1_024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """layers: the layers to tap, the first one is the default; empty for the automatic choice.
+
+    defaults: options by name where the archive changes them. chunk: noisy copies in a forward; None for automatic.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    layers: Sequence[str] = ()
+    chunk: int | None = None
+
+
+def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:
+    """Reads `explain:`, `preprocess:` and what of TorchServe's own keys concerns the handler. Raises SettingsError."""
+    config = config or {}
+    _refuse_what_cannot_be(config, environment)
+    explain = _section(config, "explain")
+    limit_names = [f.name for f in fields(Limits)]
+    default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast")]
+    allowed = [*default_names, "layer", "chunk", *limit_names]
+    for key in explain:
+        if key not in allowed:
+            raise SettingsError(f"explain.{key} is not a setting; allowed: {', '.join(allowed)}")
+    limits = {name: _whole(f"explain.{name}", explain[name]) for name in limit_names if name in explain}
+    for name in limit_names:
+        text = environment.get(ENVIRONMENT_PREFIX + name.upper())
+        if text is not None:
+            value = _whole(ENVIRONMENT_PREFIX + name.upper(), text)
+            limits[name] = min(value, limits.get(name, getattr(Limits(), name)))
+    return Settings(
+        limits=_consistent(Limits(**limits)),
+        preprocess=_preprocess(_section(config, "preprocess")),
+        defaults={name: explain[name] for name in default_names if name in explain},
+        layers=_names("explain.layer", explain.get("layer")),
+        chunk=_whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
+    )
+
+
+def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    pt2 = config.get("pt2")
+    compiles = pt2.get("compile", pt2) if isinstance(pt2, dict) else pt2
+    enabled = compiles.get("enable", True) if isinstance(compiles, dict) and compiles else bool(compiles)
+    if enabled or (isinstance(pt2, dict) and "export" in pt2):
+        raise SettingsError("pt2 is not supported: a compiled or exported model has no layers to explain; remove it")
+    if environment.get("TS_IPEX_ENABLE", "false").lower() == "true":
+        raise SettingsError("TS_IPEX_ENABLE=true is not supported: IPEX replaces the layers to explain; unset it")
+    if config.get("asyncCommunication"):
+        raise SettingsError("asyncCommunication: true is not supported (one worker death takes the model down); remove it")
+    if _section(config, "handler").get("profile"):
+        raise SettingsError(
+            "handler.profile: true is not supported: heatserve_stage_seconds times every stage already; remove it"
+        )
+    if config.get("continuousBatching"):
+        raise SettingsError("continuousBatching: true is not supported yet; remove it")
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise SettingsError(f"{name} must be a block of keys, not {type(section).__name__}")
+    return section
+
+
+def _whole(name: str, value: Any) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,15}", text) or int(text) < 1:
+        raise SettingsError(f"{name} is {value!r}; a whole number of at least 1 is allowed")
+    return int(text)
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    if value is None or value == "auto":
+        return ()
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) and item for item in names):
+        raise SettingsError(f"{name} is {value!r}; the name of a layer or a list of names is allowed")
+    return tuple(names)
+
+
+def _consistent(limits: Limits) -> Limits:
+    if limits.max_batch_work < 3 * limits.max_samples:
+        raise SettingsError(
+            f"explain.max_batch_work is {limits.max_batch_work}; at least 3 x max_samples = {3 * limits.max_samples} "
+            "is allowed, or the largest request could never be served"
+        )
+    return limits
+
+
+def _preprocess(section: Mapping[str, Any]) -> Preprocess:
+    allowed = [f.name for f in fields(Preprocess)]
+    for key in section:
+        if key not in allowed:
+            raise SettingsError(f"preprocess.{key} is not a setting; allowed: {', '.join(allowed)}")
+    values = dict(section)
+    for key in ("resize", "crop"):
+        if values.get(key) is not None:
+            values[key] = _whole(f"preprocess.{key}", values[key])
+    for key in ("mean", "std"):
+        if key in values:
+            values[key] = _channels(f"preprocess.{key}", values[key], positive=key == "std")
+    for key, choices in (("interpolation", ("nearest", "bilinear", "bicubic", "lanczos")), ("orientation", ("ignore", "apply"))):
+        if key in values and values[key] not in choices:
+            raise SettingsError(f"preprocess.{key} is {values[key]!r}; allowed: {', '.join(choices)}")
+    if values.get("crop", Preprocess().crop) is None:
+        raise SettingsError("preprocess.crop is null; a whole number is allowed: a batch needs images of one size")
+    return Preprocess(**values)
+
+
+def _channels(name: str, value: Any, positive: bool) -> tuple[float, float, float]:
+    numbers = list(value) if isinstance(value, (list, tuple)) else []
+    fine = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers)
+    if len(numbers) != 3 or not fine or (positive and min(numbers) <= 0):
+        raise SettingsError(f"{name} is {value!r}; three {'positive ' if positive else ''}numbers are allowed")
+    return (float(numbers[0]), float(numbers[1]), float(numbers[2]))
+

@@ -1,0 +1,94 @@
+"""Start-up: an unpacked archive becomes a service, or a sentence that says why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine import Explainer, UnsuitableModel
+from .archive import ArchiveError, ModelInfo, load_labels, load_model, model_info
+from .errors import Refusal
+from .loop import Loop
+from .options import OPTIONS, Vocabulary, parse
+from .requests import Reader
+from .responses import Writer
+from .settings import Settings, SettingsError
+
+#: What ends a start-up with one line in the log.
+START_ERRORS = (ArchiveError, SettingsError, UnsuitableModel)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One model, ready to answer."""
+
+    explainer: Explainer
+    loop: Loop
+    writer: Writer
+    info: ModelInfo
+    settings: Settings
+
+    def summary(self) -> str:
+        """One line for the log."""
+        engine = self.explainer
+        return (
+            f"layer={engine.layers[0] if engine.layers else None} methods={','.join(engine.methods())} "
+            f"device={engine.device} chunk={engine.chunk}"
+        )
+
+
+def device(gpu_id: Any) -> torch.device:
+    """The device that TorchServe assigned to this worker, chosen as its own BaseHandler does."""
+    if gpu_id is not None and torch.cuda.is_available():
+        return torch.device(f"cuda:{gpu_id}")
+    if gpu_id is not None and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on: torch.device) -> Service:
+    """Loads and proves everything once. Raises one of START_ERRORS."""
+    model = load_model(model_dir, manifest, on)
+    labels = load_labels(model_dir)
+    explainer = Explainer(model, _example(settings, on), settings.layers, settings.chunk)
+    classes = explainer.classes
+    if labels and set(range(classes)) - set(labels):
+        raise ArchiveError(f"index_to_name.json names {len(labels)} classes, the model has {classes}")
+    vocabulary = Vocabulary(classes, labels, explainer.layers, explainer.methods())
+    defaults = _defaults(settings, explainer, vocabulary)
+    reader = Reader(vocabulary, defaults, settings.limits)
+    info = model_info(manifest)
+    return Service(
+        explainer,
+        Loop(explainer, reader, settings.preprocess, settings.limits),
+        Writer(explainer, vocabulary, info, settings.limits),
+        info,
+        settings,
+    )
+
+
+def _example(settings: Settings, on: torch.device) -> torch.Tensor:
+    """Two rows of repeatable noise in the shape of the model's view: what the network's structure is read from."""
+    side = settings.preprocess.crop
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand((2, 3, side or 224, side or 224), generator=generator).to(on)
+
+
+def _defaults(settings: Settings, explainer: Explainer, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The archive's defaults, checked as a request's options are: what a request may not ask for is no default."""
+    method = settings.defaults.get("method", OPTIONS["method"].default)
+    if isinstance(method, str) and method in ("gradcam", "cam"):
+        explainer.check(method)
+    defaults = {}
+    for name, value in settings.defaults.items():
+        try:
+            defaults[name] = parse(name, value, vocabulary)
+        except Refusal as refusal:
+            raise SettingsError(f"explain.{name} is {value!r}: {refusal.message}") from None
+    if defaults.get("samples") is not None and defaults["samples"] > settings.limits.max_samples:
+        raise SettingsError(f"explain.samples is {defaults['samples']}; at most max_samples = {settings.limits.max_samples}")
+    return defaults

@@ -1,0 +1,35 @@
+import os
+import zipfile
+
+from devtools import archive
+
+
+def test_equal_members_give_equal_bytes(tmp_path):
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(bytes(range(256)) * 4096)
+    members = {"model.py": b"class Net: ...\n", "weights.pt": weights, "a/b.json": b"{}"}
+    archive.write(tmp_path / "one.mar", members)
+    os.utime(weights, (0, 0))
+    weights.chmod(0o600)
+    archive.write(tmp_path / "two.mar", dict(reversed(members.items())))
+    assert (tmp_path / "one.mar").read_bytes() == (tmp_path / "two.mar").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.mar") as written:
+        assert written.testzip() is None
+        assert written.namelist() == ["a/b.json", "model.py", "weights.pt"]
+        assert written.read("weights.pt") == weights.read_bytes()
+        assert written.getinfo("weights.pt").compress_type == zipfile.ZIP_STORED
+
+
+def test_the_hash_of_the_contents_follows_names_and_contents_but_not_their_order():
+    base = {"a": b"1", "b": b"2"}
+    hashes = {
+        archive.contents_sha256(members)
+        for members in (
+            base,
+            {"b": b"2", "a": b"1"},
+            {"a": b"2", "b": b"1"},
+            {"a": b"1"},
+            {"a": b"12", "b": b""},
+        )
+    }
+    assert len(hashes) == 4

@@ -1,0 +1,65 @@
+import io
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from devtools import weights
+from devtools.refusal import Refusal
+
+STATE = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
+
+
+class Code:
+    """Something that only a pickle that runs code brings back."""
+
+
+def test_a_state_dict_goes_into_the_archive_as_it_is(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save(STATE, path)
+    assert weights.for_archive(path) == ("model.pth", path)
+
+
+def test_safetensors_become_a_state_dict_of_equal_bytes_each_time(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(STATE, path)
+    name, content = weights.for_archive(path)
+    assert name == "model.pt"
+    assert content == weights.for_archive(path)[1]
+    loaded = torch.load(io.BytesIO(content), weights_only=True)
+    assert loaded.keys() == STATE.keys()
+    assert all(torch.equal(loaded[key], STATE[key]) for key in STATE)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.pth", {"a": Code()}, "weights_only=True"),
+        ("model.pth", torch.nn.Linear(2, 2), "weights_only=True"),
+        ("model.pth", {"epoch": 3, "model": dict(STATE)}, "epoch, model"),
+        ("model.pth", [torch.ones(1)], "a list"),
+        ("model.pth", {}, "no tensors"),
+        ("model.ckpt", STATE, "none of .pt"),
+    ],
+)
+def test_a_file_that_is_more_than_weights_is_refused(tmp_path, name, content, said):
+    path = tmp_path / name
+    torch.save(content, path)
+    with pytest.raises(Refusal, match=said):
+        weights.for_archive(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_torchscript_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.jit.script(torch.nn.ReLU()).save(str(path))
+    with pytest.raises(Refusal, match="TorchScript"):
+        weights.for_archive(path)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_damaged_weights_are_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"not weights")
+    with pytest.raises(Refusal):
+        weights.for_archive(path)

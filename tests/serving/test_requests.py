@@ -1,0 +1,173 @@
+"""Rows become requests, or refusals that name what is wrong."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from heatserve.serving.errors import Refusal
+from heatserve.serving.options import OPTIONS, Vocabulary, parse
+from heatserve.serving.requests import Reader, Request
+from heatserve.serving.settings import Limits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.serving.small import LABELS
+
+VOCABULARY = Vocabulary(len(LABELS), dict(enumerate(LABELS)), ("trunk",))
+EXPLAIN = {"explain": "True", "url_path": ""}
+
+
+def read(row: Any, headers: dict[str, Any] | None = None, defaults: dict[str, Any] | None = None) -> Request:
+    return Reader(VOCABULARY, defaults or {}, Limits()).read(row, EXPLAIN if headers is None else headers)
+
+
+def refused(row: Any, headers: dict[str, Any] | None = None) -> Refusal:
+    with pytest.raises(Refusal) as error:
+        read(row, headers)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"body": bytearray(b"image")},
+        {"data": bytearray(b"image")},
+        {"data": base64.b64encode(b"image").decode()},
+        {"body": {"data": base64.b64encode(b"image").decode()}},
+        {"body": {"data": "data:image/jpeg;base64," + base64.b64encode(b"image").decode()}},
+        {"body": {"data": {"b64": base64.b64encode(b"image").decode()}}},
+    ],
+)
+def test_an_image_arrives_by_every_way_of_sending_it(row: dict[str, Any]) -> None:
+    assert read(row).image == b"image"
+
+
+def test_fields_win_over_headers_over_the_path_over_defaults() -> None:
+    row, path = {"data": b"i"}, {**EXPLAIN, "url_path": "cam"}
+    header = {**path, "X-Explain-Method": "gradient"}
+    assert read(row, EXPLAIN, {"method": "vargrad", "samples": 2}).queries[0].method == "vargrad"
+    assert read(row, path, {"method": "vargrad"}).queries[0].method == "cam"
+    assert read(row, header).queries[0].method == "gradient"
+    assert read({**row, "method": bytearray(b"smoothgrad")}, header).queries[0].method == "smoothgrad"
+
+
+def test_header_names_are_taken_in_any_letter_case() -> None:
+    assert read({"data": b"i"}, {**EXPLAIN, "x-EXPLAIN-box-threshold": "0.5"}).box_threshold == 0.5
+
+
+@pytest.mark.parametrize("explain", [None, "False", "true", {"content-type": "text/plain"}, b"True", ["True"]])
+def test_only_the_servers_own_header_makes_an_explanation(explain: Any) -> None:
+    headers = {"Explain": "True", "X-Explain-Method": "nonsense", "Accept": "image/png", "explain": explain}
+    request = read({"data": b"i", "explain": "True", "method": "lime"}, headers)
+    assert request.queries == () and request.output == "json"
+
+
+def test_predictions_take_top_k_and_complain_about_nothing() -> None:
+    assert read({"data": b"i", "top_k": "3"}, {}).top_k == 3
+    assert read({"data": b"i", "top_k": "many"}, {}).top_k is None
+    assert read({"data": b"i"}, {"x-explain-top-k": "2"}).top_k == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "said"),
+    [
+        ({"colour": "red"}, 400, "unknown option 'colour'; allowed: method, target"),
+        ({"method": "lime"}, 400, "method must be one of: gradcam"),
+        ({"samples": 0}, 400, "samples must be a whole number from 1"),
+        ({"samples": 10**9}, 413, "samples: at most 200 are allowed"),
+        ({"samples": 10**12}, 400, "samples must be a whole number"),
+        ({"samples": "many"}, 400, "samples must be a whole number"),
+        ({"samples": 2.5}, 400, "samples must be a whole number"),
+        ({"samples": True}, 400, "samples must be a whole number"),
+        ({"samples": float("inf")}, 400, "samples must be a whole number"),
+        ({"noise_level": float("nan")}, 400, "noise_level must be a number"),
+        ({"noise_level": "nan"}, 400, "noise_level must be a number"),
+        ({"noise_level": [1]}, 400, "noise_level must be a number"),
+        ({"target": 6}, 400, "target is out of range: class indices go from 0 to 5"),
+        ({"target": -1}, 400, "target is out of range"),
+        ({"target": "unicorn"}, 400, "target: no class has this label"),
+        ({"target": "crane"}, 400, "target: several classes have this label; use an index: 2, 3"),
+        ({"target": {}}, 400, "target must be a class index or label"),
+        ({"target": "top7"}, 400, "target must be"),
+        ({"target": "top3", "output": "png"}, 400, "output png shows one map"),
+        ({"target": "top5", "method": "smoothgrad"}, 413, "targets x samples"),
+        ({"method": "vargrad", "samples": 1}, 400, "samples must be at least 2"),
+        ({"method": "gradient", "layer": "trunk"}, 400, "layer has no meaning"),
+        ({"layer": "other"}, 400, "layer must be one of: trunk"),
+        ({"overlay": "perhaps"}, 400, "overlay must be true or false"),
+        ({"opacity": 1.5}, 400, "opacity must be a number from 0 to 1"),
+        ({"output": "gif"}, 400, "output must be one of: json, png, npy"),
+        ({"seed": "١٢"}, 400, "seed must be a whole number"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_with_what_is_allowed(fields: Any, code: int, said: str) -> None:
+    error = refused({"body": {"data": "aQ==", **fields}})
+    assert (error.code, error.message[: len(said)]) == (code, said)
+
+
+@pytest.mark.parametrize("row", [{}, {"body": b""}, {"body": []}, {"body": None}, None, {"body": {"data": 5}}, "x"])
+def test_a_row_without_an_image_says_how_to_send_one(row: Any) -> None:
+    assert (refused(row).code, refused(row).message[:8]) == (400, "no image")
+
+
+def test_base64_that_is_none_is_a_400() -> None:
+    assert refused({"body": {"data": "not base64!"}}).code == 400
+
+
+def test_a_path_that_is_too_long_is_a_400() -> None:
+    assert refused({"data": b"i"}, {**EXPLAIN, "url_path": "gradcam/extra"}).code == 400
+
+
+@pytest.mark.parametrize(
+    ("accept", "output"),
+    [
+        ("image/png", "png"),
+        ("*/*", "json"),
+        ("text/html, image/*;q=0.8", "png"),
+        ("application/x-npy;q=0.9, application/json;q=0.1", "npy"),
+        ("", "json"),
+    ],
+)
+def test_accept_picks_the_output(accept: str, output: str) -> None:
+    assert read({"data": b"i"}, {**EXPLAIN, "Accept": accept}).output == output
+
+
+def test_the_output_option_wins_over_accept() -> None:
+    assert read({"data": b"i", "output": "npy"}, {**EXPLAIN, "Accept": "image/png"}).output == "npy"
+
+
+def test_an_accept_that_nothing_satisfies_is_a_406_with_what_there_is() -> None:
+    error = refused({"data": b"i"}, {**EXPLAIN, "Accept": "text/html"})
+    assert error.code == 406 and "image/png" in error.message
+
+
+def test_labels_and_ranks_become_targets() -> None:
+    assert read({"data": b"i", "target": "DOG"}).queries[0].target == 1
+    assert [query.rank for query in read({"data": b"i", "target": "top3"}).queries] == [0, 1, 2]
+    assert read({"data": b"i", "target": "predicted"}).queries[0].target is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(name=st.sampled_from(sorted(OPTIONS)), value=JSON)
+def test_any_value_of_an_option_is_parsed_or_refused_in_one_printable_line(name: str, value: Any) -> None:
+    try:
+        parse(name, value, VOCABULARY)
+    except Refusal as refusal:
+        assert refusal.code == 400 and refusal.message.isprintable() and len(refusal.message) < 500
+
+
+@given(row=JSON | st.fixed_dictionaries({"body": JSON, "data": JSON}), headers=st.dictionaries(st.text(), JSON))
+def test_any_row_at_all_is_read_or_refused(row: Any, headers: dict[str, Any]) -> None:
+    for explain in ({}, {"explain": "True"}):
+        try:
+            read(row, {**headers, **explain})
+        except Refusal as refusal:
+            assert refusal.code in (400, 406, 413) and refusal.message.isascii() and refusal.message.isprintable()

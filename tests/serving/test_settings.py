@@ -1,0 +1,78 @@
+"""Settings are refused in one sentence that names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from heatserve.engine import UnsuitableModel
+from heatserve.serving.settings import Limits, SettingsError, read_settings
+
+from tests.serving.small import small_service
+
+
+def test_an_empty_configuration_is_the_stock_handlers_preprocessing() -> None:
+    settings = read_settings(None, {})
+    assert (settings.preprocess.resize, settings.preprocess.crop) == (256, 224)
+    assert settings.preprocess.mean == (0.485, 0.456, 0.406)
+    assert settings.limits == Limits()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"explain": {"colour": "jet"}}, "explain.colour is not a setting; allowed: method"),
+        ({"explain": {"max_samples": 0}}, "explain.max_samples is 0; a whole number of at least 1"),
+        ({"explain": {"max_samples": True}}, "explain.max_samples is True"),
+        ({"explain": {"max_batch_work": 10}}, "explain.max_batch_work is 10; at least 3 x max_samples = 600"),
+        ({"explain": "gradcam"}, "explain must be a block of keys, not str"),
+        ({"explain": {"layer": 3}}, "explain.layer is 3"),
+        ({"preprocess": {"size": 3}}, "preprocess.size is not a setting; allowed: resize"),
+        ({"preprocess": {"std": [1, 0, 1]}}, "preprocess.std is [1, 0, 1]; three positive numbers"),
+        ({"preprocess": {"interpolation": "area"}}, "preprocess.interpolation is 'area'; allowed: nearest"),
+        ({"preprocess": {"crop": None}}, "preprocess.crop is null"),
+        ({"pt2": {"compile": {"enable": True}}}, "pt2 is not supported"),
+        ({"pt2": "inductor"}, "pt2 is not supported"),
+        ({"asyncCommunication": True}, "asyncCommunication: true is not supported"),
+        ({"handler": {"profile": True}}, "handler.profile: true is not supported"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(config: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(config, {})
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)
+
+
+def test_pt2_that_is_switched_off_is_no_obstacle() -> None:
+    read_settings({"pt2": {"compile": {"enable": False}}}, {})
+
+
+def test_ipex_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="TS_IPEX_ENABLE"):
+        read_settings({}, {"TS_IPEX_ENABLE": "true"})
+
+
+def test_the_environment_tightens_a_limit_and_never_loosens_it() -> None:
+    config = {"explain": {"max_samples": 100}}
+    assert read_settings(config, {"HEATSERVE_MAX_SAMPLES": "20"}).limits.max_samples == 20
+    assert read_settings(config, {"HEATSERVE_MAX_SAMPLES": "5000"}).limits.max_samples == 100
+
+
+@pytest.mark.parametrize(
+    ("explain", "error", "said"),
+    [
+        ({"method": "lime"}, SettingsError, "explain.method is 'lime': method must be one of: gradcam"),
+        ({"samples": 1000}, SettingsError, "explain.samples is 1000; at most max_samples = 200"),
+        ({"opacity": 2}, SettingsError, "explain.opacity is 2: opacity must be a number from 0 to 1"),
+        ({"layer": "nowhere"}, UnsuitableModel, "the network has no module 'nowhere'"),
+        ({"method": "cam", "layer": "trunk.0"}, UnsuitableModel, "cam is not possible: layer 'trunk.0' is not what"),
+    ],
+)
+def test_a_default_that_a_request_could_not_ask_for_is_refused_at_load(
+    tmp_path: Path, explain: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error) as refused:
+        small_service(tmp_path, {"explain": explain})
+    assert str(refused.value).startswith(said)
