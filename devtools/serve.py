@@ -10,7 +10,8 @@ from rich.console import Console
 
 from devtools import properties
 from devtools.paths import METRICS, MODEL_STORE, ROOT, SERVER_CONFIG
-from devtools.torchserve import HOST, Server, ServerError
+from devtools.ports import HOST
+from devtools.torchserve import Server, ServerError
 
 KEYS = ROOT / "key_file.json"
 LOGS = ROOT / "logs"

@@ -10,10 +10,7 @@ import atexit
 import contextlib
 import json
 import os
-import random
-import re
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -24,12 +21,11 @@ from typing import Any
 
 import requests
 
-from devtools import properties
+from devtools import ports, properties, server_log
 from devtools.java import java_home
 from devtools.paths import METRICS
+from devtools.ports import HOST
 from devtools.processes import ProcessGroup
-
-HOST = "127.0.0.1"
 
 
 class ServerError(RuntimeError):
@@ -152,7 +148,7 @@ class Server:
         while True:
             log = self.log()
             # The log says at no cost when it is worth asking; every question is a line in the access log.
-            loaded = len(re.findall(rf"-{re.escape(model)}_\S+ State change \S+ -> WORKER_MODEL_LOADED", log))
+            loaded = server_log.loads(log, model)
             if loaded != loads or time.monotonic() > ask:
                 if self._is_ready(model):
                     self._started.add(model)
@@ -160,13 +156,15 @@ class Server:
                 ask, loads = time.monotonic() + 1.0, loaded
             if not self._running().alive():
                 failure = _PortTaken if "Address already in use" in log else ServerError
-                raise failure(_explain("TorchServe ended while it was starting", log))
-            if model not in self._started and _load_failed(log, model):
+                raise failure(server_log.explain("TorchServe ended while it was starting", log))
+            if model not in self._started and server_log.load_failed(log, model):
                 # The last lines of a traceback reach the log a moment after the failure does.
                 time.sleep(0.2)
-                raise ServerError(_explain(f"Model {model!r} did not load", self.log()))
+                raise ServerError(server_log.explain(f"Model {model!r} did not load", self.log()))
             if time.monotonic() > deadline:
-                raise ServerError(_explain(f"Model {model!r} was not ready after {timeout:.0f} s", log))
+                raise ServerError(
+                    server_log.explain(f"Model {model!r} was not ready after {timeout:.0f} s", log)
+                )
             time.sleep(0.05)
 
     def wait(self) -> None:
@@ -201,16 +199,16 @@ class Server:
             self.wait_ready(model, deadline - time.monotonic())
 
     def _configuration(self) -> dict[str, str]:
-        ports = _free_ports(5)
+        inference, management, metrics, grpc, grpc_management = ports.free(5)
         store = self.directory / "models"
         private = {
-            "inference_address": f"http://{HOST}:{ports[0]}",
-            "management_address": f"http://{HOST}:{ports[1]}",
-            "metrics_address": f"http://{HOST}:{ports[2]}",
+            "inference_address": f"http://{HOST}:{inference}",
+            "management_address": f"http://{HOST}:{management}",
+            "metrics_address": f"http://{HOST}:{metrics}",
             "grpc_inference_address": HOST,
-            "grpc_inference_port": str(ports[3]),
+            "grpc_inference_port": str(grpc),
             "grpc_management_address": HOST,
-            "grpc_management_port": str(ports[4]),
+            "grpc_management_port": str(grpc_management),
             "disable_token_authorization": "true",
             "default_workers_per_model": "1",
             "metrics_mode": "prometheus",
@@ -306,31 +304,3 @@ def _archives(models: Mapping[str, Path] | Path) -> dict[str, Path]:
 def _short_temporary_folder() -> str | None:
     # The path of a worker's Unix socket lies in here and may have some hundred characters.
     return None if len(tempfile.gettempdir()) < 50 else "/tmp"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports below those that systems hand out for outgoing connections, which could take one meanwhile."""
-    ports: list[int] = []
-    with contextlib.ExitStack() as held:
-        for port in random.SystemRandom().sample(range(20000, 32000), 1000):
-            if len(ports) == count:
-                return ports
-            probe = held.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                probe.bind((HOST, port))
-                ports.append(port)
-    raise ServerError("There are no free ports between 20000 and 32000.")
-
-
-def _load_failed(log: str, model: str) -> bool:
-    worker = rf"W-\d+-{re.escape(model)}_\S* "
-    return re.search(worker + r".*(Backend worker process died|Load model failed)", log) is not None
-
-
-def _explain(what: str, log: str, lines: int = 25) -> str:
-    """`what`, the one line of a worker (or else of the server) that says why, and the end of the log."""
-    worker = [line.split("MODEL_LOG - ", 1)[1] for line in log.splitlines() if "MODEL_LOG - " in line]
-    raised = [line for line in worker or log.splitlines() if re.match(r"[\w.]*[A-Z]\w*: ", line)]
-    why = f": {raised[-1].strip()}" if raised else ""
-    tail = "\n".join(log.splitlines()[-lines:])
-    return f"{what}{why}\n--- the last {lines} lines of the log ---\n{tail}"

@@ -48,6 +48,7 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
                 answers = self._answers(data, context)
         except Exception as error:
             logger.error("heatserve: the batch failed: %s", errors.where(error))
+            self.service.loop.exchanges.clear()
             answers = [responses.failure(error)] * len(data)
         context.metrics.add_time("HandlerTime", round((time.time() - started) * 1000, 2), None, "ms")
         return [self._send(context, index, answer) for index, answer in enumerate(answers)]

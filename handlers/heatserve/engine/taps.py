@@ -89,6 +89,9 @@ class Taps:
         if recording.graph and not activation.requires_grad:
             activation = activation.detach().requires_grad_()
         recording.activations[name] = activation
+        if layer.point == "relu" and recording.graph:
+            # The network rectifies it once more, and a ReLU passes no gradient on where its input is 0: keep off 0.
+            return activation + torch.finfo(activation.dtype).tiny
         # A copy goes on: an in-place operation behind the tap must change neither the leaf nor what was recorded.
         return activation.clone()
 

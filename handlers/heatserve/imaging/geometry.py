@@ -83,10 +83,7 @@ class Geometry:
         stored[seen_rows, seen_columns] = down @ _finite(view_map) @ across.T
         seen = np.zeros((rows, columns), np.bool_)
         seen[seen_rows, seen_columns] = True
-        return (
-            np.ascontiguousarray(upright_array(stored, self.orientation)),
-            np.ascontiguousarray(upright_array(seen, self.orientation)),
-        )
+        return upright_array(stored, self.orientation), upright_array(seen, self.orientation)
 
 
 def plan(

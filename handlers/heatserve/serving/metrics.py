@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import where
 from .exchange import STAGES, Exchange
 from .responses import Answer
 
@@ -50,7 +51,16 @@ class Metrics:
         self._fallbacks = 0
 
     def batch(self, exchanges: list[Exchange], answers: list[Answer], fallbacks: int) -> None:
-        """One batch as it left: what it was made of, and each explanation in it. TorchServe counts the predictions."""
+        """One batch as it left: what it was made of, and each explanation in it. TorchServe counts the predictions.
+
+        Never raises: a metric is not worth an answer.
+        """
+        try:
+            self._batch(exchanges, answers, fallbacks)
+        except Exception as error:
+            logger.error("heatserve: metrics failed: %s", where(error))
+
+    def _batch(self, exchanges: list[Exchange], answers: list[Answer], fallbacks: int) -> None:
         kinds = [_kind(exchange) for exchange in exchanges]
         for kind in sorted(set(kinds)):
             self._emit(BATCH_ROWS, kinds.count(kind), [kind])

@@ -1,0 +1,25 @@
+"""What TorchServe's log says of a model."""
+
+from __future__ import annotations
+
+import re
+
+
+def loads(log: str, model: str) -> int:
+    """How often a worker of the model has become ready."""
+    return len(re.findall(rf"-{re.escape(model)}_\S+ State change \S+ -> WORKER_MODEL_LOADED", log))
+
+
+def load_failed(log: str, model: str) -> bool:
+    """Whether a worker of the model ended while it was loading."""
+    worker = rf"W-\d+-{re.escape(model)}_\S* "
+    return re.search(worker + r".*(Backend worker process died|Load model failed)", log) is not None
+
+
+def explain(what: str, log: str, lines: int = 25) -> str:
+    """`what`, the one line of a worker (or else of the server) that says why, and the end of the log."""
+    worker = [line.split("MODEL_LOG - ", 1)[1] for line in log.splitlines() if "MODEL_LOG - " in line]
+    raised = [line for line in worker or log.splitlines() if re.match(r"[\w.]*[A-Z]\w*: ", line)]
+    why = f": {raised[-1].strip()}" if raised else ""
+    tail = "\n".join(log.splitlines()[-lines:])
+    return f"{what}{why}\n--- the last {lines} lines of the log ---\n{tail}"

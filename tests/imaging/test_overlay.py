@@ -1,0 +1,57 @@
+"""The overlay, against its formula in floating point."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from heatserve.imaging import overlay
+
+RNG = np.random.default_rng(0)
+PHOTO = RNG.integers(0, 256, (20, 31, 3), dtype=np.uint8)
+HEAT = RNG.integers(0, 256, (20, 31), dtype=np.uint8)
+SEEN = np.zeros((20, 31), np.bool_)
+SEEN[2:15, 4:29] = True
+
+
+def drawn(opacity: float, heat: np.ndarray = HEAT, seen: np.ndarray = SEEN) -> np.ndarray:
+    image = overlay(Image.fromarray(PHOTO), heat, seen, "jet", opacity)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(float)
+
+
+@pytest.mark.parametrize("opacity", [0.0, 0.35, 1.0])
+def test_the_blend_is_the_documented_one(opacity: float) -> None:
+    alpha = opacity * np.sqrt(HEAT / 255)[..., None]
+    jet = matplotlib.colormaps["jet"](HEAT)[..., :3] * 255
+    expected = (1 - alpha) * PHOTO + alpha * jet
+    assert np.abs(drawn(opacity) - expected)[SEEN].max() <= 3
+
+
+def test_what_was_not_seen_is_grey_and_dim() -> None:
+    unseen = drawn(0.9)[~SEEN]
+    assert (unseen == unseen[:, :1]).all()
+    assert np.abs(unseen[:, 0] - PHOTO[~SEEN] @ [0.299, 0.587, 0.114] / 2).max() <= 1.5
+
+
+def test_the_photograph_shows_untouched_where_the_map_is_empty() -> None:
+    everywhere = np.ones_like(SEEN)
+    assert np.array_equal(drawn(1.0, np.zeros_like(HEAT), everywhere), PHOTO)
+    assert np.array_equal(drawn(0.0, HEAT, everywhere), PHOTO)
+
+
+def test_a_map_that_is_a_mirrored_view_is_drawn_where_it_says() -> None:
+    mirrored = overlay(Image.fromarray(PHOTO[:, ::-1]), HEAT[:, ::-1], SEEN[:, ::-1], "jet", 0.5)
+    assert np.array_equal(np.asarray(mirrored)[:, ::-1], drawn(0.5))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    photo = Image.fromarray(PHOTO)
+    with pytest.raises(ValueError, match="heat"):
+        overlay(photo, HEAT.T.copy(), SEEN, "jet", 0.5)
+    with pytest.raises(ValueError, match="opacity"):
+        overlay(photo, HEAT, SEEN, "jet", 1.5)
+    with pytest.raises(ValueError, match="colour map"):
+        overlay(photo, HEAT, SEEN, "sunset", 0.5)

@@ -1,0 +1,302 @@
+"""The handler in process, with TorchServe's own context, requests and metrics: mixed batches, faults, limits."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam, Saliency
+from explain_handler import ExplainHandler
+from heatserve.engine import Explainer
+from PIL import Image
+from torchvision import transforms
+from ts.context import Context, RequestProcessor
+from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+
+from devtools.paths import METRICS
+from tests.serving.small import CONFIG, LABELS, Small, picture
+
+VIEW = transforms.Compose(
+    [
+        transforms.Resize(36),
+        transforms.CenterCrop(32),
+        transforms.ToTensor(),
+        transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+    ]
+)
+PREDICT: dict[str, Any] = {"explain": "False", "url_path": ""}
+EXPLAIN: dict[str, Any] = {"explain": "True", "url_path": ""}
+
+
+def handler(tmp_path: Path, config: dict[str, Any] | None = None) -> tuple[ExplainHandler, Context]:
+    (tmp_path / "index_to_name.json").write_text(json.dumps({str(i): name for i, name in enumerate(LABELS)}))
+    manifest = {
+        "model": {"modelName": "small", "modelVersion": "1.0"},
+        "heatserve": {"architecture": "tests.serving.small:Small", "weights_sha256": "w", "contents_sha256": "c"},
+    }
+    metrics = MetricsCacheYamlImpl(str(METRICS))
+    metrics.initialize_cache()
+    metrics.model_name = "small"
+    context = Context(
+        "small", str(tmp_path), manifest, 8, None, "0.12.0", metrics=metrics, model_yaml_config={**CONFIG, **(config or {})}
+    )
+    made = ExplainHandler()
+    made.initialize(context)
+    return made, context
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExplainHandler, Context]:
+    return handler(tmp_path_factory.mktemp("archive"))
+
+
+def ask(
+    small: tuple[ExplainHandler, Context], *rows: tuple[Any, dict[str, Any]]
+) -> list[tuple[int, Any, dict[str, str]]]:
+    """Sends one batch; (status, body, headers) of each row. JSON bodies are parsed."""
+    made, context = small
+    context.request_ids = {index: f"id{index}" for index in range(len(rows))}
+    context.request_processor = [RequestProcessor(dict(headers)) for _, headers in rows]
+    context.metrics.request_ids = context.request_ids
+    bodies = made.handle([row for row, _ in rows], context)
+    assert len(bodies) == len(rows) and not made.service.loop.exchanges
+    answers = []
+    for index, body in enumerate(bodies):
+        headers = context.get_response_headers(index)
+        if isinstance(body, bytes) and headers.get("content-type") == "application/json":
+            body = json.loads(body)
+        answers.append((context.get_response_status(index)[0], body, headers))
+    return answers
+
+
+def view(image: bytes) -> torch.Tensor:
+    return VIEW(Image.open(io.BytesIO(image)).convert("RGB"))[None]
+
+
+def body(image: bytes, **fields: Any) -> dict[str, Any]:
+    return {"body": {"data": base64.b64encode(image).decode(), **fields}}
+
+
+def test_a_mixed_batch_gives_each_row_its_own_answer(small: tuple[ExplainHandler, Context]) -> None:
+    images = [picture(seed=seed) for seed in range(6)]
+    answers = ask(
+        small,
+        ({"body": bytearray(images[0])}, PREDICT),
+        ({"body": bytearray(images[1])}, EXPLAIN),
+        ({"body": bytearray(b"not an image")}, EXPLAIN),
+        (body(images[2], method="gradient", target=1, output="npy"), EXPLAIN),
+        (body(images[3], method="gradcam", target=4, output="npy"), EXPLAIN),
+        (body(images[4], method="smoothgrad", samples=3), EXPLAIN),
+        ({"body": bytearray(images[5])}, PREDICT),
+    )
+    assert [status for status, _, _ in answers] == [200, 200, 415, 200, 200, 200, 200]
+    model = Small().eval()
+    with torch.no_grad():
+        for index, image in ((0, images[0]), (6, images[5])):
+            probabilities, classes = model(view(image)).softmax(1)[0].topk(5)
+            expected = {LABELS[c]: p for c, p in zip(classes.tolist(), probabilities.tolist())}
+            assert list(answers[index][1]) == list(expected)
+            assert answers[index][1] == pytest.approx(expected, abs=1e-6)
+        predicted = int(model(view(images[1])).argmax())
+    explanation = answers[1][1]["explanations"][0]
+    assert explanation["target"]["index"] == answers[1][1]["predictions"][0]["index"] == predicted
+    saliency = Saliency(model).attribute(view(images[2]), target=1).abs().amax(1)[0]
+    assert np.allclose(np.load(io.BytesIO(answers[3][1])), saliency.numpy(), atol=1e-5)
+    frozen = Small().eval()
+    gradcam = LayerGradCam(frozen, frozen.pool).attribute(
+        view(images[3]), target=4, attribute_to_layer_input=True, relu_attributions=True
+    )
+    upsampled = torch.nn.functional.interpolate(gradcam, (32, 32), mode="bilinear")[0, 0].detach().numpy()
+    assert np.allclose(np.load(io.BytesIO(answers[4][1])), upsampled, atol=1e-5 * upsampled.max())
+    quality = answers[5][1]["explanations"][0]["quality"]
+    assert quality["samples_used"] == 3 and quality["standard_error"] > 0
+
+
+def test_the_json_answer_has_the_shape_of_the_contract(small: tuple[ExplainHandler, Context]) -> None:
+    image = picture(90, 40)
+    _, answer, headers = ask(small, (body(image, overlay=True, boxes=True, top_k=2), EXPLAIN))[0]
+    assert headers["content-type"] == "application/json"
+    assert set(answer) == {"predictions", "explanations", "image", "model", "timing_ms"}
+    assert len(answer["predictions"]) == 2
+    assert answer["image"] == {"width": 90, "height": 40, "seen": [27, 2, 62, 38]}
+    assert answer["model"] == {"name": "small", "version": "1.0", "weights_sha256": "w", "contents_sha256": "c"}
+    entry = answer["explanations"][0]
+    assert entry["parameters"] == {
+        "layer": "trunk", "samples": 1, "noise_level": None, "seed": None, "contrast": None,
+    }  # fmt: skip
+    assert entry["quality"] == {"empty": False, "samples_used": 1, "standard_error": None, "converged": None}
+    heatmap = Image.open(io.BytesIO(base64.b64decode(entry["heatmap"]["data"])))
+    assert (heatmap.mode, heatmap.size) == ("L", (90, 40)) and max(heatmap.getdata()) == 255
+    assert Image.open(io.BytesIO(base64.b64decode(entry["overlay"]["data"]))).size == (90, 40)
+    assert set(entry["boxes"][0]) == {"x0", "y0", "x1", "y1", "score"}
+
+
+def test_several_targets_give_one_map_each_in_the_order_of_their_rank(small: tuple[ExplainHandler, Context]) -> None:
+    _, answer, _ = ask(small, (body(picture(), target="top3"), EXPLAIN))[0]
+    ranked = [entry["index"] for entry in answer["predictions"][:3]]
+    assert [entry["target"]["index"] for entry in answer["explanations"]] == ranked
+
+
+def test_png_and_npy_carry_the_prediction_in_printable_headers(small: tuple[ExplainHandler, Context]) -> None:
+    for output, kind in (("png", "image/png"), ("npy", "application/x-npy")):
+        for target in range(6):
+            _, content, headers = ask(small, (body(picture(), output=output, target=target), EXPLAIN))[0]
+            assert headers["content-type"] == kind and isinstance(content, bytes)
+            assert headers["X-Explanation-Target-Index"] == str(target)
+            assert all(value.isascii() and value.isprintable() for value in headers.values())
+
+
+def test_a_map_does_not_depend_on_its_batch_mates(small: tuple[ExplainHandler, Context]) -> None:
+    rows = [(body(picture(seed=s), method=m, samples=n, output="npy"), EXPLAIN)
+            for s, m, n in ((0, "gradcam", 1), (1, "smoothgrad", 7), (2, "cam", 1), (3, "gradcam", 5))]  # fmt: skip
+    together = [np.load(io.BytesIO(answer[1])) for answer in ask(small, *rows)]
+    for row, mate in zip(rows, together):
+        alone = np.load(io.BytesIO(ask(small, row)[0][1]))
+        assert np.abs(alone - mate).max() <= 1e-5 * np.abs(alone).max()
+
+
+def test_describe_an_unknown_class_of_fault_is_one_rows_500(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    forward = Explainer.run
+
+    def failing(self: Explainer, images: torch.Tensor, queries: Any) -> Any:
+        if any(query.target == 5 for row in queries for query in row):
+            raise RuntimeError("secret [METRICS] text of a client")
+        return forward(self, images, queries)
+
+    monkeypatch.setattr(Explainer, "run", failing)
+    with caplog.at_level(logging.ERROR):
+        answers = ask(small, ({"body": picture()}, PREDICT), (body(picture(), target=5), EXPLAIN))
+    assert [status for status, _, _ in answers] == [200, 500]
+    assert answers[1][1]["type"] == "InternalServerError" and "secret" not in str(answers[1])
+    assert "RuntimeError at" in caplog.text and "secret" not in caplog.text
+
+
+def test_an_out_of_memory_that_no_halving_cures_is_a_507_of_its_row(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Explainer._run
+
+    def starved(self: Explainer, images: torch.Tensor, queries: Any) -> Any:
+        if any(query.through_input for row in queries for query in row):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images, queries)
+
+    monkeypatch.setattr(Explainer, "_run", starved)
+    answers = ask(
+        small, ({"body": picture()}, PREDICT), (body(picture(), method="smoothgrad"), EXPLAIN), (body(picture()), EXPLAIN)
+    )
+    assert [status for status, _, _ in answers] == [200, 507, 200]
+
+
+def test_work_beyond_the_bound_is_refused_at_once_and_predictions_never_are(tmp_path: Path) -> None:
+    limited = handler(tmp_path, {"explain": {"max_samples": 10, "max_batch_work": 40}})
+    row = (body(picture(), method="smoothgrad", samples=10), EXPLAIN)
+    answers = ask(limited, row, row, row, ({"body": picture()}, PREDICT))
+    assert [status for status, _, _ in answers] == [200, 503, 503, 200]
+    assert int(answers[1][2]["Retry-After"]) >= 1
+
+
+def test_a_large_answer_is_sent_as_a_smaller_picture_and_413_where_that_cannot_help(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "PNG")
+    limited = handler(tmp_path, {"explain": {"max_response_bytes": 200_000}})
+    answers = ask(
+        limited,
+        (body(stream.getvalue(), overlay=True), EXPLAIN),
+        ({"body": stream.getvalue()}, {**EXPLAIN, "Accept": "image/png"}),
+    )
+    assert [status for status, _, _ in answers] == [200, 200]
+    entry = answers[0][1]["explanations"][0]
+    assert entry["overlay"]["width"] == entry["heatmap"]["width"] == 225
+    assert len(answers[1][1]) <= 200_000
+    tiny = handler(tmp_path, {"explain": {"max_response_bytes": 2_000}})
+    answers = ask(tiny, (body(stream.getvalue(), target="top6"), EXPLAIN), ({"body": picture()}, PREDICT))
+    assert [status for status, _, _ in answers] == [413, 200]
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size, with next to no data behind it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        (b"just text", 415),
+        (picture()[:200], 415),
+        (picture(form="JPEG")[:100], 415),
+        (b"", 400),
+        (png_of_size(65_535, 65_535), 413),
+        (png_of_size(0, 10), 415),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
+        (b"%PDF-1.4", 415),
+        (picture(1, 10_000), 413),
+        (picture(1, 1_000), 200),
+        (picture(1, 1), 200),
+    ],
+)
+@pytest.mark.parametrize("headers", [PREDICT, EXPLAIN])
+def test_a_bad_picture_is_its_own_rows_fault(
+    small: tuple[ExplainHandler, Context], image: bytes, code: int, headers: dict[str, Any]
+) -> None:
+    answers = ask(small, ({"body": bytearray(image)}, headers), ({"body": picture()}, PREDICT))
+    assert [status for status, _, _ in answers] == [code, 200]
+    if code != 200:
+        assert set(answers[0][1]) == {"code", "type", "message"} and answers[0][1]["code"] == code
+
+
+def test_metrics_that_fail_cost_no_answer(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(small[0].metrics, "_emit", broken)
+    assert ask(small, ({"body": picture()}, PREDICT))[0][0] == 200
+    assert "metrics failed: ValueError at" in caplog.text
+
+
+def test_a_batch_that_fails_as_a_whole_still_answers_every_row(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(small[0].service.loop, "step", broken)
+    answers = ask(small, ({"body": picture()}, PREDICT), ({"body": b"text"}, EXPLAIN))
+    assert [status for status, _, _ in answers] == [500, 500]
+    monkeypatch.undo()
+    assert ask(small, ({"body": picture()}, PREDICT))[0][0] == 200
+
+
+def test_nothing_of_a_request_reaches_the_log_or_a_metric_as_it_came(
+    small: tuple[ExplainHandler, Context], caplog: pytest.LogCaptureFixture
+) -> None:
+    evil = "x\n[METRICS]forged.Count:1|#Level:Model|#hostname:h,1"
+    with caplog.at_level(logging.DEBUG):
+        ask(
+            small,
+            (body(picture(), **{evil: 1}), EXPLAIN),
+            (body(picture(), method=evil), EXPLAIN),
+            (body(picture(), target=5), {**EXPLAIN, "Accept": "image/png", "X-Explain-" + evil: evil}),
+            ({"body": evil.encode()}, EXPLAIN),
+            (body(picture(), target=5), EXPLAIN),
+        )
+    assert "forged" not in caplog.text and "heatserve_explanations_total" in caplog.text
