@@ -115,9 +115,7 @@ def _from_file(path: Path, name: str) -> Architecture:
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
-        raise Refusal(
-            f"The model file {path.name} is not Python: line {error.lineno}: {error.msg}."
-        ) from None
+        raise Refusal(f"The model file {path.name} is not Python: line {error.lineno}: {error.msg}.") from None
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if name.split(".")[0] not in {*classes, *functions, *_bound(tree)}:

@@ -150,7 +150,8 @@ def wait(server: Server, console: Console) -> None:
     console.print(f"  curl {server.inference}/predictions/lite0 -T {photograph}")
     console.print(f"  curl {server.inference}/explanations/lite0 -T {photograph}")
     console.print(
-        f"  curl {server.inference}/explanations/lite0/1.0/smoothgrad -H 'Accept: image/png' -T {photograph} -o heat.png"
+        f"  curl {server.inference}/explanations/lite0/1.0/smoothgrad -T {photograph} "
+        "-H 'Accept: image/png' -o heat.png"
     )
     try:
         while True:
@@ -163,9 +164,7 @@ def _options(shown: str) -> dict[str, str]:
     return {f"X-Explain-{name}": value for name, value in METHODS[shown].items()}
 
 
-def _post(
-    server: Server, what: str, image: bytes, headers: dict[str, str] | None = None
-) -> requests.Response:
+def _post(server: Server, what: str, image: bytes, headers: dict[str, str] | None = None) -> requests.Response:
     response = requests.post(f"{server.inference}/{what}/lite0", data=image, headers=headers, timeout=TIMEOUT)
     if response.status_code != 200:
         sys.exit(f"{what}: {response.status_code} {response.text[:500]}")

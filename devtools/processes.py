@@ -21,9 +21,7 @@ class ProcessGroup:
     closes and the shell ends the group and removes `scratch`.
     """
 
-    def __init__(
-        self, command: Sequence[str], *, output: IO[bytes], cwd: Path, env: Mapping[str, str], scratch: Path
-    ):
+    def __init__(self, command: Sequence[str], *, output: IO[bytes], cwd: Path, env: Mapping[str, str], scratch: Path):
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

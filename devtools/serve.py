@@ -20,9 +20,7 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 @click.command()
 @click.option("--model", "names", multiple=True, metavar="NAME", help="Serve this one only; may be repeated.")
-@click.option(
-    "--model-store", type=click.Path(path_type=Path, exists=True, file_okay=False), default=MODEL_STORE
-)
+@click.option("--model-store", type=click.Path(path_type=Path, exists=True, file_okay=False), default=MODEL_STORE)
 @click.option("--port", type=int, help="Inference port; management and metrics take the next two. [8080]")
 @click.option("--grpc-port", type=int, help="gRPC inference port; gRPC management takes the next. [7070]")
 @click.option("--open", "without_tokens", is_flag=True, help="Ask for no tokens; still on loopback only.")

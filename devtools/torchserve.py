@@ -162,9 +162,7 @@ class Server:
                 time.sleep(0.2)
                 raise ServerError(server_log.explain(f"Model {model!r} did not load", self.log()))
             if time.monotonic() > deadline:
-                raise ServerError(
-                    server_log.explain(f"Model {model!r} was not ready after {timeout:.0f} s", log)
-                )
+                raise ServerError(server_log.explain(f"Model {model!r} was not ready after {timeout:.0f} s", log))
             time.sleep(0.05)
 
     def wait(self) -> None:
@@ -247,9 +245,7 @@ class Server:
 
     def _environment(self) -> dict[str, str]:
         # A worker must import what is in the archive, not this checkout; only our file configures the server.
-        ours = {
-            key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")
-        }
+        ours = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")}
         logs = str(self.directory / "logs")
         return {
             **ours,

@@ -45,9 +45,7 @@ def _from_safetensors(path: Path) -> bytes:
     try:
         from safetensors.torch import load_file
     except ImportError:
-        raise Refusal(
-            f"Reading {path.name} needs the package safetensors: pip install safetensors."
-        ) from None
+        raise Refusal(f"Reading {path.name} needs the package safetensors: pip install safetensors.") from None
     try:
         state = load_file(path)
     except Exception as error:

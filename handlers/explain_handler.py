@@ -28,9 +28,7 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         self.device = start.device(properties.get("gpu_id"))
         try:
             self.settings = settings.read_settings(context.model_yaml_config, os.environ)
-            self.service = start.service(
-                Path(properties["model_dir"]), context.manifest, self.settings, self.device
-            )
+            self.service = start.service(Path(properties["model_dir"]), context.manifest, self.settings, self.device)
         except start.START_ERRORS as error:
             logger.error("heatserve: this archive cannot be served: %s", error)
             raise

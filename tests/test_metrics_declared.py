@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import yaml
-from heatserve.serving.metrics import COMMON_DIMENSIONS, DECLARED
 
 from devtools.paths import METRICS
+from heatserve.serving.metrics import COMMON_DIMENSIONS, DECLARED
 
 
 def test_metrics_yaml_declares_exactly_what_the_code_emits() -> None:
@@ -20,9 +20,9 @@ def test_metrics_yaml_declares_exactly_what_the_code_emits() -> None:
 
 
 def test_metrics_yaml_keeps_torchserves_own_metrics() -> None:
-    import ts
-
     from pathlib import Path
+
+    import ts
 
     own = yaml.safe_load((Path(ts.__file__).parent / "configs" / "metrics.yaml").read_text())
     declared = yaml.safe_load(METRICS.read_text())

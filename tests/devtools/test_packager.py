@@ -12,9 +12,7 @@ from devtools.package import main
 from devtools.packager import MANIFEST, Recipe, members, package
 from devtools.refusal import Refusal
 
-MODEL = (
-    "import torch\n\n\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n"
-)
+MODEL = "import torch\n\n\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n"
 
 HANDLER = """
 import os, sys, tempfile

@@ -56,8 +56,9 @@ def test_predictions_are_the_stock_handlers_to_the_letter(server: Server, name: 
 
 
 def test_an_explanation_shows_the_cat_as_captum_does(server: Server) -> None:
-    from devtools import lite0
     from efficientnet_lite_pytorch import EfficientNet
+
+    from devtools import lite0
 
     model = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(lite0.weights(), weights_only=True))
@@ -104,9 +105,7 @@ def test_one_dynamic_batch_holds_predictions_explanations_and_a_broken_file(serv
         ("explanations", CHELSEA, {"X-Explain-Method": "cam", "X-Explain-Target": "espresso"}, 200),
     ]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(
-            pool.map(lambda ask: post(server, f"{ask[0]}/batch", data=ask[1], headers=ask[2]), asked)
-        )
+        answers = list(pool.map(lambda ask: post(server, f"{ask[0]}/batch", data=ask[1], headers=ask[2]), asked))
     assert [answer.status_code for answer in answers] == [code for *_, code in asked]
     eventually(server, "heatserve_batches_total", before + 1, Composition="mixed", ModelName="batch")
     eventually(server, "heatserve_batch_rows_total", rows_before + 8, ModelName="batch")
@@ -191,9 +190,7 @@ def test_an_answer_stays_below_the_limit_that_would_kill_the_worker(server: Serv
 def test_work_beyond_the_archives_bound_is_a_503_with_retry_after(server: Server) -> None:
     headers = {"X-Explain-Method": "smoothgrad", "X-Explain-Samples": "40"}
     with ThreadPoolExecutor(4) as pool:
-        answers = list(
-            pool.map(lambda _: post(server, "explanations/batch", data=CHELSEA, headers=headers), range(4))
-        )
+        answers = list(pool.map(lambda _: post(server, "explanations/batch", data=CHELSEA, headers=headers), range(4)))
     codes = sorted(answer.status_code for answer in answers)
     assert codes[0] == 200 and codes[-1] == 503
     refused = next(answer for answer in answers if answer.status_code == 503)

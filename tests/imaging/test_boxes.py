@@ -43,9 +43,7 @@ def test_noise_gives_scipys_largest_component(threshold: float, smooth: int) -> 
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2]))
-)
+@given(arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([0, 1, 2])))
 def test_small_patterns_give_scipys_largest_component(values: np.ndarray) -> None:
     if values.max() > 0:
         checked(values, 0.2)
@@ -60,9 +58,7 @@ def test_a_serpentine_is_one_region_and_diagonals_are_none() -> None:
     serpentine[3::4, 0] = 1
     assert largest_box(serpentine) == (0, 0, 50, 41, 1.0)
     assert largest_box(serpentine.T) == (0, 0, 41, 50, 1.0)
-    spiral = np.array(
-        [[1, 1, 1, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]], np.float32
-    )
+    spiral = np.array([[1, 1, 1, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]], np.float32)
     assert largest_box(spiral) == (0, 0, 5, 5, 1.0)
     assert largest_box(np.eye(5, dtype=np.float32)) == (0, 0, 1, 1, 1.0)
 

@@ -190,9 +190,7 @@ def test_corrupted_bytes_raise_one_of_the_two_errors(kind: str) -> None:
             decode(bytes(corrupt), LIMIT)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\0", b"GIF89a", b"\xff\xd8\xff", b"hello" * 100, b"%!PS-Adobe", b"II*\0"]
-)
+@pytest.mark.parametrize("data", [b"", b"\0", b"GIF89a", b"\xff\xd8\xff", b"hello" * 100, b"%!PS-Adobe", b"II*\0"])
 def test_what_is_no_picture_is_unreadable(data: bytes) -> None:
     with pytest.raises(UnreadableImage):
         decode(data, LIMIT)

@@ -24,9 +24,7 @@ def test_a_png_gives_back_the_pixels(shape: tuple[int, ...]) -> None:
 
 def test_a_png_holds_nothing_but_pixels() -> None:
     image = Image.new("RGB", (4, 4))
-    image.info.update(
-        icc_profile=b"profile", comment="where I live", exif=b"Exif\0\0", transparency=(0, 0, 0)
-    )
+    image.info.update(icc_profile=b"profile", comment="where I live", exif=b"Exif\0\0", transparency=(0, 0, 0))
     image.getexif()[0x010E] = "where I live"
     data = png(image)
     assert not any(kind in data for kind in (b"iCCP", b"tEXt", b"iTXt", b"zTXt", b"eXIf", b"tRNS"))

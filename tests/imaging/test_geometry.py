@@ -143,9 +143,7 @@ sides = st.integers(1, 700)
     st.one_of(st.none(), st.integers(1, 300)),
     st.tuples(st.integers(1, 300), st.integers(1, 300)),
 )
-def test_sizes_and_crops_are_torchvisions(
-    width: int, height: int, resize: int | None, crop: tuple[int, int]
-) -> None:
+def test_sizes_and_crops_are_torchvisions(width: int, height: int, resize: int | None, crop: tuple[int, int]) -> None:
     if resize is not None and resize * max(width, height) / min(width, height) > 3000:
         resize = None
     # The pixel's own coordinates as its colour: where torchvision puts each, the plan must say.
@@ -175,9 +173,7 @@ def test_boxes_are_clipped_whole_pixels_and_never_empty_where_they_overlap(
     x0, y0, x1, y1 = geometry.seen()
     assert 0 <= x0 < x1 <= upright_width and 0 <= y0 < y1 <= upright_height
     left, top = data.draw(st.integers(0, crop - 1)), data.draw(st.integers(0, crop - 1))
-    box = geometry.box(
-        left, top, data.draw(st.integers(left + 1, crop)), data.draw(st.integers(top + 1, crop))
-    )
+    box = geometry.box(left, top, data.draw(st.integers(left + 1, crop)), data.draw(st.integers(top + 1, crop)))
     assert all(isinstance(edge, int) for edge in box)
     assert x0 - 1 <= box[0] <= box[2] <= x1 + 1 and y0 - 1 <= box[1] <= box[3] <= y1 + 1
 
@@ -240,9 +236,7 @@ def test_a_checkerboard_turns_grey_and_does_not_alias_where_the_picture_is_small
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_a_constant_map_stays_constant_where_it_was_seen(orientation: int) -> None:
-    projected, seen = plan(451, 300, 256, 224, orientation).project(
-        np.full((7, 7), 3.0, np.float32), 200, 170
-    )
+    projected, seen = plan(451, 300, 256, 224, orientation).project(np.full((7, 7), 3.0, np.float32), 200, 170)
     assert np.abs(projected[seen] - 3.0).max() < 1e-5
     assert (projected[~seen] == 0).all()
 

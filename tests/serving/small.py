@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from heatserve.serving import settings, start
 from PIL import Image
 from torch import nn
+
+from heatserve.serving import settings, start
 
 LABELS = ["cat", "dog", "crane", "crane", "Bär", "evil\r\n[METRICS]x.Count:1|#a:b"]
 
@@ -41,7 +42,11 @@ def small_service(tmp_path: Path, config: dict[str, Any] | None = None) -> start
     (tmp_path / "index_to_name.json").write_text(json.dumps({str(i): name for i, name in enumerate(LABELS)}))
     manifest = {
         "model": {"modelName": "small", "modelVersion": "1.0"},
-        "heatserve": {"architecture": "tests.serving.small:Small", "weights_sha256": "w", "contents_sha256": "c"},
+        "heatserve": {
+            "architecture": "tests.serving.small:Small",
+            "weights_sha256": "w",
+            "contents_sha256": "c",
+        },
     }
     merged = {**CONFIG, **(config or {})}
     return start.service(tmp_path, manifest, settings.read_settings(merged, {}), torch.device("cpu"))

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam, Saliency
-from explain_handler import ExplainHandler
-from heatserve.engine import Explainer
 from PIL import Image
 from torchvision import transforms
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from devtools.paths import METRICS
+from explain_handler import ExplainHandler
+from heatserve.engine import Explainer
 from tests.serving.small import CONFIG, LABELS, Small, picture
 
 VIEW = transforms.Compose(
@@ -41,13 +41,24 @@ def handler(tmp_path: Path, config: dict[str, Any] | None = None) -> tuple[Expla
     (tmp_path / "index_to_name.json").write_text(json.dumps({str(i): name for i, name in enumerate(LABELS)}))
     manifest = {
         "model": {"modelName": "small", "modelVersion": "1.0"},
-        "heatserve": {"architecture": "tests.serving.small:Small", "weights_sha256": "w", "contents_sha256": "c"},
+        "heatserve": {
+            "architecture": "tests.serving.small:Small",
+            "weights_sha256": "w",
+            "contents_sha256": "c",
+        },
     }
     metrics = MetricsCacheYamlImpl(str(METRICS))
     metrics.initialize_cache()
     metrics.model_name = "small"
     context = Context(
-        "small", str(tmp_path), manifest, 8, None, "0.12.0", metrics=metrics, model_yaml_config={**CONFIG, **(config or {})}
+        "small",
+        str(tmp_path),
+        manifest,
+        8,
+        None,
+        "0.12.0",
+        metrics=metrics,
+        model_yaml_config={**CONFIG, **(config or {})},
     )
     made = ExplainHandler()
     made.initialize(context)
@@ -128,7 +139,12 @@ def test_the_json_answer_has_the_shape_of_the_contract(small: tuple[ExplainHandl
     assert set(answer) == {"predictions", "explanations", "image", "model", "timing_ms"}
     assert len(answer["predictions"]) == 2
     assert answer["image"] == {"width": 90, "height": 40, "seen": [27, 2, 62, 38]}
-    assert answer["model"] == {"name": "small", "version": "1.0", "weights_sha256": "w", "contents_sha256": "c"}
+    assert answer["model"] == {
+        "name": "small",
+        "version": "1.0",
+        "weights_sha256": "w",
+        "contents_sha256": "c",
+    }
     entry = answer["explanations"][0]
     assert entry["parameters"] == {
         "layer": "trunk", "samples": 1, "noise_level": None, "seed": None, "contrast": None,
@@ -140,7 +156,9 @@ def test_the_json_answer_has_the_shape_of_the_contract(small: tuple[ExplainHandl
     assert set(entry["boxes"][0]) == {"x0", "y0", "x1", "y1", "score"}
 
 
-def test_several_targets_give_one_map_each_in_the_order_of_their_rank(small: tuple[ExplainHandler, Context]) -> None:
+def test_several_targets_give_one_map_each_in_the_order_of_their_rank(
+    small: tuple[ExplainHandler, Context],
+) -> None:
     _, answer, _ = ask(small, (body(picture(), target="top3"), EXPLAIN))[0]
     ranked = [entry["index"] for entry in answer["predictions"][:3]]
     assert [entry["target"]["index"] for entry in answer["explanations"]] == ranked
@@ -194,7 +212,10 @@ def test_an_out_of_memory_that_no_halving_cures_is_a_507_of_its_row(
 
     monkeypatch.setattr(Explainer, "_run", starved)
     answers = ask(
-        small, ({"body": picture()}, PREDICT), (body(picture(), method="smoothgrad"), EXPLAIN), (body(picture()), EXPLAIN)
+        small,
+        ({"body": picture()}, PREDICT),
+        (body(picture(), method="smoothgrad"), EXPLAIN),
+        (body(picture()), EXPLAIN),
     )
     assert [status for status, _, _ in answers] == [200, 507, 200]
 

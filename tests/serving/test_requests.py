@@ -6,13 +6,13 @@ import base64
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heatserve.serving.errors import Refusal
 from heatserve.serving.options import OPTIONS, Vocabulary, parse
 from heatserve.serving.requests import Reader, Request
 from heatserve.serving.settings import Limits
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.serving.small import LABELS
 
 VOCABULARY = Vocabulary(len(LABELS), dict(enumerate(LABELS)), ("trunk",))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from heatserve.engine import UnsuitableModel
 from heatserve.serving.settings import Limits, SettingsError, read_settings
-
 from tests.serving.small import small_service
 
 
@@ -67,7 +67,11 @@ def test_the_environment_tightens_a_limit_and_never_loosens_it() -> None:
         ({"samples": 1000}, SettingsError, "explain.samples is 1000; at most max_samples = 200"),
         ({"opacity": 2}, SettingsError, "explain.opacity is 2: opacity must be a number from 0 to 1"),
         ({"layer": "nowhere"}, UnsuitableModel, "the network has no module 'nowhere'"),
-        ({"method": "cam", "layer": "trunk.0"}, UnsuitableModel, "cam is not possible: layer 'trunk.0' is not what"),
+        (
+            {"method": "cam", "layer": "trunk.0"},
+            UnsuitableModel,
+            "cam is not possible: layer 'trunk.0' is not what",
+        ),
     ],
 )
 def test_a_default_that_a_request_could_not_ask_for_is_refused_at_load(

@@ -79,9 +79,7 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
     if width < 1 or height < 1:
         raise UnreadableImage("The image has no pixels.")
     if width * height > max_pixels:
-        raise ImageTooLarge(
-            f"The image has {width} x {height} pixels; at most {max_pixels} pixels are allowed."
-        )
+        raise ImageTooLarge(f"The image has {width} x {height} pixels; at most {max_pixels} pixels are allowed.")
     image.load()
     # Read after loading: a PNG may declare it behind its pixels, and PIL itself turns a TIFF upright.
     orientation = orientation_of(image)

@@ -63,9 +63,7 @@ class Geometry:
         across = resize_weights(view_map.shape[1], self.crop_width).astype(np.float32)
         return np.asarray(down @ _finite(view_map) @ across.T, np.float32)
 
-    def project(
-        self, view_map: NDArray[Any], width: int, height: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def project(self, view_map: NDArray[Any], width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A map [h, w] of the view, of any resolution, on an upright picture of `width` x `height` pixels.
 
         Gives the map float32 [height, width], 0 where the model saw nothing, and the mask bool
@@ -76,9 +74,7 @@ class Geometry:
         """
         columns, rows = upright_size(width, height, self.orientation)
         down, seen_rows = _axis(view_map.shape[0], self.crop_height, self.crop_top, self.resized_height, rows)
-        across, seen_columns = _axis(
-            view_map.shape[1], self.crop_width, self.crop_left, self.resized_width, columns
-        )
+        across, seen_columns = _axis(view_map.shape[1], self.crop_width, self.crop_left, self.resized_width, columns)
         stored = np.zeros((rows, columns), np.float32)
         stored[seen_rows, seen_columns] = down @ _finite(view_map) @ across.T
         seen = np.zeros((rows, columns), np.bool_)

@@ -25,9 +25,7 @@ def overlay(
     """
     width, height = picture.size
     if heat.shape != (height, width) or seen.shape != (height, width):
-        raise ValueError(
-            f"heat {heat.shape} and seen {seen.shape} must be [{height}, {width}], as the picture."
-        )
+        raise ValueError(f"heat {heat.shape} and seen {seen.shape} must be [{height}, {width}], as the picture.")
     if not 0 <= opacity <= 1:
         raise ValueError(f"The opacity is {opacity}; allowed: 0 to 1.")
     alphas = np.rint(255 * opacity * np.sqrt(np.arange(256) / 255)).astype(int).tolist()

@@ -42,9 +42,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"interpolation is {self.interpolation!r}; allowed: {', '.join(INTERPOLATIONS)}."
-            )
+            raise ValueError(f"interpolation is {self.interpolation!r}; allowed: {', '.join(INTERPOLATIONS)}.")
         if self.orientation not in ORIENTATIONS:
             raise ValueError(f"orientation is {self.orientation!r}; allowed: {', '.join(ORIENTATIONS)}.")
         if self.resize is not None and self.resize < 1:
@@ -53,9 +51,7 @@ class Preprocess:
         if any(side < 1 for side in sides):
             raise ValueError(f"crop is {self.crop}; allowed: 1 and more, or null.")
         if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
-            raise ValueError(
-                f"mean is {self.mean}, std is {self.std}; allowed: three numbers each, no std of 0."
-            )
+            raise ValueError(f"mean is {self.mean}, std is {self.std}; allowed: three numbers each, no std of 0.")
 
     def tensor(self, picture: Picture, max_resized_pixels: int) -> tuple[torch.Tensor, Geometry]:
         """The model's view, float32 [3, H, W] on the CPU, and how it lies on the picture.

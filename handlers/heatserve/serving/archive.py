@@ -54,7 +54,9 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
     try:
         model = build()
     except Exception as error:
-        raise ArchiveError(f"{architecture or model_block['modelFile']} cannot be called without arguments: {error}") from error
+        raise ArchiveError(
+            f"{architecture or model_block['modelFile']} cannot be called without arguments: {error}"
+        ) from error
     if not isinstance(model, nn.Module):
         raise ArchiveError(f"{architecture} gives a {type(model).__name__}, not a torch.nn.Module")
     if model_block.get("serializedFile"):
@@ -97,7 +99,9 @@ def _load_weights(model: nn.Module, path: Path) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
-        raise ArchiveError(f"the weights {path.name} do not fit {type(model).__name__}: {first[0].strip()[:300]}") from error
+        raise ArchiveError(
+            f"the weights {path.name} do not fit {type(model).__name__}: {first[0].strip()[:300]}"
+        ) from error
 
 
 def load_labels(model_dir: Path) -> dict[int, str]:

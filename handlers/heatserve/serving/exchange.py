@@ -14,6 +14,8 @@ from ..imaging import Geometry, Picture
 from .errors import Refusal
 from .requests import Request
 
+STAGES = ("decode", "forward", "explain", "render")
+
 
 @dataclass
 class Job:
@@ -70,6 +72,3 @@ class Exchange:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - started
-
-
-STAGES = ("decode", "forward", "explain", "render")

@@ -48,9 +48,7 @@ class Loop:
                 self._bound_work(request.work if request.queries else 0)
                 exchange.request = request
                 exchange.picture = decode(request.image, self._limits.max_pixels)
-                image, exchange.geometry = self._preprocess.tensor(
-                    exchange.picture, self._limits.max_resized_pixels
-                )
+                image, exchange.geometry = self._preprocess.tensor(exchange.picture, self._limits.max_resized_pixels)
                 exchange.image = image.to(self._explainer.device, non_blocking=True)
                 exchange.attributions = [None] * len(request.queries)
         except Exception as error:

@@ -26,7 +26,11 @@ class Declared:
 
 
 EXPLANATIONS = Declared(
-    "heatserve_explanations_total", "counter", "Count", ("Method", "Output", "Status"), "explanations answered"
+    "heatserve_explanations_total",
+    "counter",
+    "Count",
+    ("Method", "Output", "Status"),
+    "explanations answered",
 )
 STAGE_SECONDS = Declared(
     "heatserve_stage_seconds", "histogram", "Seconds", ("Stage", "Method"), "time of one answer in one stage"
@@ -64,7 +68,7 @@ class Metrics:
         kinds = [_kind(exchange) for exchange in exchanges]
         for kind in sorted(set(kinds)):
             self._emit(BATCH_ROWS, kinds.count(kind), [kind])
-        self._emit(BATCHES, 1, ["mixed" if len(set(kinds)) > 1 else f"{kinds[0]}s"])
+        self._emit(BATCHES, 1, ["mixed" if len(set(kinds)) > 1 else kinds[0]])
         if fallbacks > self._fallbacks:
             self._emit(FALLBACKS, fallbacks - self._fallbacks, ["memory"])
             self._fallbacks = fallbacks

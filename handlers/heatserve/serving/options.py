@@ -20,7 +20,10 @@ MAX_TARGETS = 10
 
 @dataclass(frozen=True)
 class Option:
-    """kind: integer, number, boolean, choice, class (index or label), target or layer. Ranges include their ends."""
+    """kind: integer, number, boolean, choice, class (index or label), target or layer. Ranges include their ends.
+
+    words: what is allowed, where the range does not say it.
+    """
 
     name: str
     kind: str
@@ -29,12 +32,13 @@ class Option:
     low: float | None = None
     high: float | None = None
     choices: Sequence[str] = ()
+    words: str = ""
 
     @property
     def allowed(self) -> str:
         """What may be given, in words."""
-        if self.choices:
-            return ", ".join(self.choices)
+        if self.words or self.choices:
+            return self.words or ", ".join(self.choices)
         if self.kind == "boolean":
             return "true or false"
         if self.kind == "target":
@@ -43,22 +47,39 @@ class Option:
             return "a class index or label"
         if self.kind == "layer":
             return "a layer that the archive taps"
-        return f"{'a whole number' if self.kind == 'integer' else 'a number'} from {self.low:g} to {self.high:g}"
+        assert self.low is not None and self.high is not None
+        if self.kind == "integer":
+            return f"a whole number from {int(self.low)} to {int(self.high)}"
+        return f"a number from {self.low:g} to {self.high:g}"
 
 
 _ALL = (
     Option("method", "choice", "gradcam", "how to explain", choices=tuple(METHODS)),
     Option("target", "target", "predicted", "the class to explain; topN gives one map for each"),
     Option("contrast", "class", None, "explain the target's score minus this class's"),
-    Option("samples", "integer", None, "noisy copies to average; 1 is no smoothing; default 50 for smoothgrad and kin", 1, 1e9),
+    Option(
+        "samples",
+        "integer",
+        None,
+        "noisy copies to average; 1 is no smoothing; default 50 for smoothgrad and kin",
+        1,
+        1e9,
+        words="a whole number from 1 to the archive's max_samples",
+    ),
     Option("noise_level", "number", 0.15, "noise as a share of the input's range (useful: 0.10 to 0.20)", 0, 1),
     Option("seed", "integer", 0, "of the noise: the same seed gives the same map", 0, 2**53),
     Option("layer", "layer", None, "the layer that CAM-family maps come from"),
     Option("top_k", "integer", 5, "how many predictions to list", 1, 1000),
-    Option("output", "choice", None, "form of the answer; else the Accept header decides, else json", choices=tuple(OUTPUTS)),
+    Option(
+        "output",
+        "choice",
+        None,
+        "form of the answer; else the Accept header decides, else json",
+        choices=tuple(OUTPUTS),
+    ),
     Option("overlay", "boolean", False, "add the picture with the map laid over it to a JSON answer"),
     Option("colormap", "choice", "jet", "colours of the overlay", choices=tuple(COLORMAPS)),
-    Option("opacity", "number", 0.5, "of the overlay's colour", 0, 1),
+    Option("opacity", "number", 0.6, "of the overlay's colour", 0, 1),
     Option("boxes", "boolean", False, "add the box around the map's largest region"),
     Option("box_threshold", "number", 0.2, "a region is what reaches this share of the maximum", 0.01, 1),
 )
@@ -128,7 +149,10 @@ def _text(option: Option, value: bytes | bytearray) -> str:
 
 
 def _wrong(option: Option, allowed: str | None = None) -> Refusal:
-    return Refusal(400, f"{option.name} must be {'one of: ' if option.choices or allowed else ''}{allowed or option.allowed}")
+    return Refusal(
+        400,
+        f"{option.name} must be {'one of: ' if option.choices or allowed else ''}{allowed or option.allowed}",
+    )
 
 
 def _choice(option: Option, value: Any, choices: Sequence[str]) -> str:
@@ -142,7 +166,16 @@ def _choice(option: Option, value: Any, choices: Sequence[str]) -> str:
 def _boolean(option: Option, value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    words = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
     if isinstance(value, str) and value.strip().lower() in words:
         return words[value.strip().lower()]
     raise _wrong(option)

@@ -28,7 +28,7 @@ class Request:
     output: str = "json"
     overlay: bool = False
     colormap: str = "jet"
-    opacity: float = 0.5
+    opacity: float = 0.6
     boxes: bool = False
     box_threshold: float = 0.2
     top_k: int | None = None
@@ -141,9 +141,7 @@ def _image_bytes(image: Any) -> bytes:
             return base64.b64decode("".join(text.split()), validate=True)
         except (binascii.Error, ValueError):
             raise Refusal(400, "data is not valid base64") from None
-    raise Refusal(
-        400, "no image: send it as the body, as form field data, or base64 in JSON member data"
-    )
+    raise Refusal(400, "no image: send it as the body, as form field data, or base64 in JSON member data")
 
 
 def _path_options(headers: Mapping[str, Any]) -> dict[str, str]:

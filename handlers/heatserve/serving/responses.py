@@ -7,19 +7,19 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from ..engine import METHODS, Attribution, Explainer
-from ..imaging import Geometry, Picture, grey, largest_box, npy, overlay, png, scale_of
+from ..engine import Explainer
+from ..imaging import npy, png
 from .archive import ModelInfo
 from .errors import Refusal, printable, refusal_of, where
 from .exchange import STAGES, Exchange
 from .options import OUTPUTS, Vocabulary
+from .rendering import Drawing, View, boxes, draw, view
 from .requests import Request
 from .settings import Limits
 
@@ -40,15 +40,6 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _View:
-    """One map ready for pictures: on the model's view, with its display scale."""
-
-    attribution: Attribution
-    values: NDArray[np.float32]
-    scale: float
-
-
-@dataclass(frozen=True)
 class Writer:
     """Writes the answers of one archive."""
 
@@ -65,8 +56,7 @@ class Writer:
             assert exchange.request is not None
             if not exchange.request.queries:
                 return self._prediction(exchange)
-            with exchange.stage("render"):
-                return self._explanation(exchange, exchange.request)
+            return self._explanation(exchange, exchange.request)
         except Exception as error:
             exchange.refusal = refusal_of(error)
             if exchange.refusal.code == 500:
@@ -89,52 +79,50 @@ class Writer:
 
     def _explanation(self, exchange: Exchange, request: Request) -> Answer:
         assert exchange.geometry is not None and exchange.picture is not None
-        views = [self._view(exchange.geometry, a) for a in exchange.attributions if a is not None]
-        exchange.empty_maps = sum(view.scale <= 0 for view in views)
+        with exchange.stage("render"):
+            views = [view(exchange.geometry, a) for a in exchange.attributions if a is not None]
+        exchange.empty_maps = sum(each.scale <= 0 for each in views)
         if request.output == "npy":
-            values = views[0].values if len(views) == 1 else np.stack([view.values for view in views])
+            values = views[0].values if len(views) == 1 else np.stack([each.values for each in views])
             return self._within_limit(Answer(200, npy(values), OUTPUTS["npy"], self._headers(exchange, views)))
         side = min(self.limits.max_side, max(exchange.picture.width, exchange.picture.height))
         while True:
-            answer = self._pictured(exchange, request, views, side)
-            assert isinstance(answer.body, bytes)
+            with exchange.stage("render"):
+                drawings = [draw(exchange.picture, exchange.geometry, each, side) for each in views]
+            if request.output == "png":
+                with exchange.stage("render"):
+                    body = png(drawings[0].overlay(request.colormap, request.opacity))
+                answer = Answer(200, body, OUTPUTS["png"], self._headers(exchange, views))
+            else:
+                answer = Answer(200, self._document(exchange, request, views, drawings), OUTPUTS["json"])
             if len(answer.body) <= self.limits.max_response_bytes or side <= _SMALLEST_SIDE:
                 return self._within_limit(answer)
             side = max(_SMALLEST_SIDE, side // 2)
 
-    def _pictured(self, exchange: Exchange, request: Request, views: list[_View], side: int) -> Answer:
+    def _document(self, exchange: Exchange, request: Request, views: list[View], drawings: list[Drawing]) -> bytes:
         assert exchange.geometry is not None and exchange.picture is not None
-        if request.output == "png":
-            photograph = exchange.picture.upright(side)
-            body = png(_overlay(photograph, exchange.geometry, views[0], request))
-            return Answer(200, body, OUTPUTS["png"], self._headers(exchange, views))
+        with exchange.stage("render"):
+            explanations = [self._entry(exchange, request, each, drawing) for each, drawing in zip(views, drawings)]
         content = {
             "predictions": self._ranking(exchange, request.top_k or 5),
-            "explanations": [self._entry(exchange, request, view, side) for view in views],
+            "explanations": explanations,
             "image": {
                 "width": exchange.picture.width,
                 "height": exchange.picture.height,
                 "seen": list(exchange.geometry.seen()),
             },
-            "model": {
-                "name": self.model.name,
-                "version": self.model.version,
-                "weights_sha256": self.model.weights_sha256,
-                "contents_sha256": self.model.contents_sha256,
-            },
-            "timing_ms": {stage: round(1000 * exchange.seconds[stage], 2) for stage in STAGES if stage != "render"},
+            "model": asdict(self.model),
+            "timing_ms": {stage: round(1000 * exchange.seconds[stage], 2) for stage in STAGES},
         }
-        return Answer(200, _json(content), OUTPUTS["json"])
+        return _json(content)
 
-    def _entry(self, exchange: Exchange, request: Request, view: _View, side: int) -> dict[str, Any]:
-        assert exchange.picture is not None and exchange.geometry is not None
-        query, photograph = view.attribution.query, exchange.picture.upright(side)
-        width, height = photograph.size
-        projected, _ = exchange.geometry.project(view.values, width, height)
+    def _entry(self, exchange: Exchange, request: Request, of: View, drawing: Drawing) -> dict[str, Any]:
+        assert exchange.geometry is not None
+        query = of.attribution.query
         entry: dict[str, Any] = {
             "method": query.method,
-            "target": self._target(exchange, view),
-            "heatmap": _image(Image.fromarray(grey(projected, view.scale)), scale=view.scale),
+            "target": self._target(exchange, of),
+            "heatmap": _image(drawing.heatmap(), scale=of.scale),
             "parameters": {
                 "layer": self.explainer.layer_of(query),
                 "samples": query.samples,
@@ -143,21 +131,21 @@ class Writer:
                 "contrast": query.contrast,
             },
             "quality": {
-                "empty": view.scale <= 0,
+                "empty": of.scale <= 0,
                 "samples_used": query.samples,
-                "standard_error": self._standard_error(view),
+                "standard_error": _standard_error(of),
                 "converged": None,
             },
         }
         if request.overlay:
-            entry["overlay"] = _image(_overlay(photograph, exchange.geometry, view, request))
+            entry["overlay"] = _image(drawing.overlay(request.colormap, request.opacity))
         if request.boxes:
-            entry["boxes"] = _boxes(exchange.geometry, view, request.box_threshold)
+            entry["boxes"] = boxes(exchange.geometry, of, request.box_threshold)
         return entry
 
-    def _target(self, exchange: Exchange, view: _View) -> dict[str, Any]:
+    def _target(self, exchange: Exchange, of: View) -> dict[str, Any]:
         assert exchange.probabilities is not None and exchange.scores is not None
-        index = view.attribution.query.target
+        index = of.attribution.query.target
         assert index is not None
         return {
             "index": index,
@@ -166,15 +154,7 @@ class Writer:
             "score": float(exchange.scores[index]),
         }
 
-    def _standard_error(self, view: _View) -> float | None:
-        error = view.attribution.relative_error
-        return None if error is None else float(error)
-
-    def _view(self, geometry: Geometry, attribution: Attribution) -> _View:
-        values = geometry.on_view(attribution.map.cpu().numpy())
-        return _View(attribution, values, scale_of(values, METHODS[attribution.query.method].display))
-
-    def _headers(self, exchange: Exchange, views: list[_View]) -> dict[str, str]:
+    def _headers(self, exchange: Exchange, views: list[View]) -> dict[str, str]:
         """Prediction and explanation for answers that are not JSON; labels in printable ASCII."""
         best = self._ranking(exchange, 1)[0]
         query, target = views[0].attribution.query, self._target(exchange, views[0])
@@ -187,7 +167,7 @@ class Writer:
             "X-Explanation-Target-Label": printable(target["label"], 100),
             "X-Explanation-Scale": f"{views[0].scale:.6g}",
         }
-        error = self._standard_error(views[0])
+        error = _standard_error(views[0])
         if query.smoothed:
             headers["X-Explanation-Samples"] = str(query.samples)
             headers["X-Explanation-Seed"] = str(query.seed)
@@ -201,17 +181,9 @@ class Writer:
         return answer
 
 
-def _boxes(geometry: Geometry, view: _View, threshold: float) -> list[dict[str, Any]]:
-    found = largest_box(view.values, threshold)
-    if found is None:
-        return []
-    x0, y0, x1, y1 = geometry.box(*found[:4])
-    return [{"x0": x0, "y0": y0, "x1": x1, "y1": y1, "score": found[4]}]
-
-
-def _overlay(photograph: Image.Image, geometry: Geometry, view: _View, request: Request) -> Image.Image:
-    projected, seen = geometry.project(view.values, *photograph.size)
-    return overlay(photograph, grey(projected, view.scale), seen, request.colormap, request.opacity)
+def _standard_error(of: View) -> float | None:
+    error = of.attribution.relative_error
+    return None if error is None else float(error)
 
 
 def _image(image: Image.Image, **more: float) -> dict[str, Any]:

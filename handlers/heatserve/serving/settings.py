@@ -78,7 +78,9 @@ def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, 
     if environment.get("TS_IPEX_ENABLE", "false").lower() == "true":
         raise SettingsError("TS_IPEX_ENABLE=true is not supported: IPEX replaces the layers to explain; unset it")
     if config.get("asyncCommunication"):
-        raise SettingsError("asyncCommunication: true is not supported (one worker death takes the model down); remove it")
+        raise SettingsError(
+            "asyncCommunication: true is not supported (one worker death takes the model down); remove it"
+        )
     if _section(config, "handler").get("profile"):
         raise SettingsError(
             "handler.profile: true is not supported: heatserve_stage_seconds times every stage already; remove it"
@@ -133,7 +135,10 @@ def _preprocess(section: Mapping[str, Any]) -> Preprocess:
     for key in ("mean", "std"):
         if key in values:
             values[key] = _channels(f"preprocess.{key}", values[key], positive=key == "std")
-    for key, choices in (("interpolation", ("nearest", "bilinear", "bicubic", "lanczos")), ("orientation", ("ignore", "apply"))):
+    for key, choices in (
+        ("interpolation", ("nearest", "bilinear", "bicubic", "lanczos")),
+        ("orientation", ("ignore", "apply")),
+    ):
         if key in values and values[key] not in choices:
             raise SettingsError(f"preprocess.{key} is {values[key]!r}; allowed: {', '.join(choices)}")
     if values.get("crop", Preprocess().crop) is None:
@@ -147,4 +152,3 @@ def _channels(name: str, value: Any, positive: bool) -> tuple[float, float, floa
     if len(numbers) != 3 or not fine or (positive and min(numbers) <= 0):
         raise SettingsError(f"{name} is {value!r}; three {'positive ' if positive else ''}numbers are allowed")
     return (float(numbers[0]), float(numbers[1]), float(numbers[2]))
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ def device(gpu_id: Any) -> torch.device:
 
 def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on: torch.device) -> Service:
     """Loads and proves everything once. Raises one of START_ERRORS."""
+    # Pillow's logger may print what it found in a client's file; the worker's output is read for metrics.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
     model = load_model(model_dir, manifest, on)
     labels = load_labels(model_dir)
     explainer = Explainer(model, _example(settings, on), settings.layers, settings.chunk)
@@ -73,9 +76,9 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
 
 def _example(settings: Settings, on: torch.device) -> torch.Tensor:
     """Two rows of repeatable noise in the shape of the model's view: what the network's structure is read from."""
-    side = settings.preprocess.crop
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand((2, 3, side or 224, side or 224), generator=generator).to(on)
+    crop = settings.preprocess.crop
+    assert isinstance(crop, int)  # the settings allow nothing else
+    return torch.rand((2, 3, crop, crop), generator=torch.Generator().manual_seed(0)).to(on)
 
 
 def _defaults(settings: Settings, explainer: Explainer, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -90,5 +93,7 @@ def _defaults(settings: Settings, explainer: Explainer, vocabulary: Vocabulary) 
         except Refusal as refusal:
             raise SettingsError(f"explain.{name} is {value!r}: {refusal.message}") from None
     if defaults.get("samples") is not None and defaults["samples"] > settings.limits.max_samples:
-        raise SettingsError(f"explain.samples is {defaults['samples']}; at most max_samples = {settings.limits.max_samples}")
+        raise SettingsError(
+            f"explain.samples is {defaults['samples']}; at most max_samples = {settings.limits.max_samples}"
+        )
     return defaults

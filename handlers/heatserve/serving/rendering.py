@@ -1,0 +1,61 @@
+"""From attributions to pictures: a map on the model's view, on the photograph, as heatmap, overlay and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..engine import METHODS, Attribution
+from ..imaging import Geometry, Picture, grey, largest_box, overlay, scale_of
+
+
+@dataclass(frozen=True)
+class View:
+    """A map on the model's view: values float32 (H, W), `scale` the value that is shown at grey 255 (0: empty)."""
+
+    attribution: Attribution
+    values: NDArray[np.float32]
+    scale: float
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A view on the upright photograph: heat uint8 and seen bool, both (height, width) of `photograph`."""
+
+    photograph: Image.Image
+    heat: NDArray[np.uint8]
+    seen: NDArray[np.bool_]
+
+    def heatmap(self) -> Image.Image:
+        """The heat as an 8-bit grey picture."""
+        return Image.fromarray(self.heat)
+
+    def overlay(self, colormap: str, opacity: float) -> Image.Image:
+        """The heat laid over the photograph."""
+        return overlay(self.photograph, self.heat, self.seen, colormap, opacity)
+
+
+def view(geometry: Geometry, attribution: Attribution) -> View:
+    """Brings a map to the host and onto the model's view."""
+    values = geometry.on_view(attribution.map.cpu().numpy())
+    return View(attribution, values, scale_of(values, METHODS[attribution.query.method].display))
+
+
+def draw(picture: Picture, geometry: Geometry, of: View, side: int) -> Drawing:
+    """A view on the photograph, whose longest side is at most `side` pixels."""
+    photograph = picture.upright(side)
+    projected, seen = geometry.project(of.values, *photograph.size)
+    return Drawing(photograph, grey(projected, of.scale), seen)
+
+
+def boxes(geometry: Geometry, of: View, threshold: float) -> list[dict[str, Any]]:
+    """The box around the largest region that reaches `threshold` of the maximum, in the photograph's own pixels."""
+    found = largest_box(of.values, threshold)
+    if found is None:
+        return []
+    x0, y0, x1, y1 = geometry.box(*found[:4])
+    return [{"x0": x0, "y0": y0, "x1": x1, "y1": y1, "score": found[4]}]

@@ -1,0 +1,60 @@
+"""The how-tos: what they tell a reader to write works, and their tables are the code's."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+import torchvision
+import yaml
+from pytest import MonkeyPatch
+from pytorch_grad_cam import HiResCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from devtools.paths import ROOT
+from heatserve.engine import METHODS, Explainer, Query, methods
+from heatserve.serving.metrics import DECLARED
+from heatserve.serving.settings import ENVIRONMENT_PREFIX, Limits, read_settings
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_a_method_written_by_the_how_to_gives_what_pytorch_grad_cam_gives(monkeypatch: MonkeyPatch) -> None:
+    function, line = blocks("write-a-method.md", "python")
+    names = dict(vars(methods))
+    exec(function, names)
+    monkeypatch.setitem(METHODS, "hirescam", eval(line, names))
+    torch.manual_seed(0)
+    model = torchvision.models.vgg11(num_classes=10).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with HiResCAM(model=model, target_layers=[model.features]) as theirs:
+        theirs.uses_gradients = True
+        targets = [ClassifierOutputTarget(3), ClassifierOutputTarget(3)]
+        expected = torch.from_numpy(theirs(images, targets=targets))
+    answers = Explainer(model, images).explain(images, Query("hirescam", target=3))
+    for answer, one in zip(answers, expected):
+        found = torch.nn.functional.interpolate(answer.map[None, None], one.shape, mode="bilinear")[0, 0]
+        correlation = torch.corrcoef(torch.stack([found.flatten(), one.flatten()]))[0, 1]
+        assert correlation > 0.99 or (one.max() == 0 and found.max() == 0)
+
+
+def test_the_configuration_of_the_how_to_is_accepted() -> None:
+    (config,) = blocks("bring-a-model.md", "yaml")
+    settings = read_settings(yaml.safe_load(config), {})
+    assert settings.layers == ("layer4",) and settings.limits == Limits()
+
+
+def test_the_metrics_table_is_the_codes() -> None:
+    text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    rows = [f"| `{d.name}` | {d.kind} | {', '.join(d.dimensions)} | {d.summary} |" for d in DECLARED]
+    table = re.search(r"<!-- metrics -->\n(.*?)<!-- /metrics -->", text, re.DOTALL)
+    assert table is not None and table[1].splitlines()[2:] == rows
+
+
+def test_every_limit_of_the_environment_is_in_the_operators_table() -> None:
+    text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    for name in Limits.__dataclass_fields__:
+        assert f"`{ENVIRONMENT_PREFIX}{name.upper()}`" in text
