@@ -6,17 +6,18 @@ The oracles work on copies that the engine never saw, with in-place operations s
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
 import torchvision
 from captum.attr import LayerGradCam, Saliency
-from heatserve.engine import Explainer
 from torch import Tensor, nn
 
+from heatserve.engine import Explainer
+
 CLASSES = 10
-SIZE = (64, 96)
+SIZE = (40, 72)
 
 # The layer that maps should come from without being asked, and an earlier one that a query may name.
 LAYERS = {
@@ -36,9 +37,7 @@ class Small(nn.Module):
 
     def __init__(self, activation: type[nn.Module] = nn.ReLU) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1), activation(), nn.Conv2d(8, 12, 3, 2, 1), activation()
-        )
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), activation(), nn.Conv2d(8, 12, 3, 2, 1), activation())
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(12, 6)
 
@@ -98,7 +97,7 @@ def _in_place() -> nn.Module:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def _prototype(name: str) -> nn.Module:
     def build() -> nn.Module:
         own = {"vgg11": _vgg11, "in_place": _in_place}
@@ -124,13 +123,13 @@ def network(name: str) -> nn.Module:
     return copy.deepcopy(_prototype(name))
 
 
-@lru_cache(maxsize=None)
+@cache
 def explainer(name: str) -> Explainer:
     """Tapped at both layers of the table. Shared by tests, which leave it as they found it."""
     return Explainer(network(name), pictures(2, seed=5), layers=LAYERS[name])
 
 
-@lru_cache(maxsize=None)
+@cache
 def oracle(name: str) -> nn.Module:
     """A copy for other people's libraries."""
     net = network(name)

@@ -1,9 +1,12 @@
 """One batch of predictions and explanations of every kind: each row gets the answer it would get alone."""
 
+from dataclasses import replace
+from functools import cache
+
 import pytest
 import torch
-from heatserve.engine import Query
 
+from heatserve.engine import Explainer, Query
 from tests.engine.networks import (
     LAYERS,
     LINEAR_HEADS,
@@ -12,6 +15,7 @@ from tests.engine.networks import (
     captum_gradient,
     distance,
     explainer,
+    network,
     oracle,
     pictures,
     weights_times_activations,
@@ -43,14 +47,18 @@ def mixed(name):
     ]
 
 
-def expected(name, image, query, ranked):
+IMAGES = pictures(9, seed=21)
+
+
+@cache
+def expected(name, row, method, target, contrast=None, layer=None):
     """A library's answer for one image alone."""
-    target = ranked[query.rank] if query.target is None else query.target
-    if query.method in ("gradient", "smoothgrad"):
-        return target, captum_gradient(oracle(name), image[None], target, query.contrast)[0]
-    if query.method == "cam":
-        return target, weights_times_activations(name, image[None], target, query.contrast)[0]
-    return target, captum_gradcam(name, image[None], target, query.contrast, query.layer or "")[0]
+    image = IMAGES[row : row + 1]
+    if method in ("gradient", "smoothgrad"):
+        return captum_gradient(oracle(name), image, target, contrast)[0]
+    if method == "cam":
+        return weights_times_activations(name, image, target, contrast)[0]
+    return captum_gradcam(name, image, target, contrast, layer or "")[0]
 
 
 @pytest.mark.parametrize("kinds", ["all", "layers", "last layer"])
@@ -61,37 +69,54 @@ def test_every_row_of_a_mixed_batch_equals_a_librarys_answer_for_it_alone(name, 
         queries = [[q for q in row if q.method not in ("gradient", "smoothgrad")] for row in queries]
     if kinds == "last layer":
         queries = [[q for q in row if q.layer is None] for row in queries]
-    images = pictures(len(queries), seed=21)
-    logits, answers = explainer(name).run(images, queries)
-    scores = oracle(name)(images)
+    logits, answers = explainer(name).run(IMAGES, queries)
+    with torch.no_grad():
+        scores = oracle(name)(IMAGES)
     assert distance(logits, scores) < TOLERANCE
     assert [len(row) for row in answers] == [len(row) for row in queries]
-    wrong_rows, told_apart, compared = torch.roll(images, 1, 0), 0, 0
     for row, asked in enumerate(queries):
         ranked = scores[row].argsort(descending=True).tolist()
         for query, answer in zip(asked, answers[row]):
-            target, theirs = expected(name, images[row], query, ranked)
-            assert answer.query.target == target
-            assert (answer.query.method, answer.query.layer) == (query.method, query.layer)
+            target = ranked[query.rank] if query.target is None else query.target
+            theirs = expected(name, row, query.method, target, query.contrast, query.layer)
+            assert answer.query == replace(query, target=target)
             assert distance(answer.values, theirs) < TOLERANCE, (row, query)
-            # The oracle would notice a wrong row and a wrong class.
-            other_row = expected(name, wrong_rows[row], query, ranked)[1]
-            other_class = expected(name, images[row], Query(**{**vars(query), "target": (target + 1) % 10}), ranked)[1]
-            compared += 2
-            told_apart += sum(distance(theirs, other) > 50 * TOLERANCE for other in (other_row, other_class))
-    assert told_apart > 0.8 * compared
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_rows_maps_do_not_change_with_its_mates(name):
-    images, mates = pictures(4, seed=1), pictures(4, seed=2)
+@pytest.mark.parametrize("name", ["resnet18", "in_place"])
+def test_the_oracle_of_mixed_batches_would_notice_a_wrong_row_and_a_wrong_class(name):
+    told_apart = [
+        distance(expected(name, *right), expected(name, *wrong)) > 50 * TOLERANCE
+        for row, asked in enumerate(mixed(name))
+        for query in asked
+        for target in [query.target or 0]
+        for right in [(row, query.method, target, query.contrast, query.layer)]
+        for wrong in [(row - 1, *right[1:]), (row, query.method, (target + 1) % 10, *right[3:])]
+    ]
+    assert sum(told_apart) > 0.8 * len(told_apart) > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [
+        ("resnet18", torch.float32, 1e-5),
+        ("vgg11", torch.float32, 1e-5),
+        ("in_place", torch.float32, 1e-5),
+        # Random weights cancel more than trained ones do in this network: its rounding shows in float32.
+        ("mobilenet_v2", torch.float32, 2e-4),
+        ("mobilenet_v2", torch.float64, 1e-10),
+        ("in_place", torch.float64, 1e-12),
+    ],
+)
+def test_a_rows_maps_do_not_change_with_its_mates(name, dtype, tolerance):
+    images, mates = pictures(1, seed=1).to(dtype), pictures(4, seed=2).to(dtype)
     query = [Query("gradient"), Query(), Query(layer=LAYERS[name][1])]
-    one = explainer(name)
-    alone = one.run(images[:1], [query])[1][0]
-    crowd = one.run(torch.cat([mates, images[:1]]), [[], [Query("gradient")], query, [Query(rank=3)], query])[1][4]
+    one = explainer(name) if dtype is torch.float32 else Explainer(network(name).to(dtype), images, LAYERS[name])
+    alone = one.run(images, [query])[1][0]
+    crowd = one.run(torch.cat([mates, images]), [[], [Query("gradient")], query, [Query(rank=3)], query])[1][4]
     for first, second in zip(alone, crowd):
         assert first.query == second.query
-        assert distance(second.values, first.values) < 1e-5
+        assert distance(second.values, first.values) < tolerance
 
 
 def test_at_equal_batch_shape_a_rows_maps_are_equal_to_the_bit_whatever_its_mates():

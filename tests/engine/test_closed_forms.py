@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from heatserve.engine import Explainer, Query
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from heatserve.engine import Explainer, Query
 from tests.engine.networks import distance, pictures, seeded
 
 SHAPE = (3, 4, 5)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .errors import OutOfMemory, UnsuitableModel
 from .methods import METHODS, InputSignal, LayerSignal, Method
 from .smoothing import Noise, Statistic
-from .structure import Head, Structure, trace
+from .structure import Head, Structure, same, trace
 from .taps import Recording, Taps
 
 
@@ -77,9 +77,7 @@ class Explainer:
     Raises UnsuitableModel where no layer is named and the network does not show which one to take.
     """
 
-    def __init__(
-        self, model: nn.Module, example: Tensor, layers: Sequence[str] = (), chunk: int | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, layers: Sequence[str] = (), chunk: int | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.device = example.device
         self.fallbacks = 0
@@ -88,7 +86,8 @@ class Explainer:
         self.classes = self.structure.classes
         self.layers = tuple(layers) or ((self.structure.layer,) if self.structure.layer else ())
         self._taps = Taps(model, self.layers)
-        self._weight = model.get_submodule(self.head.classifier).weight.detach() if self.head else None
+        classifier = model.get_submodule(self.head.classifier) if self.head else None
+        self._weight = classifier.weight.detach() if isinstance(classifier, nn.Linear) else None
         self._prove(example[:1])
         self.chunk = chunk or self._suitable_chunk(example[:1])
 
@@ -136,9 +135,7 @@ class Explainer:
             return self.head.layer
         return query.layer or self.layer
 
-    def run(
-        self, images: Tensor, queries: Sequence[Sequence[Query]]
-    ) -> tuple[Tensor, list[list[Attribution]]]:
+    def run(self, images: Tensor, queries: Sequence[Sequence[Query]]) -> tuple[Tensor, list[list[Attribution]]]:
         """One forward pass: (N, classes) scores, and an attribution at each image itself for each of its queries.
 
         images: (N, C, H, W) on the model's device; queries: one sequence for each image, empty for a prediction.
@@ -159,9 +156,7 @@ class Explainer:
         )
         return torch.cat([first[0], second[0]]), first[1] + second[1]
 
-    def _run(
-        self, images: Tensor, queries: Sequence[Sequence[Query]]
-    ) -> tuple[Tensor, list[list[Attribution]]]:
+    def _run(self, images: Tensor, queries: Sequence[Sequence[Query]]) -> tuple[Tensor, list[list[Attribution]]]:
         layers = {self.layer_of(query) for row in queries for query in row}
         if not layers:
             with torch.inference_mode():
@@ -172,6 +167,8 @@ class Explainer:
         graph = to_input or bool(taps - closed)
         grad_mode = torch.enable_grad() if graph else torch.no_grad()
         with self._taps.recording(taps, graph) as recording, torch.inference_mode(False), grad_mode:
+            # A caller's inference tensor cannot become a leaf; a copy of it can.
+            images = images.clone() if images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
             # A copy goes on: the network's first operation may work in place.
             logits = self.model(inputs.clone() if to_input else inputs)
@@ -198,7 +195,10 @@ class Explainer:
             sources = [recording.activations[name] for name in open_layers]
             sources += [inputs] if None in layers else []
             gradients = dict(
-                zip([*open_layers, *([None] if None in layers else [])], _gradients(scores, sources, wave < depth - 1))
+                zip(
+                    [*open_layers, *([None] if None in layers else [])],
+                    _gradients(scores, sources, wave < depth - 1),
+                )
             )
             indices = _resolved(targets, [query for _, query in asked])
             for layer, method in dict.fromkeys(zip(layers, (METHODS[query.method] for _, query in asked))):
@@ -291,9 +291,7 @@ class Explainer:
                 self.head = head
                 _, in_closed_form = self.run(example, [[Query("gradcam", target=0, layer=layer)]])
                 self.head = None
-                if not torch.allclose(
-                    by_autograd[0][0].values, in_closed_form[0][0].values, rtol=1e-3, atol=1e-5
-                ):
+                if not same(by_autograd[0][0].values, in_closed_form[0][0].values):
                     raise UnsuitableModel(f"layer {layer!r}: the closed-form gradient differs from autograd's")
         self.head = head
 

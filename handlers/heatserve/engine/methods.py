@@ -93,7 +93,7 @@ _ALL = (
     ),
     Method(
         "cam",
-        "activations weighted by the linear layer's weights of the class, signed; needs global average pooling and one linear layer",
+        "activations weighted by the class's weights in the one linear layer behind global average pooling, signed",
         "Zhou et al. 2016",
         "layer",
         cam,

@@ -103,4 +103,5 @@ class Statistic:
 
     def relative_error(self) -> Tensor:
         """|standard error| / |value| in the L2 norm: one number for the whole attribution, on the device."""
-        return self.standard_error().norm() / self.value().norm()
+        ratio: Tensor = torch.linalg.vector_norm(self.standard_error()) / torch.linalg.vector_norm(self.value())
+        return ratio

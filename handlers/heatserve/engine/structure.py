@@ -121,19 +121,20 @@ def _positions(value: Any) -> int:
 
 def _head(once: list[_Call], vectors: dict[str, tuple[Tensor, Tensor]], logits: Tensor) -> Head | None:
     for classifier, (features, output) in reversed(list(vectors.items())):
-        if not _same(output, logits):
+        if not same(output, logits):
             continue
         # A module's own output is preferred, then a pooling module's input, then an output rectified by a function.
         for point in ("output", "input", "relu"):
             for call in reversed(once):
                 mean = {"output": call.output_mean, "input": call.input_mean, "relu": call.output_relu_mean}[point]
-                if mean is not None and _same(mean, features):
+                if mean is not None and same(mean, features):
                     return Head(str(Layer(call.name, point)), classifier)
     return None
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+def same(one: Tensor, other: Tensor) -> bool:
+    """Equal but for rounding, measured against the largest value: activations have any scale."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
 
 
 def _convolves(module: nn.Module) -> bool:

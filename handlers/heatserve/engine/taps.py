@@ -84,16 +84,15 @@ class Taps:
             raise UnsuitableModel(f"layer {name!r} runs more than once in a forward pass; name one that runs once")
         if not isinstance(activation, Tensor):
             raise UnsuitableModel(f"layer {name!r} gives a {type(activation).__name__}, not a tensor")
-        if layer.point == "relu":
-            activation = torch.relu(activation)
-        if recording.graph and not activation.requires_grad:
-            activation = activation.detach().requires_grad_()
-        recording.activations[name] = activation
+        kept: Tensor = torch.relu(activation) if layer.point == "relu" else activation
+        if recording.graph and not kept.requires_grad:
+            kept = kept.detach().requires_grad_()
+        recording.activations[name] = kept
         if layer.point == "relu" and recording.graph:
             # The network rectifies it once more, and a ReLU passes no gradient on where its input is 0: keep off 0.
-            return activation + torch.finfo(activation.dtype).tiny
+            return torch.add(kept, torch.finfo(kept.dtype).tiny)
         # A copy goes on: an in-place operation behind the tap must change neither the leaf nor what was recorded.
-        return activation.clone()
+        return kept.clone()
 
     @contextmanager
     def recording(self, layers: Iterable[str], graph: bool) -> Iterator[Recording]:

@@ -96,10 +96,10 @@ class Loop:
             for exchange in group
         ]
         scores, attributions = self._explainer.run(images, now)
-        on_host = torch.nn.functional.softmax(scores, dim=1).cpu()
-        scores = scores.cpu()
+        # Softmax where the stock handler does it, and one copy to the host for both.
+        probabilities, scores = torch.stack([torch.nn.functional.softmax(scores, dim=1), scores]).cpu()
         for row, exchange in enumerate(group):
-            exchange.probabilities, exchange.scores = on_host[row], scores[row]
+            exchange.probabilities, exchange.scores = probabilities[row], scores[row]
             found = iter(attributions[row])
             ranked = scores[row].argsort(descending=True) if exchange.attributions else None
             for index, query in enumerate(exchange.request.queries if exchange.request else ()):
