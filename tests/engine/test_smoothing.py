@@ -191,7 +191,7 @@ def test_the_standard_error_is_the_spread_over_seeds(method):
 def test_below_two_samples_no_error_is_stated():
     first = next(explainer_of_chunk(1).smooth(IMAGE[0], Query("smoothgrad", target=2, samples=5)))
     assert first.samples == 1
-    assert first.standard_error().isnan().all()
+    assert first.estimate().standard_error.isnan().all()
 
 
 def test_each_step_is_the_answer_for_the_samples_so_far():
@@ -201,8 +201,8 @@ def test_each_step_is_the_answer_for_the_samples_so_far():
     for step in steps:
         seen.append(step.samples)
         whole = answer(samples=step.samples, seed=5)
-        assert distance(step.value(), whole.values) < 1e-5
-        assert distance(step.standard_error(), whole.standard_error) < 1e-4
+        assert distance(step.estimate().values, whole.values) < 1e-5
+        assert distance(step.estimate().standard_error, whole.standard_error) < 1e-4
     assert seen == [4, 8, 10]
 
 

@@ -1,9 +1,10 @@
 """Model + image tensors + targets -> attribution maps. torch alone: knows neither HTTP nor pictures."""
 
 from .errors import OutOfMemory, UnsuitableModel
-from .explainer import Attribution, Explainer, Query, summary
+from .explainer import Explainer
 from .methods import METHODS, Method
-from .smoothing import Statistic
+from .query import Attribution, Query
+from .smoothing import Smoothing
 
 __all__ = [
     "METHODS",
@@ -12,7 +13,6 @@ __all__ = [
     "Method",
     "OutOfMemory",
     "Query",
-    "Statistic",
+    "Smoothing",
     "UnsuitableModel",
-    "summary",
 ]

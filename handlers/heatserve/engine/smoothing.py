@@ -11,6 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from .methods import METHODS
+from .query import Attribution, Query
+
 _MASK = (1 << 64) - 1
 
 
@@ -105,3 +108,41 @@ class Statistic:
         """|standard error| / |value| in the L2 norm: one number for the whole attribution, on the device."""
         ratio: Tensor = torch.linalg.vector_norm(self.standard_error()) / torch.linalg.vector_norm(self.value())
         return ratio
+
+
+class Smoothing:
+    """A smoothed explanation in progress: which samples it has seen, and what they say so far.
+
+    image: (C, H, W). `query.target` must be fixed (the class that the clean image was found to be).
+    """
+
+    def __init__(self, image: Tensor, query: Query) -> None:
+        assert query.target is not None
+        self.query = query
+        self._noise = Noise(image, query.noise_level, query.seed)
+        self._statistic = Statistic(METHODS[query.method].statistic)
+
+    @property
+    def samples(self) -> int:
+        """Samples seen so far."""
+        return self._statistic.samples
+
+    @property
+    def left(self) -> int:
+        """Samples still to see."""
+        return self.query.samples - self.samples
+
+    def draw(self, count: int) -> Tensor:
+        """The next noisy copies, (count, C, H, W)."""
+        return self._noise.draw(self.samples, count)
+
+    def update(self, attributions: Tensor) -> None:
+        """Takes the attributions of the copies that were drawn last, (count, ...)."""
+        self._statistic.update(attributions)
+
+    def estimate(self) -> Attribution:
+        """The attribution so far, with its error; needs one sample at least (two for a variance)."""
+        statistic = self._statistic
+        return Attribution(
+            self.query, statistic.value(), statistic.samples, statistic.standard_error(), statistic.relative_error()
+        )

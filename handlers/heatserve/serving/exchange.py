@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..engine import Attribution, Query, Statistic
+from ..engine import Attribution, Smoothing
 from ..imaging import Geometry, Picture
 from .errors import Refusal
 from .requests import Request
@@ -19,12 +19,11 @@ STAGES = ("decode", "forward", "explain", "render")
 
 @dataclass
 class Job:
-    """A long explanation: the iterator of its steps and where its answer goes."""
+    """A long explanation, and which of its exchange's answers it is."""
 
+    exchange: Exchange
     index: int
-    query: Query
-    steps: Iterator[Statistic]
-    statistic: Statistic | None = None
+    smoothing: Smoothing
 
 
 @dataclass
@@ -62,7 +61,7 @@ class Exchange:
             return 0
         if self.waiting:
             return self.request.work
-        return sum(3 * (job.query.samples - (job.statistic.samples if job.statistic else 0)) for job in self.jobs)
+        return sum(3 * job.smoothing.left for job in self.jobs)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..engine import Explainer, OutOfMemory, summary
+from ..engine import Explainer, OutOfMemory, Smoothing
 from ..imaging import Preprocess, decode
 from .errors import Refusal, refusal_of, where
 from .exchange import Exchange, Job
@@ -66,7 +66,7 @@ class Loop:
             return
         for exchange in self.exchanges.values():
             if exchange.jobs:
-                self._advance(exchange)
+                self._advance(exchange.jobs[0])
                 return
 
     def take(self, request_id: str) -> Exchange:
@@ -106,24 +106,23 @@ class Loop:
                 if not query.smoothed:
                     exchange.attributions[index] = next(found)
                 elif ranked is not None and exchange.image is not None:
-                    query = query.at(int(ranked[query.rank]))
-                    exchange.jobs.append(Job(index, query, self._explainer.smooth(exchange.image, query)))
+                    smoothing = Smoothing(exchange.image, query.at(int(ranked[query.rank])))
+                    exchange.jobs.append(Job(exchange, index, smoothing))
 
-    def _advance(self, exchange: Exchange) -> None:
-        job = exchange.jobs[0]
-        before = job.statistic.samples if job.statistic else 0
+    def _advance(self, job: Job) -> None:
+        """One chunk of one long explanation."""
+        exchange, count = job.exchange, min(self._explainer.chunk, job.smoothing.left)
         started = time.perf_counter()
         try:
             with exchange.stage("explain"):
-                job.statistic = next(job.steps)
-                if job.statistic.samples >= job.query.samples:
-                    exchange.attributions[job.index] = summary(job.query, job.statistic)
-                    exchange.jobs.pop(0)
+                self._explainer.advance([(job.smoothing, count)])
+                if not job.smoothing.left:
+                    exchange.attributions[job.index] = job.smoothing.estimate()
+                    exchange.jobs.remove(job)
         except Exception as error:
             self._refuse(exchange, error)
             return
-        passes = 3 * (job.statistic.samples - before)
-        pace = (time.perf_counter() - started) / max(1, passes)
+        pace = (time.perf_counter() - started) / (3 * count)
         self._seconds_per_pass += 0.2 * (pace - self._seconds_per_pass)
 
     def _bound_work(self, work: int) -> None:

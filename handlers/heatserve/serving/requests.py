@@ -91,6 +91,8 @@ class Reader:
             raise Refusal(400, f"samples must be at least {method.min_samples} for {method.name}")
         if options["layer"] is not None and method.signal == "input":
             raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the input")
+        if options["layer"] is not None and method.needs_linear_head:
+            raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
         target = options["target"]
         ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
         queries = tuple(

@@ -132,7 +132,7 @@ class Writer:
             },
             "quality": {
                 "empty": of.scale <= 0,
-                "samples_used": query.samples,
+                "samples_used": of.attribution.samples_used,
                 "standard_error": _standard_error(of),
                 "converged": None,
             },
