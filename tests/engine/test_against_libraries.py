@@ -6,13 +6,14 @@ DenseNet rectifies its features by a function, which no library can hook: its or
 import numpy as np
 import pytest
 import torch
+from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchcam import methods as torchcam
 from zennit.attribution import Gradient
 
-from heatserve.engine import Query
+from heatserve.engine import Explainer, Query
 from tests.engine.networks import (
     CLASSES,
     LAYERS,
@@ -26,6 +27,7 @@ from tests.engine.networks import (
     oracle,
     oracle_layer,
     pictures,
+    seeded,
     weights_times_activations,
 )
 
@@ -139,3 +141,29 @@ def test_without_a_target_the_predicted_class_is_explained_and_with_a_rank_the_o
 def test_the_map_of_a_gradient_is_its_largest_absolute_value_over_the_channels():
     answer = explainer("in_place").explain(pictures(1), Query("gradient", target=0))[0]
     np.testing.assert_array_equal(answer.map.numpy(), np.abs(answer.values.numpy()).max(axis=0))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_layer_rectified_by_a_function_equals_captums_at_a_relu_module_under_any_head(in_place):
+    """Where the head is not linear autograd has to pass the function's own ReLU, also where the activation is 0."""
+
+    class ByFunction(torch.nn.Module):
+        def __init__(self, rectify):
+            super().__init__()
+            self.conv, self.rectify = torch.nn.Conv2d(3, 8, 5, 4), rectify
+            self.head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1224, 6), torch.nn.Tanh())
+            self.last = torch.nn.Linear(6, CLASSES)
+
+        def forward(self, x):
+            return self.last(self.head(self.rectify(self.conv(x))))
+
+    images, seen = pictures(3), 0
+    function = seeded(lambda: ByFunction(lambda a: torch.nn.functional.relu(a, inplace=in_place)))
+    module = seeded(lambda: ByFunction(torch.nn.ReLU()))
+    one = Explainer(function, images, layers=("conv:relu",))
+    for target in TARGETS:
+        theirs = LayerGradCam(module, module.rectify).attribute(images, target=target, relu_attributions=True)
+        ours = torch.stack([answer.values for answer in one.explain(images, Query(target=target))])
+        assert distance(ours, theirs[:, 0].detach()) < TOLERANCE
+        seen += int(theirs.max() > 0)
+    assert seen == len(TARGETS)
