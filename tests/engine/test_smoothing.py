@@ -11,7 +11,7 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import nn
 from zennit.attribution import SmoothGrad
 
-from heatserve.engine import Explainer, Query
+from heatserve.engine import Explainer, Query, Smoothing
 from heatserve.engine.smoothing import Noise, sample_seed
 from tests.engine.networks import (
     LAYERS,
@@ -204,6 +204,24 @@ def test_each_step_is_the_answer_for_the_samples_so_far():
         assert distance(step.estimate().values, whole.values) < 1e-5
         assert distance(step.estimate().standard_error, whole.standard_error) < 1e-4
     assert seen == [4, 8, 10]
+
+
+def test_several_explanations_that_share_their_steps_get_the_answers_of_each_alone():
+    one, images = small_explainer(), pictures(2, (24, 36), seed=3)
+    asked = [
+        (images[0], Query("smoothgrad", target=1, samples=9, seed=1)),
+        (images[1], Query("vargrad", target=4, contrast=0, samples=12, seed=2, noise_level=0.3)),
+        (images[0], Query("gradcam", target=3, samples=7)),
+        (images[1], Query("cam", target=0, samples=9, seed=1)),
+    ]
+    together = [Smoothing(image, query) for image, query in asked]
+    while any(smoothing.left for smoothing in together):
+        one.advance([(s, min(3 + k, s.left)) for k, s in enumerate(together) if s.left])
+    for (image, query), smoothing in zip(asked, together):
+        alone, shared = one.explain(image[None], query)[0], smoothing.estimate()
+        assert (shared.query, shared.samples_used) == (query, query.samples)
+        assert distance(shared.values, alone.values) < 1e-5
+        assert distance(shared.standard_error, alone.standard_error) < 1e-5
 
 
 # Independence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,10 @@ class Small(nn.Module):
 CONFIG: dict[str, Any] = {"preprocess": {"resize": 36, "crop": 32}}
 
 
-def small_service(tmp_path: Path, config: dict[str, Any] | None = None) -> start.Service:
-    """The service of an archive that holds `Small`, as TorchServe would unpack it."""
-    import json
-
-    (tmp_path / "index_to_name.json").write_text(json.dumps({str(i): name for i, name in enumerate(LABELS)}))
-    manifest = {
+def unpacked(folder: Path) -> dict[str, Any]:
+    """Puts an archive that holds `Small` into a folder, as TorchServe would unpack it; its manifest."""
+    (folder / "index_to_name.json").write_text(json.dumps({str(i): name for i, name in enumerate(LABELS)}))
+    return {
         "model": {"modelName": "small", "modelVersion": "1.0"},
         "heatserve": {
             "architecture": "tests.serving.small:Small",
@@ -48,8 +47,12 @@ def small_service(tmp_path: Path, config: dict[str, Any] | None = None) -> start
             "contents_sha256": "c",
         },
     }
+
+
+def small_service(folder: Path, config: dict[str, Any] | None = None) -> start.Service:
+    """The service of an archive that holds `Small`."""
     merged = {**CONFIG, **(config or {})}
-    return start.service(tmp_path, manifest, settings.read_settings(merged, {}), torch.device("cpu"))
+    return start.service(folder, unpacked(folder), settings.read_settings(merged, {}), torch.device("cpu"))
 
 
 def picture(width: int = 60, height: int = 40, seed: int = 0, form: str = "PNG") -> bytes:

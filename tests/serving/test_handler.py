@@ -23,7 +23,7 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from devtools.paths import METRICS
 from explain_handler import ExplainHandler
 from heatserve.engine import Explainer
-from tests.serving.small import CONFIG, LABELS, Small, picture
+from tests.serving.small import CONFIG, LABELS, Small, picture, unpacked
 
 VIEW = transforms.Compose(
     [
@@ -38,22 +38,13 @@ EXPLAIN: dict[str, Any] = {"explain": "True", "url_path": ""}
 
 
 def handler(tmp_path: Path, config: dict[str, Any] | None = None) -> tuple[ExplainHandler, Context]:
-    (tmp_path / "index_to_name.json").write_text(json.dumps({str(i): name for i, name in enumerate(LABELS)}))
-    manifest = {
-        "model": {"modelName": "small", "modelVersion": "1.0"},
-        "heatserve": {
-            "architecture": "tests.serving.small:Small",
-            "weights_sha256": "w",
-            "contents_sha256": "c",
-        },
-    }
     metrics = MetricsCacheYamlImpl(str(METRICS))
     metrics.initialize_cache()
     metrics.model_name = "small"
     context = Context(
         "small",
         str(tmp_path),
-        manifest,
+        unpacked(tmp_path),
         8,
         None,
         "0.12.0",
@@ -182,7 +173,19 @@ def test_a_map_does_not_depend_on_its_batch_mates(small: tuple[ExplainHandler, C
         assert np.abs(alone - mate).max() <= 1e-5 * np.abs(alone).max()
 
 
-def test_describe_an_unknown_class_of_fault_is_one_rows_500(
+def test_requests_that_are_alike_to_the_byte_do_not_get_in_each_others_way(
+    small: tuple[ExplainHandler, Context],
+) -> None:
+    gradient = (body(picture(), method="gradient"), EXPLAIN)
+    smooth = (body(picture(), method="smoothgrad", samples=4, target="top2"), EXPLAIN)
+    plain = ({"body": picture()}, PREDICT)
+    answers = ask(small, gradient, gradient, smooth, smooth, plain, plain)
+    assert [status for status, _, _ in answers] == [200] * 6
+    maps = [answer["explanations"][-1]["heatmap"]["data"] for _, answer, _ in answers[:4]]
+    assert maps[0] == maps[1] and maps[2] == maps[3]
+
+
+def test_a_fault_of_an_unknown_kind_is_one_rows_500(
     small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     forward = Explainer.run

@@ -17,7 +17,7 @@ from .requests import Request
 STAGES = ("decode", "forward", "explain", "render")
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A long explanation, and which of its exchange's answers it is."""
 
@@ -26,11 +26,12 @@ class Job:
     smoothing: Smoothing
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
-    """state: `refusal` set, or image waiting (`probabilities` None), or jobs left, or done.
+    """Its state: `refusal` set, or image waiting (`probabilities` None), or jobs left, or done.
 
-    image: (3, H, W) on the model's device. probabilities: (classes) on the host. seconds: by stage.
+    Equal to itself alone: two clients may well send the same bytes.
+    image: (3, H, W) on the model's device. probabilities, scores: (classes) on the host. seconds: by stage.
     """
 
     request: Request | None = None
