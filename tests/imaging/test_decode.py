@@ -244,3 +244,24 @@ def test_the_limit_itself_is_allowed() -> None:
 def test_a_picture_without_pixels_is_unreadable() -> None:
     with pytest.raises(UnreadableImage):
         decode(png_header(0, 10), LIMIT)
+
+
+def test_a_jpeg_of_thousands_of_empty_scans_is_refused_before_it_is_decoded():
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    assert decode(data, 10**6).width == 64
+    scan = data.rindex(b"\xff\xda")
+    endless = data[:scan] + data[scan:-2] * 2000 + data[-2:]
+    with pytest.raises(UnreadableImage, match="scans"):
+        decode(endless, 10**6)
+
+
+def test_a_jpeg_of_thousands_of_segments_is_refused_before_it_is_opened():
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "JPEG")
+    data = stream.getvalue()
+    segment = b"\xff\xe1\x00\x0aExif\0\0ab"
+    assert decode(data[:2] + segment * 20 + data[2:], 10**6).width == 64
+    with pytest.raises(UnreadableImage, match="segments"):
+        decode(data[:2] + segment * 5000 + data[2:], 10**6)

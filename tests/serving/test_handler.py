@@ -173,7 +173,7 @@ def test_a_map_does_not_depend_on_its_batch_mates(small: tuple[ExplainHandler, C
         assert np.abs(alone - mate).max() <= 1e-5 * np.abs(alone).max()
 
 
-def test_requests_that_are_alike_to_the_byte_do_not_get_in_each_others_way(
+def test_requests_alike_to_the_byte_do_not_get_in_each_others_way(
     small: tuple[ExplainHandler, Context],
 ) -> None:
     gradient = (body(picture(), method="gradient"), EXPLAIN)

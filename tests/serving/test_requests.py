@@ -53,6 +53,17 @@ def test_fields_win_over_headers_over_the_path_over_defaults() -> None:
     assert read({**row, "method": bytearray(b"smoothgrad")}, header).queries[0].method == "smoothgrad"
 
 
+def test_a_null_member_leaves_the_header_its_say() -> None:
+    assert (
+        read({"body": {"data": "aQ==", "method": None}}, {**EXPLAIN, "X-Explain-Method": "cam"}).queries[0].method
+        == "cam"
+    )
+
+
+def test_white_space_around_a_number_is_no_fault() -> None:
+    assert read({"data": b"i", "method": "smoothgrad", "samples": "\x1c5 "}).queries[0].samples == 5
+
+
 def test_header_names_are_taken_in_any_letter_case() -> None:
     assert read({"data": b"i"}, {**EXPLAIN, "x-EXPLAIN-box-threshold": "0.5"}).box_threshold == 0.5
 
@@ -100,6 +111,10 @@ def test_predictions_take_top_k_and_complain_about_nothing() -> None:
         ({"opacity": 1.5}, 400, "opacity must be a number from 0 to 1"),
         ({"output": "gif"}, 400, "output must be one of: json, png, npy"),
         ({"seed": "١٢"}, 400, "seed must be a whole number"),
+        ({"target": "٣"}, 400, "target: no class has this label"),
+        ({"target": "é" * 3_000_000}, 400, "target is longer than 500 characters"),
+        ({"method": "gradcam" + " " * 1000}, 400, "method is longer than 500"),
+        ({"samples": "5 5"}, 400, "samples must be a whole number"),
     ],
 )
 def test_an_option_that_cannot_be_is_named_with_what_is_allowed(fields: Any, code: int, said: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from heatserve.engine import UnsuitableModel
+from heatserve.serving.archive import ArchiveError
 from heatserve.serving.settings import Limits, SettingsError, read_settings
-from tests.serving.small import small_service
+from heatserve.serving.start import service
+from tests.serving.small import CONFIG, LABELS, small_service, unpacked
 
 
 def test_an_empty_configuration_is_the_stock_handlers_preprocessing() -> None:
@@ -25,7 +29,7 @@ def test_an_empty_configuration_is_the_stock_handlers_preprocessing() -> None:
         ({"explain": {"colour": "jet"}}, "explain.colour is not a setting; allowed: method"),
         ({"explain": {"max_samples": 0}}, "explain.max_samples is 0; a whole number of at least 1"),
         ({"explain": {"max_samples": True}}, "explain.max_samples is True"),
-        ({"explain": {"max_batch_work": 10}}, "explain.max_batch_work is 10; at least 3 x max_samples = 600"),
+        ({"explain": {"max_batch_work": 10}}, "explain.max_batch_work is 10; at least 3 x max_samples + 1 = 601"),
         ({"explain": "gradcam"}, "explain must be a block of keys, not str"),
         ({"explain": {"layer": 3}}, "explain.layer is 3"),
         ({"preprocess": {"size": 3}}, "preprocess.size is not a setting; allowed: resize"),
@@ -80,3 +84,11 @@ def test_a_default_that_a_request_could_not_ask_for_is_refused_at_load(
     with pytest.raises(error) as refused:
         small_service(tmp_path, {"explain": explain})
     assert str(refused.value).startswith(said)
+
+
+def test_labels_must_be_the_models_classes_and_no_others(tmp_path: Path) -> None:
+    manifest = unpacked(tmp_path)
+    for names in ([*LABELS, "beyond"], LABELS[:-1]):
+        (tmp_path / "index_to_name.json").write_text(json.dumps(dict(enumerate(names))))
+        with pytest.raises(ArchiveError, match="classes 0 to 5, and no others"):
+            service(tmp_path, manifest, read_settings(CONFIG, {}), torch.device("cpu"))

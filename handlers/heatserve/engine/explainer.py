@@ -13,7 +13,7 @@ from .query import Attribution, Query
 from .recorded import LinearHead, Recorded
 from .smoothing import Smoothing
 from .structure import same, trace
-from .taps import Taps
+from .taps import Layer, Taps
 
 
 class Explainer:
@@ -30,9 +30,10 @@ class Explainer:
         self.model = model.eval().requires_grad_(False)
         self.device = example.device
         self.fallbacks = 0
-        self.structure = trace(model, example)
+        self.structure = trace(model, example.clone())
         self.classes = self.structure.classes
-        self.layers = tuple(layers) or ((self.structure.layer,) if self.structure.layer else ())
+        automatic = (self.structure.layer,) if self.structure.layer else ()
+        self.layers = tuple(str(Layer.parse(name)) for name in layers) or automatic
         self._taps = Taps(model, self.layers)
         self.head = self._linear_head()
         self._prove(example[:1])
@@ -80,6 +81,8 @@ class Explainer:
             return None
         if method.needs_linear_head and self.head is not None:
             return self.head.layer
+        if query.layer is not None and query.layer not in self.layers:
+            raise UnsuitableModel(f"layer {query.layer!r} is not tapped; tapped: {', '.join(self.layers) or 'none'}")
         return query.layer or self.layer
 
     def run(self, images: Tensor, queries: Sequence[Sequence[Query]]) -> tuple[Tensor, list[list[Attribution]]]:
@@ -87,11 +90,16 @@ class Explainer:
 
         images: (N, C, H, W) on the model's device; queries: one sequence for each image, empty for a prediction.
         Smoothing is not done here. Where the device's memory is short the batch is halved; OutOfMemory is raised when
-        a single row does not fit.
+        a single row does not fit. Raises ValueError for a class that the network does not have.
         """
+        for query in (query for row in queries for query in row):
+            if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
+                raise ValueError(f"the network has {self.classes} classes: {query}")
         try:
             return self._run(images, queries, self.head)
-        except (torch.cuda.OutOfMemoryError, MemoryError):
+        except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
             self.fallbacks += 1
             if len(images) == 1:
                 raise OutOfMemory("the device has no memory left for this row") from None
@@ -147,6 +155,7 @@ class Explainer:
         """Explains each of `images`, (N, C, H, W), by the same query: the way in for notebooks and batch jobs."""
         query = query or Query()
         self.check(query.method)
+        images = images.clone()  # a network may work in place on its input
         if not query.smoothed:
             return [row[0] for row in self.run(images, [[query]] * len(images))[1]]
         ranked = self.run(images, [[]] * len(images))[0].topk(query.rank + 1).indices[:, query.rank].tolist()
@@ -170,11 +179,13 @@ class Explainer:
 
     def _prove(self, example: Tensor) -> None:
         """Every tapped layer carries a gradient to the score, changes no score, and the closed form agrees."""
-        plain, _ = self._run(example, [[]], None)
+        plain, _ = self._run(example.clone(), [[]], None)
         for layer in self.layers:
-            queries = [[Query("gradcam", target=0, layer=layer)]]
+            # Several classes: the map of one may be empty.
+            classes = sorted({0, self.classes // 2, self.classes - 1})
+            queries = [[Query("gradcam", target=target, layer=layer) for target in classes]]
             try:
-                logits, [[by_autograd]] = self._run(example, queries, None)
+                logits, [by_autograd] = self._run(example.clone(), queries, None)
             except (RuntimeError, IndexError) as error:
                 raise UnsuitableModel(
                     f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
@@ -182,11 +193,11 @@ class Explainer:
                 ) from error
             if not torch.allclose(logits, plain, rtol=1e-4, atol=1e-4):
                 raise UnsuitableModel(f"layer {layer!r}: recording it changes the prediction; name another one")
-            if by_autograd.values.ndim != 2:
+            if by_autograd[0].values.ndim != 2:
                 raise UnsuitableModel(f"layer {layer!r}: its activation is not of shape (N, K, h, w)")
             if self.head is not None and self.head.layer == layer:
-                _, [[in_closed_form]] = self._run(example, queries, self.head)
-                if not same(by_autograd.values, in_closed_form.values):
+                _, [in_closed_form] = self._run(example.clone(), queries, self.head)
+                if not all(same(one.values, other.values) for one, other in zip(by_autograd, in_closed_form)):
                     raise UnsuitableModel(f"layer {layer!r}: the closed-form gradient differs from autograd's")
 
     def _suitable_chunk(self, example: Tensor) -> int:
@@ -200,3 +211,8 @@ class Explainer:
         row = max(1, torch.cuda.max_memory_allocated(self.device) - before)
         free, _ = torch.cuda.mem_get_info(self.device)
         return int(min(64, max(1, free // 4 // row)))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """A CPU allocation that fails is a plain RuntimeError."""
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -15,7 +15,10 @@ class Query:
 
     The score that is explained is the pre-softmax `y_c`; with `contrast` it is `y_c - y_contrast`. `target` is a class
     index; None means the class that the clean image ranks at `rank` (0: the predicted one).
-    samples > 1 smooths the method, whichever it is: noise of `noise_level` times the image's range.
+    samples > 1 smooths the method, whichever it is: noise of `noise_level` times the image's range. None is the
+    method's own number: 50 for SmoothGrad and its kin, 1 for the others.
+
+    Raises ValueError for what no network can answer.
     """
 
     method: str = "gradcam"
@@ -23,14 +26,31 @@ class Query:
     rank: int = 0
     contrast: int | None = None
     layer: str | None = None
-    samples: int = 1
+    samples: int | None = None
     noise_level: float = 0.15
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"there is no method {self.method!r}; there are: {', '.join(METHODS)}")
+        method = METHODS[self.method]
+        if self.samples is None:
+            object.__setattr__(self, "samples", method.samples)
+        if self.count < method.min_samples:
+            raise ValueError(f"{self.method} needs at least {method.min_samples} samples, not {self.samples}")
+        if min(self.target or 0, self.contrast or 0, self.rank) < 0:
+            raise ValueError("target, contrast and rank are class indices and ranks: they start at 0")
+
+    @property
+    def count(self) -> int:
+        """How many samples are averaged."""
+        assert self.samples is not None
+        return self.samples
 
     @property
     def smoothed(self) -> bool:
         """Whether it takes steps of noisy copies (`Explainer.smooth`); else one forward pass answers it."""
-        return self.samples > 1 or METHODS[self.method].statistic != "mean"
+        return self.count > 1 or METHODS[self.method].statistic != "mean"
 
     @property
     def through_input(self) -> bool:

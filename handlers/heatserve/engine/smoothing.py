@@ -130,7 +130,7 @@ class Smoothing:
     @property
     def left(self) -> int:
         """Samples still to see."""
-        return self.query.samples - self.samples
+        return self.query.count - self.samples
 
     def draw(self, count: int) -> Tensor:
         """The next noisy copies, (count, C, H, W)."""

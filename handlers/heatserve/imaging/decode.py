@@ -9,11 +9,15 @@ from io import BytesIO
 from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageTooLarge, UnreadableImage
+from .jpeg import refuse_endless
 from .modes import to_rgb
 from .orientation import orientation_of, upright_image, upright_size
 
 # Camera JPEGs with a second picture in them (MPO) are opened by the JPEG decoder.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+#: A TIFF may be cut into tiles of one pixel, each of which costs a decoder.
+MAX_TILES = 20_000
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def decode(data: bytes, max_pixels: int) -> Picture:
 def _decode(data: bytes, max_pixels: int) -> Picture:
     if not data:
         raise UnreadableImage("The image is empty: no bytes were sent.")
+    refuse_endless(data)
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -80,6 +85,8 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
         raise UnreadableImage("The image has no pixels.")
     if width * height > max_pixels:
         raise ImageTooLarge(f"The image has {width} x {height} pixels; at most {max_pixels} pixels are allowed.")
+    if len(getattr(image, "tile", ())) > MAX_TILES:
+        raise UnreadableImage("The image is cut into more tiles than a picture needs.")
     image.load()
     # Read after loading: a PNG may declare it behind its pixels, and PIL itself turns a TIFF upright.
     orientation = orientation_of(image)

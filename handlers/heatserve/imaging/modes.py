@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
+_SIXTEEN_TO_EIGHT: NDArray[np.uint8] = np.rint(np.arange(65536) / 257).astype(np.uint8)
 _COLOUR_KEYED = ("P", "L", "1")
 
 
@@ -51,11 +52,15 @@ def _eight_bit(grey: NDArray[Any]) -> NDArray[np.uint8]:
         return _round(finite, lowest, highest)
     lowest, highest = float(grey.min()), float(grey.max())
     if lowest >= 0 and highest <= 65535:
-        return _round(grey, 0.0, 65535.0)
+        eight: NDArray[np.uint8] = _SIXTEEN_TO_EIGHT[grey]
+        return eight
     return _round(grey, lowest, highest)
 
 
 def _round(grey: NDArray[Any], black: float, white: float) -> NDArray[np.uint8]:
     span = white - black or 1.0
-    scaled: NDArray[np.float64] = (grey.astype(np.float64) - black) * (255.0 / span)
-    return np.rint(scaled).astype(np.uint8)
+    scaled: NDArray[np.float32] = grey.astype(np.float32)
+    scaled -= np.float32(black)
+    scaled *= np.float32(255.0 / span)
+    eight: NDArray[np.uint8] = np.rint(scaled, out=scaled).clip(0, 255).astype(np.uint8)
+    return eight

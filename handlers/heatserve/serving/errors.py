@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 
+import torch
+
 from ..engine import OutOfMemory
 from ..imaging import ImageTooLarge, UnreadableImage
 
@@ -47,7 +49,7 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(415, str(error))
     if isinstance(error, ImageTooLarge):
         return Refusal(413, str(error))
-    if isinstance(error, (OutOfMemory, MemoryError)):
+    if isinstance(error, (OutOfMemory, MemoryError, torch.cuda.OutOfMemoryError)):
         return Refusal(507, "out of memory while computing this answer; send fewer samples or a smaller image")
     return Refusal(500, "the server failed on this request; its log says where")
 

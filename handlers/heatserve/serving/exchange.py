@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from PIL import Image
 from torch import Tensor
 
 from ..engine import Attribution, Smoothing
-from ..imaging import Geometry, Picture
+from ..imaging import Geometry
 from .errors import Refusal
 from .requests import Request
 
@@ -32,10 +33,12 @@ class Exchange:
 
     Equal to itself alone: two clients may well send the same bytes.
     image: (3, H, W) on the model's device. probabilities, scores: (classes) on the host. seconds: by stage.
+    photograph: upright, no larger than an answer shows it, None for a prediction; `size` is that of the one sent.
     """
 
     request: Request | None = None
-    picture: Picture | None = None
+    photograph: Image.Image | None = None
+    size: tuple[int, int] = (0, 0)
     geometry: Geometry | None = None
     image: Tensor | None = None
     probabilities: Tensor | None = None

@@ -45,10 +45,14 @@ class Loop:
         try:
             with exchange.stage("decode"):
                 request = self._reader.read(row, headers)
-                self._bound_work(request.work if request.queries else 0)
                 exchange.request = request
-                exchange.picture = decode(request.image, self._limits.max_pixels)
-                image, exchange.geometry = self._preprocess.tensor(exchange.picture, self._limits.max_resized_pixels)
+                self._bound_work(exchange)
+                picture = decode(request.image, self._limits.max_pixels)
+                image, exchange.geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
+                if request.queries:
+                    # A batch of photographs at full size would fill the memory: keep what an answer shows.
+                    exchange.size = (picture.width, picture.height)
+                    exchange.photograph = picture.upright(self._limits.max_side)
                 exchange.image = image.to(self._explainer.device, non_blocking=True)
                 exchange.attributions = [None] * len(request.queries)
         except Exception as error:
@@ -125,10 +129,11 @@ class Loop:
         pace = (time.perf_counter() - started) / (3 * count)
         self._seconds_per_pass += 0.2 * (pace - self._seconds_per_pass)
 
-    def _bound_work(self, work: int) -> None:
+    def _bound_work(self, newcomer: Exchange) -> None:
         """No client may queue more explanation than `max_batch_work` before the worker listens again."""
-        outstanding = sum(exchange.work_left for exchange in self.exchanges.values())
-        if work and outstanding + work > self._limits.max_batch_work:
+        outstanding = sum(other.work_left for other in self.exchanges.values() if other is not newcomer)
+        explains = newcomer.request is not None and newcomer.request.queries
+        if explains and outstanding + newcomer.work_left > self._limits.max_batch_work:
             wait = math.ceil(max(1.0, outstanding * self._seconds_per_pass))
             raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
 

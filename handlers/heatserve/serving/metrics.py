@@ -87,7 +87,7 @@ class Metrics:
             return
         for stage in STAGES:
             self._emit(STAGE_SECONDS, round(exchange.seconds[stage], 6), [stage, method])
-        samples = sum(query.samples for query in request.queries if query.smoothed)
+        samples = sum(query.count for query in request.queries if query.smoothed)
         if samples:
             self._emit(SAMPLES, samples, [method])
         if exchange.empty_maps:

@@ -16,6 +16,7 @@ from .errors import Refusal, printable
 
 OUTPUTS = {"json": "application/json", "png": "image/png", "npy": "application/x-npy"}
 MAX_TARGETS = 10
+_LONGEST = 500
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Vocabulary:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise Refusal(400, f"{name} must be a class index or label")
         text = str(value).strip()
-        if isinstance(value, int) or re.fullmatch(r"-?\d{1,9}", text):
+        if isinstance(value, int) or re.fullmatch(r"-?[0-9]{1,9}", text):
             index = int(text)
             if 0 <= index < self.classes:
                 return index
@@ -127,7 +128,7 @@ def parse(name: str, value: Any, vocabulary: Vocabulary) -> Any:
     option = OPTIONS.get(name)
     if option is None:
         raise unknown(name)
-    if isinstance(value, (bytes, bytearray)):
+    if isinstance(value, (bytes, bytearray, str)):
         value = _text(option, value)
     if option.kind in ("class", "target"):
         return _target(option, value, vocabulary)
@@ -141,9 +142,11 @@ def parse(name: str, value: Any, vocabulary: Vocabulary) -> Any:
     return _number(option, value)
 
 
-def _text(option: Option, value: bytes | bytearray) -> str:
+def _text(option: Option, value: bytes | bytearray | str) -> str:
+    if len(value) > _LONGEST:
+        raise Refusal(400, f"{option.name} is longer than {_LONGEST} characters")
     try:
-        return bytes(value[:1000]).decode("utf-8").strip()
+        return (value if isinstance(value, str) else bytes(value).decode("utf-8")).strip()
     except UnicodeDecodeError:
         raise _wrong(option) from None
 
@@ -176,8 +179,8 @@ def _boolean(option: Option, value: Any) -> bool:
         "no": False,
         "off": False,
     }
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
     raise _wrong(option)
 
 
@@ -185,7 +188,7 @@ def _number(option: Option, value: Any) -> float | int:
     whole = option.kind == "integer"
     if isinstance(value, str):
         pattern = r"[+-]?\d{1,18}" if whole else r"[+-]?(\d{1,18}(\.\d{0,18})?|\.\d{1,18})([eE][+-]?\d{1,2})?"
-        if not re.fullmatch(pattern, value.strip(), re.ASCII):
+        if not re.fullmatch(pattern, value, re.ASCII):
             raise _wrong(option)
         value = int(value) if whole else float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or (whole and value != value // 1):
@@ -201,7 +204,7 @@ def _target(option: Option, value: Any, vocabulary: Vocabulary) -> Any:
         text = value.strip()
         if text == "predicted":
             return text
-        ranked = re.fullmatch(r"top(\d{1,2})", text)
+        ranked = re.fullmatch(r"top([0-9]{1,2})", text)
         if ranked:
             count = int(ranked.group(1))
             if 1 <= count <= min(MAX_TARGETS, vocabulary.classes):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..engine import METHODS, Attribution
-from ..imaging import Geometry, Picture, grey, largest_box, overlay, scale_of
+from ..imaging import Geometry, grey, largest_box, overlay, scale_of
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,11 @@ def view(geometry: Geometry, attribution: Attribution) -> View:
     return View(attribution, values, scale_of(values, METHODS[attribution.query.method].display))
 
 
-def draw(picture: Picture, geometry: Geometry, of: View, side: int) -> Drawing:
-    """A view on the photograph, whose longest side is at most `side` pixels."""
-    photograph = picture.upright(side)
+def draw(photograph: Image.Image, geometry: Geometry, of: View, side: int) -> Drawing:
+    """A view on the upright photograph, whose longest side becomes at most `side` pixels."""
+    if max(photograph.size) > side:
+        width, height = (max(1, round(length * side / max(photograph.size))) for length in photograph.size)
+        photograph = photograph.resize((width, height), Image.Resampling.BICUBIC)
     projected, seen = geometry.project(of.values, *photograph.size)
     return Drawing(photograph, grey(projected, of.scale), seen)
 

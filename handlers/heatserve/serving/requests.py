@@ -36,7 +36,7 @@ class Request:
     @property
     def work(self) -> int:
         """Its cost in forward passes, roughly: a backward pass counts two."""
-        return 1 + sum(3 * q.samples for q in self.queries if q.smoothed or q.through_input)
+        return 1 + sum(3 * q.count for q in self.queries if q.smoothed or q.through_input)
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,11 @@ class Reader:
         """Fields win over headers, headers over the path, the path over the archive's defaults."""
         given: dict[str, Any] = {**_path_options(headers), **_header_options(headers)}
         for name, value in fields.items():
-            if name != "explain":
+            if name != "explain" and (value is not None or name not in OPTIONS):
                 given[name] = value
         options = {name: self.defaults.get(name, option.default) for name, option in OPTIONS.items()}
         for name, value in given.items():
-            if value is not None or name not in OPTIONS:
-                options[name] = parse(name, value, self.vocabulary)
+            options[name] = parse(name, value, self.vocabulary)
         return options
 
     def _queries(self, options: Mapping[str, Any]) -> tuple[Query, ...]:

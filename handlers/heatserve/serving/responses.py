@@ -58,9 +58,9 @@ class Writer:
                 return self._prediction(exchange)
             return self._explanation(exchange, exchange.request)
         except Exception as error:
-            exchange.refusal = refusal_of(error)
-            if exchange.refusal.code == 500:
+            if refusal_of(error).code == 500 and error is not exchange.refusal:
                 logger.error("heatserve: an answer could not be written: %s", where(error))
+            exchange.refusal = refusal_of(error)
             return _refused(exchange.refusal)
 
     def _prediction(self, exchange: Exchange) -> Answer:
@@ -78,17 +78,17 @@ class Writer:
         ]
 
     def _explanation(self, exchange: Exchange, request: Request) -> Answer:
-        assert exchange.geometry is not None and exchange.picture is not None
+        assert exchange.geometry is not None and exchange.photograph is not None
         with exchange.stage("render"):
             views = [view(exchange.geometry, a) for a in exchange.attributions if a is not None]
         exchange.empty_maps = sum(each.scale <= 0 for each in views)
         if request.output == "npy":
             values = views[0].values if len(views) == 1 else np.stack([each.values for each in views])
             return self._within_limit(Answer(200, npy(values), OUTPUTS["npy"], self._headers(exchange, views)))
-        side = min(self.limits.max_side, max(exchange.picture.width, exchange.picture.height))
+        side = max(exchange.photograph.size)
         while True:
             with exchange.stage("render"):
-                drawings = [draw(exchange.picture, exchange.geometry, each, side) for each in views]
+                drawings = [draw(exchange.photograph, exchange.geometry, each, side) for each in views]
             if request.output == "png":
                 with exchange.stage("render"):
                     body = png(drawings[0].overlay(request.colormap, request.opacity))
@@ -100,15 +100,15 @@ class Writer:
             side = max(_SMALLEST_SIDE, side // 2)
 
     def _document(self, exchange: Exchange, request: Request, views: list[View], drawings: list[Drawing]) -> bytes:
-        assert exchange.geometry is not None and exchange.picture is not None
+        assert exchange.geometry is not None and exchange.photograph is not None
         with exchange.stage("render"):
             explanations = [self._entry(exchange, request, each, drawing) for each, drawing in zip(views, drawings)]
         content = {
             "predictions": self._ranking(exchange, request.top_k or 5),
             "explanations": explanations,
             "image": {
-                "width": exchange.picture.width,
-                "height": exchange.picture.height,
+                "width": exchange.size[0],
+                "height": exchange.size[1],
                 "seen": list(exchange.geometry.seen()),
             },
             "model": asdict(self.model),
@@ -171,6 +171,7 @@ class Writer:
         if query.smoothed:
             headers["X-Explanation-Samples"] = str(query.samples)
             headers["X-Explanation-Seed"] = str(query.seed)
+        if error is not None and math.isfinite(error):
             headers["X-Explanation-Standard-Error"] = f"{error:.6g}"
         return headers
 

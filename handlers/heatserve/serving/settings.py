@@ -115,9 +115,10 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _consistent(limits: Limits) -> Limits:
-    if limits.max_batch_work < 3 * limits.max_samples:
+    if limits.max_batch_work <= 3 * limits.max_samples:
         raise SettingsError(
-            f"explain.max_batch_work is {limits.max_batch_work}; at least 3 x max_samples = {3 * limits.max_samples} "
+            f"explain.max_batch_work is {limits.max_batch_work}; at least 3 x max_samples + 1 = "
+            f"{3 * limits.max_samples + 1} "
             "is allowed, or the largest request could never be served"
         )
     return limits

@@ -59,8 +59,8 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     labels = load_labels(model_dir)
     explainer = Explainer(model, _example(settings, on), settings.layers, settings.chunk)
     classes = explainer.classes
-    if labels and set(range(classes)) - set(labels):
-        raise ArchiveError(f"index_to_name.json names {len(labels)} classes, the model has {classes}")
+    if labels and set(labels) != set(range(classes)):
+        raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
     vocabulary = Vocabulary(classes, labels, explainer.layers, explainer.methods())
     defaults = _defaults(settings, explainer, vocabulary)
     reader = Reader(vocabulary, defaults, settings.limits)
