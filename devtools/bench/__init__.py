@@ -1,0 +1,1 @@
+"""The measurements behind the promises: `scripts/bench`. Ratios come from interleaved rounds, never from two runs."""

@@ -1,0 +1,145 @@
+"""The command `scripts/bench`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import requests
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from devtools.bench import library, memory, results, servers, soak
+from devtools.bench.children import ChildFailed
+from devtools.bench.networks import NETWORKS
+from devtools.bench.results import Result
+from devtools.bench.rounds import Seen
+from devtools.paths import ROOT
+from devtools.refusal import Refusal
+from devtools.torchserve import ServerError
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Seconds for each group of interleaved rounds, and the samples of the memory measurement."""
+
+    seconds: float
+    samples: tuple[int, ...]
+
+
+QUICK = Effort(12, (4, 50))
+DEFAULT = Effort(60, (4, 50, 200, 400))
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Fewer rounds and samples: some two minutes.")
+@click.option("--server", is_flag=True, help="Also predictions against the stock handler, on two TorchServes.")
+@click.option(
+    "--soak",
+    "soaked",
+    type=click.IntRange(min=soak.SETTLED + soak.WINDOW),
+    is_flag=False,
+    flag_value=1000,
+    metavar="[N]",
+    help="Also the memory over N explanations in one process (1000 where no number is given).",
+)
+@click.option("--full", is_flag=True, help="Everything: --server and --soak.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=min(2, os.cpu_count() or 1),
+    show_default=True,
+    help="torch.set_num_threads, here and in child processes.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROOT / "benchmarks",
+    show_default="benchmarks/",
+    help="Where the results are written.",
+)
+def main(quick: bool, server: bool, soaked: int | None, full: bool, threads: int, output: Path) -> None:
+    """Measure what heatserve promises, and print it beside what is asked.
+
+    Explanations against a plain forward pass and against other libraries, in interleaved rounds; the memory of
+    SmoothGrad and of a Grad-CAM row. Some eight minutes. Writes DATE-MACHINE.json and .md.
+    """
+    torch.set_num_threads(threads)
+    effort = QUICK if quick else DEFAULT
+    soaked = soaked or (1000 if full else None)
+    steps = _steps(effort, threads, server or full, soaked)
+    console = Console(highlight=False)
+    try:
+        found, failed = _run(steps, console)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing is written")
+        sys.exit(130)
+    page = results.write(output, results.machine(threads), found, "-quick" if quick else "")
+    console.print(_table(found))
+    console.print(f"Written to {os.path.relpath(page)} and .json beside it.", soft_wrap=True)
+    if failed:
+        raise click.ClickException(f"not measured: {', '.join(failed)}")
+
+
+FAILURES = (
+    subprocess.CalledProcessError,
+    ChildFailed,
+    Refusal,
+    ServerError,
+    servers.Differs,
+    requests.RequestException,
+)
+Step = Callable[[Seen], "list[Result]"]
+
+
+def _steps(effort: Effort, threads: int, server: bool, soaked: int | None) -> dict[str, Step]:
+    steps: dict[str, Step] = {}
+    for name in NETWORKS:
+        for batch in library.BATCHES:
+            steps[f"{name}, batch {batch}"] = lambda seen, name=name, batch=batch: library.measure(
+                name, batch, effort.seconds, seen
+            )
+    steps["memory of SmoothGrad"] = lambda seen: memory.smoothgrad(effort.samples, threads, seen)
+    steps["memory of Grad-CAM"] = memory.gradcam_row
+    if server:
+        steps["predictions through TorchServe"] = lambda seen: servers.measure(effort.seconds, seen)
+    if soaked:
+        steps[f"{soaked} explanations"] = lambda seen: soak.measure(soaked, threads, seen)
+    return steps
+
+
+def _run(steps: dict[str, Step], console: Console) -> tuple[list[Result], list[str]]:
+    """What was found, and the names of the steps that failed: the others' minutes are not lost with them."""
+    found: list[Result] = []
+    failed: list[str] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        for what, step in steps.items():
+            task = progress.add_task(what, total=1.0)
+            try:
+                found += step(lambda share, task=task: progress.update(task, completed=share))
+            except FAILURES as error:
+                console.print(f"{what}: {error}", markup=False, soft_wrap=True)
+                failed.append(what)
+            progress.update(task, completed=1.0)
+            progress.stop_task(task)
+    return found, failed
+
+
+def _table(found: list[Result]) -> Table:
+    table = Table("what", "asked", "measured (95 % interval)", "met")
+    colours = {"yes": "green", "no": "red", "undecided": "yellow", "": "default"}
+    for (what, asked, measured, met), result in zip(results.table(found), found):
+        table.add_row(what, asked, measured, f"[{colours[result.met]}]{met}[/]")
+    return table
+
+
+if __name__ == "__main__":
+    main(prog_name="scripts/bench")

@@ -1,0 +1,112 @@
+"""Memory: what SmoothGrad needs as its samples grow, and what a Grad-CAM row needs beyond its prediction."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from devtools.bench import children
+from devtools.bench.library import PEERS, forward
+from devtools.bench.networks import NETWORKS, images
+from devtools.bench.results import Result
+from devtools.bench.rounds import Seen
+from heatserve import Explainer, Query
+
+GROWTH = 1.02
+MB = 1e6
+
+
+def smoothgrad(samples: Sequence[int], threads: int, seen: Seen) -> list[Result]:
+    """The peak memory of explaining one lite0 image with n samples against the first n, a fresh process for each.
+
+    By two counts: the tensors that live at one time, and the process's resident memory, in which the C library keeps
+    what was freed. Of the latter Linux itself keeps the high-water mark (VmHWM): no peak falls between two looks.
+    """
+    peaks: dict[int, dict[str, int]] = {}
+    for count in samples:
+        (peaks[count],) = children.run("devtools.bench.memory", count, threads)
+        seen(sum(peaks) / sum(samples))
+    first = peaks[samples[0]]
+    return [
+        Result(
+            f"SmoothGrad, peak {what}: {count} samples against {samples[0]} (lite0)",
+            peak[kind] / first[kind],
+            limit=GROWTH,
+            detail={"peak_mb": peak[kind] / MB, "first_peak_mb": first[kind] / MB},
+        )
+        for kind, what in (("tensors", "memory of tensors"), ("resident", "resident memory"))
+        for count, peak in peaks.items()
+        if count != samples[0]
+    ]
+
+
+def gradcam_row(seen: Seen) -> list[Result]:
+    """The bytes that a Grad-CAM row allocates at its peak beyond those of its prediction (the allocator's count).
+
+    The peers' are in the details. They are none where the peak lies in the trunk, before anything is recorded.
+    """
+    found = []
+    for index, (name, network) in enumerate(NETWORKS.items()):
+        inputs = images(1)
+        explainer = Explainer(network.build(), inputs)
+        plain = _warm_peak(forward(network.build(), inputs))
+        ours = _warm_peak(lambda e=explainer, x=inputs: e.run(x, [[Query("gradcam")]]))
+        peers = {
+            peer: (_warm_peak(build(network.build(), network.layer, inputs)) - plain) / MB
+            for peer, build in PEERS.items()
+        }
+        found.append(
+            Result(
+                f"Grad-CAM, peak memory of tensors for a row beyond its prediction's own: {name}",
+                (ours - plain) / MB,
+                "MB",
+                detail={"prediction_mb": plain / MB, "gradcam_mb": ours / MB, "peers_beyond_mb": peers},
+            )
+        )
+        seen((index + 1) / len(NETWORKS))
+    return found
+
+
+def peak_bytes(action: Callable[[], object]) -> int:
+    """The most bytes that torch's CPU allocator held for an action at one time, by its own events."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        action()
+    assert profile.profiler is not None and profile.profiler.kineto_results is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return int(peak)
+
+
+def _warm_peak(action: Callable[[], object]) -> int:
+    action()
+    return peak_bytes(action)
+
+
+def main(samples: int, threads: int) -> None:
+    """The child: explains twice; prints the highest resident memory of the first time, the tensors of the second."""
+    torch.set_num_threads(threads)
+    inputs = images(1)
+    explainer = Explainer(NETWORKS["lite0"].build(), inputs)
+
+    def explain() -> object:
+        return explainer.explain(inputs, Query("smoothgrad", samples=samples))
+
+    _reset_high_water_mark()
+    explain()
+    resident = children.status("VmHWM")
+    print(json.dumps({"resident": resident, "tensors": peak_bytes(explain)}))
+
+
+def _reset_high_water_mark() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,51 @@
+"""The networks that are measured, each with the layer that the peers are told to look at."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from devtools import lite0
+
+SIDE = 224
+
+
+@dataclass(frozen=True)
+class Network:
+    """build: the model in evaluation mode. layer: the module before the pooling; the peers hook its output."""
+
+    build: Callable[[], nn.Module]
+    layer: str
+
+
+def images(count: int) -> Tensor:
+    """Repeatable noise, (count, 3, 224, 224): what a pass costs does not depend on what it shows."""
+    return torch.randn((count, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
+
+
+def _lite0() -> nn.Module:
+    spec = importlib.util.spec_from_file_location("lite0_model", lite0.EXAMPLE / "model.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model: nn.Module = module.EfficientNetLite0()
+    model.load_state_dict(torch.load(lite0.weights(), map_location="cpu", weights_only=True))
+    return model.eval()
+
+
+def _resnet50() -> nn.Module:
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    model: nn.Module = resnet50(weights=None)
+    return model.eval()
+
+
+NETWORKS: Mapping[str, Network] = {
+    "lite0": Network(_lite0, "_bn1"),
+    "resnet50": Network(_resnet50, "layer4"),
+}

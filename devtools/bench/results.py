@@ -1,0 +1,117 @@
+"""What was measured, against what was asked: a line each, as JSON and as a Markdown table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Optional
+
+from devtools.bench.rounds import Ratio
+from devtools.paths import ROOT
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "torchserve", "captum", "grad-cam", "torchcam")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A ratio ("×") or an amount. limit: what is asked, at most; None where nothing is."""
+
+    what: str
+    value: float
+    unit: str = "×"
+    low: Optional[float] = None
+    high: Optional[float] = None
+    limit: Optional[float] = None
+    rounds: Optional[int] = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(what: str, found: Ratio, limit: float | None = None, **detail: Any) -> Result:
+        return Result(what, found.median, "×", found.low, found.high, limit, found.rounds, detail)
+
+    @property
+    def asked(self) -> str:
+        return "" if self.limit is None else f"≤ {self.limit:g} {self.unit}"
+
+    @property
+    def measured(self) -> str:
+        digits = 3 if self.unit == "×" else 1
+        text = f"{self.value:.{digits}f} {self.unit}"
+        return text if self.low is None else f"{text} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+    @property
+    def met(self) -> str:
+        """By the whole interval where there is one; a limit within the interval is not decided."""
+        if self.limit is None:
+            return ""
+        low = self.value if self.low is None else self.low
+        high = self.value if self.high is None else self.high
+        return "yes" if high <= self.limit else "no" if low > self.limit else "undecided"
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Where and with what it was measured."""
+    return {
+        "date": date.today().isoformat(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def write(folder: Path, about: Mapping[str, Any], results: Sequence[Result], label: str = "") -> Path:
+    """Writes `<date>-<machine>.json` and the table beside it, `.md`; gives the latter's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", str(about["cpu"]).lower()).strip("-")
+    stem = f"{about['date']}-{slug}-{about['threads']}-threads{label}"
+    lines = [{**asdict(result), "asked": result.asked, "met": result.met} for result in results]
+    content = json.dumps({"machine": dict(about), "results": lines}, indent=1, ensure_ascii=False)
+    (folder / f"{stem}.json").write_text(content + "\n", encoding="utf-8")
+    (folder / f"{stem}.md").write_text(_page(about, results), encoding="utf-8")
+    return folder / f"{stem}.md"
+
+
+def table(results: Sequence[Result]) -> list[tuple[str, str, str, str]]:
+    return [(result.what, result.asked, result.measured, result.met) for result in results]
+
+
+def _page(about: Mapping[str, Any], results: Sequence[Result]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
+    rows = [("what", "asked", "measured (95 % interval)", "met"), ("---",) * 4, *table(results)]
+    body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+    return (
+        f"# Benchmark of {about['date']}\n\n"
+        f"{about['cpu']}, {about['threads']} threads of {about['cores']} cores, Python {about['python']}, {packages}; "
+        f"commit {about['commit']}. Printed by `scripts/bench`: × is the median of the ratios within interleaved "
+        "rounds, with its 95 % interval by bootstrap over the rounds.\n\n"
+        f"{body}\n"
+    )
+
+
+def _cpu() -> str:
+    try:
+        names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        names = []
+    return str(names[0]).strip() if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True).stdout.strip()
+
+    # What is measured is the handler: other files may be as they like.
+    changed = git("status", "--porcelain", "--", "handlers")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + (" with changes" if changed else "")

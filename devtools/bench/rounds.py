@@ -1,0 +1,82 @@
+"""Interleaved rounds: A B C A B C …, so that what else the machine does falls on all contestants alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+Measure = Callable[[], float]
+Seen = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median of per-round ratios and its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+
+def timed(action: Callable[[], object]) -> Measure:
+    """A measure: the seconds that an action takes."""
+
+    def measure() -> float:
+        started = time.perf_counter()
+        action()
+        return time.perf_counter() - started
+
+    return measure
+
+
+def interleave(
+    contestants: Mapping[str, Measure],
+    seconds: float,
+    *,
+    warm_up: int = 3,
+    least: int = 10,
+    seen: Seen = lambda share: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, list[float]]:
+    """Calls the contestants in turn for some time, and gives what each measured, a value a round.
+
+    seconds: after which no new round starts, once there are `least`. warm_up: rounds before, which do not count.
+    seen: is told the share of it that is done. Garbage is collected between the rounds, not within.
+    """
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    with _no_garbage_collection():
+        for _ in range(warm_up):
+            for measure in contestants.values():
+                measure()
+        started, rounds = clock(), 0
+        while rounds < least or clock() - started < seconds:
+            gc.collect()
+            for name, measure in contestants.items():
+                found[name].append(measure())
+            rounds += 1
+            seen(min(rounds / least, (clock() - started) / seconds if seconds else 1.0, 1.0))
+    return found
+
+
+class _no_garbage_collection:
+    def __enter__(self) -> None:
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        gc.enable()
+        gc.unfreeze()
+
+
+def ratio(of: list[float], to: list[float], resamples: int = 4000) -> Ratio:
+    """The median over rounds of `of / to`; the interval by bootstrap over rounds (Efron 1979), percentiles."""
+    ratios = np.asarray(of) / np.asarray(to)
+    draws = np.random.default_rng(0).choice(ratios, size=(resamples, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return Ratio(float(np.median(ratios)), float(low), float(high), len(ratios))

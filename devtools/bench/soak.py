@@ -1,0 +1,93 @@
+"""Explanations by the thousand in one process: whether its memory grows."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from devtools.bench import archives, children
+from devtools.bench.results import Result
+from devtools.bench.rounds import Seen
+from devtools.demo import photographs
+from heatserve.serving import settings, start
+
+GROWTH = 1.01
+SETTLED = 100
+KINDS = {"VmRSS": "resident memory", "RssAnon": "resident memory that mirrors no file"}
+#: Medians of this many readings: the allocator's breath is not a leak.
+WINDOW = 20
+#: One turn of what is asked for: Grad-CAM mostly, as from users, and every method at least once.
+TURN: tuple[dict[str, str], ...] = (
+    *({"method": "gradcam"},) * 8,
+    *({"method": "gradcam", "overlay": "true", "boxes": "true"},) * 3,
+    {"method": "gradcam", "target": "top3"},
+    {"method": "gradcam", "output": "png"},
+    {"method": "gradcam", "samples": "4"},
+    {"method": "cam"},
+    {"method": "cam", "output": "npy"},
+    {"method": "gradient"},
+    {"method": "smoothgrad", "samples": "4"},
+    {"method": "smoothgrad_squared", "samples": "3"},
+    {"method": "vargrad", "samples": "5"},
+)
+
+
+def measure(count: int, threads: int, seen: Seen) -> list[Result]:
+    """Resident memory at the end against that after the first hundred, in a process of its own.
+
+    All of it, and without what mirrors files: the system may drop those pages at any time, and so hide a leak.
+    """
+    readings: list[dict[str, int]] = []
+    with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
+        archive = archives.ours(Path(scratch))
+        for reading in children.run("devtools.bench.soak", archive, count, threads):
+            readings.append(reading)
+            seen(len(readings) / count)
+    return [_growth(what, [reading[kind] for reading in readings]) for kind, what in KINDS.items()]
+
+
+def _growth(what: str, resident: list[int]) -> Result:
+    settled = statistics.median(resident[SETTLED - WINDOW // 2 : SETTLED + WINDOW // 2])
+    end = statistics.median(resident[-WINDOW:])
+    return Result(
+        f"{len(resident)} explanations: {what} at the end against after {SETTLED}",
+        end / settled,
+        limit=GROWTH,
+        detail={
+            "settled_mb": settled / 1e6,
+            "end_mb": end / 1e6,
+            "every_50th_mb": [round(reading / 1e6, 1) for reading in resident[49::50]],
+        },
+    )
+
+
+def main(archive: Path, count: int, threads: int) -> None:
+    """The child: the serving loop without a server; prints its resident memory after each explanation."""
+    torch.set_num_threads(threads)
+    sys.path.insert(0, str(archive))
+    manifest = json.loads((archive / "MAR-INF" / "MANIFEST.json").read_text())
+    service = start.service(archive, manifest, settings.read_settings({}, {}), torch.device("cpu"))
+    pictures = list(photographs().values())
+    for index in range(count):
+        answer = _answer(service, pictures[index % len(pictures)], TURN[index % len(TURN)])
+        if answer.status != 200:
+            raise SystemExit(f"{TURN[index % len(TURN)]}: {answer.status} {answer.body!r}")
+        print(json.dumps({kind: children.status(kind) for kind in KINDS}), flush=True)
+
+
+def _answer(service: start.Service, picture: bytes, options: dict[str, str]) -> Any:
+    headers = {"explain": "True", **{f"X-Explain-{name}": value for name, value in options.items()}}
+    service.loop.admit("one", {"body": picture}, headers)
+    while service.loop.busy:
+        service.loop.step()
+    return service.writer.write(service.loop.take("one"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
