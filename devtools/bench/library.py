@@ -19,7 +19,7 @@ BATCHES = (1, 8)
 FORWARD = "forward"
 
 
-def measure(name: str, batch: int, seconds: float, seen: Seen) -> list[Result]:
+def measure(name: str, batch: int, seconds: float, rounds: int, seen: Seen) -> list[Result]:
     """Each contestant against the forward pass; every one has a copy of the network, so that no hook is shared."""
     network = NETWORKS[name]
     model, inputs = network.build(), images(batch)
@@ -27,7 +27,7 @@ def measure(name: str, batch: int, seconds: float, seen: Seen) -> list[Result]:
     contestants = {FORWARD: timed(forward(deepcopy(model), inputs)), **_ours(deepcopy(model), inputs)}
     if batch == 1:
         contestants |= {peer: timed(build(deepcopy(model), network.layer, inputs)) for peer, build in PEERS.items()}
-    found = interleave(contestants, seconds, seen=seen)
+    found = interleave(contestants, seconds, least=rounds, seen=seen)
     medians = {what: round(1000 * statistics.median(values), 3) for what, values in found.items()}
     return [
         Result.of(

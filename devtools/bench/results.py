@@ -68,6 +68,8 @@ def machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "commit": _commit(),
+        # Above the number of cores somebody else was measured too.
+        "load_average_15_minutes": round(os.getloadavg()[2], 2),
     }
 
 

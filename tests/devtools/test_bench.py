@@ -91,3 +91,11 @@ def test_help_names_every_flag():
     text = CliRunner().invoke(main, ["--help"]).output
     for flag in ("--quick", "--server", "--soak", "--full", "--threads", "--output"):
         assert flag in text
+
+
+def test_the_commit_is_read_before_anything_is_measured(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("devtools.bench.results.machine", lambda threads: seen.append("stamp") or ABOUT)
+    monkeypatch.setattr("devtools.bench.__main__._run", lambda steps, console: (seen.append("run") or [], []))
+    assert CliRunner().invoke(main, ["--quick", "--output", str(tmp_path)]).exit_code == 0
+    assert seen == ["stamp", "run"]
