@@ -310,6 +310,27 @@ def test_a_batch_that_fails_as_a_whole_still_answers_every_row(
     assert ask(small, ({"body": picture()}, PREDICT))[0][0] == 200
 
 
+def test_a_prediction_that_is_refused_is_not_counted_as_an_explanation(
+    small: tuple[ExplainHandler, Context], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert ask(small, ({}, PREDICT))[0][0] == 400
+    assert "heatserve_batch_rows_total" in caplog.text and "heatserve_explanations_total" not in caplog.text
+    with caplog.at_level(logging.INFO):
+        assert ask(small, ({}, EXPLAIN))[0][0] == 400
+    assert "heatserve_explanations_total.Count:1|#Method:unknown,Output:unknown,Status:400" in caplog.text
+
+
+def test_a_host_without_memory_is_a_507_wherever_it_shows(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    monkeypatch.setattr("heatserve.serving.loop.decode", starved)
+    assert ask(small, ({"body": picture()}, PREDICT))[0][0] == 507
+
+
 def test_nothing_of_a_request_reaches_the_log_or_a_metric_as_it_came(
     small: tuple[ExplainHandler, Context], caplog: pytest.LogCaptureFixture
 ) -> None:

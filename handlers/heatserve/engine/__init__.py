@@ -1,6 +1,6 @@
 """Model + image tensors + targets -> attribution maps. torch alone: knows neither HTTP nor pictures."""
 
-from .errors import OutOfMemory, UnsuitableModel
+from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
 from .explainer import Explainer
 from .methods import METHODS, Method
 from .query import Attribution, Query
@@ -15,4 +15,5 @@ __all__ = [
     "Query",
     "Smoothing",
     "UnsuitableModel",
+    "is_out_of_memory",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .errors import OutOfMemory, UnsuitableModel
+from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
 from .methods import METHODS
 from .query import Attribution, Query
 from .recorded import LinearHead, Recorded
@@ -97,8 +97,8 @@ class Explainer:
                 raise ValueError(f"the network has {self.classes} classes: {query}")
         try:
             return self._run(images, queries, self.head)
-        except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             self.fallbacks += 1
             if len(images) == 1:
@@ -211,8 +211,3 @@ class Explainer:
         row = max(1, torch.cuda.max_memory_allocated(self.device) - before)
         free, _ = torch.cuda.mem_get_info(self.device)
         return int(min(64, max(1, free // 4 // row)))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """A CPU allocation that fails is a plain RuntimeError."""
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-import torch
-
-from ..engine import OutOfMemory
+from ..engine import is_out_of_memory
 from ..imaging import ImageTooLarge, UnreadableImage
 
 _TYPES = {
@@ -49,7 +47,7 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(415, str(error))
     if isinstance(error, ImageTooLarge):
         return Refusal(413, str(error))
-    if isinstance(error, (OutOfMemory, MemoryError, torch.cuda.OutOfMemoryError)):
+    if is_out_of_memory(error):
         return Refusal(507, "out of memory while computing this answer; send fewer samples or a smaller image")
     return Refusal(500, "the server failed on this request; its log says where")
 

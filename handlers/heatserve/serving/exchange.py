@@ -31,11 +31,13 @@ class Job:
 class Exchange:
     """Its state: `refusal` set, or image waiting (`probabilities` None), or jobs left, or done.
 
+    explains: whether it came to `/explanations`, known even where the request could not be read.
     Equal to itself alone: two clients may well send the same bytes.
     image: (3, H, W) on the model's device. probabilities, scores: (classes) on the host. seconds: by stage.
     photograph: upright, no larger than an answer shows it, None for a prediction; `size` is that of the one sent.
     """
 
+    explains: bool
     request: Request | None = None
     photograph: Image.Image | None = None
     size: tuple[int, int] = (0, 0)

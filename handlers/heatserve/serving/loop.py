@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from ..engine import Explainer, OutOfMemory, Smoothing
+from ..engine import Explainer, Smoothing, is_out_of_memory
 from ..imaging import Preprocess, decode
 from .errors import Refusal, refusal_of, where
 from .exchange import Exchange, Job
-from .requests import Reader
+from .requests import Reader, explains
 from .settings import Limits
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Loop:
 
     def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> None:
         """Parses, decodes and preprocesses one row, once; a fault becomes this row's refusal."""
-        exchange = self.exchanges[request_id] = Exchange()
+        exchange = self.exchanges[request_id] = Exchange(explains(headers))
         try:
             with exchange.stage("decode"):
                 request = self._reader.read(row, headers)
@@ -49,7 +49,7 @@ class Loop:
                 self._bound_work(exchange)
                 picture = decode(request.image, self._limits.max_pixels)
                 image, exchange.geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
-                if request.queries:
+                if exchange.explains:
                     # A batch of photographs at full size would fill the memory: keep what an answer shows.
                     exchange.size = (picture.width, picture.height)
                     exchange.photograph = picture.upright(self._limits.max_side)
@@ -132,15 +132,14 @@ class Loop:
     def _bound_work(self, newcomer: Exchange) -> None:
         """No client may queue more explanation than `max_batch_work` before the worker listens again."""
         outstanding = sum(other.work_left for other in self.exchanges.values() if other is not newcomer)
-        explains = newcomer.request is not None and newcomer.request.queries
-        if explains and outstanding + newcomer.work_left > self._limits.max_batch_work:
+        if newcomer.explains and outstanding + newcomer.work_left > self._limits.max_batch_work:
             wait = math.ceil(max(1.0, outstanding * self._seconds_per_pass))
             raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
 
     def _refuse(self, exchange: Exchange, error: BaseException) -> None:
         exchange.refusal = refusal_of(error)
         exchange.jobs.clear()
-        if exchange.refusal.code >= 500 and not isinstance(error, (Refusal, OutOfMemory)):
+        if exchange.refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
             logger.error("request failed: %s", where(error))
 
 

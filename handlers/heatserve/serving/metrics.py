@@ -72,8 +72,8 @@ class Metrics:
         if fallbacks > self._fallbacks:
             self._emit(FALLBACKS, fallbacks - self._fallbacks, ["memory"])
             self._fallbacks = fallbacks
-        for exchange, answer, kind in zip(exchanges, answers, kinds):
-            if kind != "prediction":
+        for exchange, answer in zip(exchanges, answers):
+            if exchange.explains:
                 self._explanation(exchange, answer)
 
     def _explanation(self, exchange: Exchange, answer: Answer) -> None:
@@ -97,7 +97,7 @@ class Metrics:
 def _kind(exchange: Exchange) -> str:
     if exchange.request is None:
         return "refused"
-    return "explanation" if exchange.request.queries else "prediction"
+    return "explanation" if exchange.explains else "prediction"
 
 
 def emitter(metrics: Any, kinds: Callable[[str], Any], model_name: str) -> Emit:

@@ -50,8 +50,7 @@ class Reader:
     def read(self, row: Any, headers: Mapping[str, Any]) -> Request:
         """Raises Refusal (400, 406, 413)."""
         image, fields = _split(row)
-        # The server sets this header itself, in lower case and last: a client's own has no say.
-        if headers.get("explain") != "True":
+        if not explains(headers):
             return Request(_image_bytes(image), top_k=self._lenient_top_k(fields, headers))
         options = self._options(fields, headers)
         output = options["output"] or _accepted(headers)
@@ -118,6 +117,12 @@ class Reader:
             return None if value is None else min(parse("top_k", value, self.vocabulary), self.vocabulary.classes)
         except Refusal:
             return None
+
+
+def explains(headers: Mapping[str, Any]) -> bool:
+    """Whether a row came to `/explanations`. The server sets this header itself, in lower case and last: a client's
+    own has no say."""
+    return headers.get("explain") == "True"
 
 
 def _split(row: Any) -> tuple[Any, Mapping[str, Any]]:

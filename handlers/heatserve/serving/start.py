@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..engine import Explainer, UnsuitableModel
+from ..engine import METHODS, Explainer, UnsuitableModel
 from .archive import ArchiveError, ModelInfo, load_labels, load_model, model_info
 from .errors import Refusal
 from .loop import Loop
@@ -84,7 +84,7 @@ def _example(settings: Settings, on: torch.device) -> torch.Tensor:
 def _defaults(settings: Settings, explainer: Explainer, vocabulary: Vocabulary) -> dict[str, Any]:
     """The archive's defaults, checked as a request's options are: what a request may not ask for is no default."""
     method = settings.defaults.get("method", OPTIONS["method"].default)
-    if isinstance(method, str) and method in ("gradcam", "cam"):
+    if isinstance(method, str) and method in METHODS:
         explainer.check(method)
     defaults = {}
     for name, value in settings.defaults.items():
