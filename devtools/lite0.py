@@ -19,7 +19,9 @@ def weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def build(export_path: Path = MODEL_STORE, name: str = "lite0", config: Path | None = None) -> Packaged:
+def build(
+    export_path: Path = MODEL_STORE, name: str = "lite0", config: Path | None = None, continuous: bool = False
+) -> Packaged:
     """Packages and proves `export_path/NAME.mar`, replacing an older one."""
     with tempfile.TemporaryDirectory() as scratch:
         labels = Path(scratch) / "labels.txt"
@@ -31,5 +33,6 @@ def build(export_path: Path = MODEL_STORE, name: str = "lite0", config: Path | N
             labels=labels,
             config=config or EXAMPLE / "model-config.yaml",
             include_packages=("efficientnet_lite_pytorch",),
+            continuous=continuous,
         )
         return package(recipe, export_path, force=True)

@@ -36,6 +36,11 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--version", default="1.0", show_default=True, help="The model's version.")
 @click.option("--export-path", type=click.Path(path_type=Path, file_okay=False), default=MODEL_STORE)
+@click.option(
+    "--continuous",
+    is_flag=True,
+    help="Serve it step by step (continuousBatching), so that predictions never wait for explanations.",
+)
 @click.option("--force", is_flag=True, help="Replace an archive of the same name.")
 @click.option("--verbose", is_flag=True, help="On failure, show what led to it.")
 def main(
@@ -47,6 +52,7 @@ def main(
     packages: tuple[str, ...],
     version: str,
     export_path: Path,
+    continuous: bool,
     force: bool,
     verbose: bool,
 ) -> None:
@@ -56,7 +62,7 @@ def main(
     and an explanation. Where it fails, one sentence says why and no archive is left. Equal inputs give equal
     bytes.
     """
-    recipe = Recipe(name, architecture, weights, labels, config, packages, version)
+    recipe = Recipe(name, architecture, weights, labels, config, packages, version, continuous)
     console = Console(stderr=True, highlight=False)
     try:
         with console.status(f"Building and proving {name}.mar"):

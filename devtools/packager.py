@@ -24,6 +24,8 @@ CONFIG = "model-config.yaml"
 LABELS = "index_to_name.json"
 MANIFEST = "MAR-INF/MANIFEST.json"
 ARCHIVER_VERSION = "0.12.0"
+#: What TorchServe needs to hand rows over step by step: one worker, room for who comes, no waiting for more.
+CONTINUOUS = {"minWorkers": 1, "maxWorkers": 1, "continuousBatching": True, "batchSize": 64, "maxBatchDelay": 1}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Recipe:
     config: Path | None = None
     include_packages: tuple[str, ...] = ()
     version: str = "1.0"
+    continuous: bool = False
     handlers: Path = HANDLERS
 
 
@@ -87,8 +90,9 @@ def members(recipe: Recipe) -> dict[str, Content]:
     if recipe.labels:
         named = labels.read(recipe.labels)
         parts.append({LABELS: (json.dumps(named, ensure_ascii=False, indent=1) + "\n").encode()})
-    if recipe.config:
-        parts.append({CONFIG: _config(recipe.config)})
+    config = _config(recipe.config, recipe.continuous)
+    if config is not None:
+        parts.append({CONFIG: config})
     merged: dict[str, Content] = {}
     for part in parts:
         clash = sorted(merged.keys() & part.keys())
@@ -99,7 +103,7 @@ def members(recipe: Recipe) -> dict[str, Content]:
     if model.model_file:
         entry["modelFile"] = model.model_file
     entry["modelVersion"] = recipe.version
-    if recipe.config:
+    if config is not None:
         entry["configFile"] = CONFIG
     manifest = {
         # A fixed date, as everywhere in the archive: TorchServe asks for one and does nothing with it.
@@ -132,12 +136,18 @@ def _handlers(folder: Path) -> dict[str, Content]:
     return {path.relative_to(folder).as_posix(): path for path in architecture.source_files(folder)}
 
 
-def _config(path: Path) -> bytes:
+def _config(path: Path | None, continuous: bool) -> bytes | None:
+    """The archive's configuration: the file as it is, with `CONTINUOUS` in place of what it says of workers and
+    batches where that is asked for."""
+    content = path.read_bytes() if path else b""
     try:
-        content = path.read_bytes()
-        read = yaml.safe_load(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        read = yaml.safe_load(content) if path else {}
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        assert path is not None
         raise Refusal(f"The configuration {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(read, dict):
+        assert path is not None
         raise Refusal(f"The configuration {path.name} is not a mapping of settings.")
-    return content
+    if continuous:
+        return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode()
+    return content if path else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
 from heatserve.serving import errors, metrics, responses, settings, start
+from heatserve.serving.batch import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         self.device = start.device(properties.get("gpu_id"))
         try:
             self.settings = settings.read_settings(context.model_yaml_config, os.environ)
+            # TorchServe tells nobody of an envelope, but its loader, which calls this method, was told.
+            envelope = sys._getframe(1).f_locals.get("envelope")
+            start.check_mode(self.settings, context.model_name, context.manifest, envelope)
             self.service = start.service(Path(properties["model_dir"]), context.manifest, self.settings, self.device)
         except start.START_ERRORS as error:
             logger.error("heatserve: this archive cannot be served: %s", error)
@@ -38,39 +43,40 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         logger.info("heatserve: ready: %s", self.service.summary())
 
     def handle(self, data: list[Any], context: Any) -> list[Any]:
-        """One batch: each row in gives exactly one answer out, and no exception leaves."""
+        """One batch, or in continuous batching one step: no exception leaves, and no row is lost."""
         started = time.time()
         self.context = context
+        batch = Batch(data, context)
         try:
             with self._profiler():
-                answers = self._answers(data, context)
+                answers = self._answers(batch)
         except Exception as error:
             logger.error("heatserve: the batch failed: %s", errors.where(error))
-            self.service.loop.exchanges.clear()
-            answers = [responses.failure(error)] * len(data)
+            failed = self.service.loop.fail(batch.ids, error)
+            answers = {request_id: self.service.writer.write(exchange) for request_id, exchange in failed.items()}
         context.metrics.add_time("HandlerTime", round((time.time() - started) * 1000, 2), None, "ms")
-        return [self._send(context, index, answer) for index, answer in enumerate(answers)]
+        return batch.answer(answers)
 
-    def _answers(self, data: list[Any], context: Any) -> list[responses.Answer]:
-        loop = self.service.loop
-        ids = [context.get_request_id(index) for index in range(len(data))]
-        for index, row in enumerate(data):
-            loop.admit(ids[index], row, context.get_all_request_header(index))
-        while loop.busy:
+    def _answers(self, batch: Batch) -> dict[str, responses.Answer]:
+        loop, writer = self.service.loop, self.service.writer
+        given_up = loop.keep(batch.ids)
+        new = [loop.admit(*row) for row in batch if row[0] not in loop.exchanges]
+        loop.step()
+        while loop.busy and not self.settings.continuous:
             loop.step()
-        exchanges = [loop.take(request_id) for request_id in ids]
-        answers = [self.service.writer.write(exchange) for exchange in exchanges]
-        self.metrics.batch(exchanges, answers, self.service.explainer.fallbacks)
-        return answers
-
-    def _send(self, context: Any, index: int, answer: responses.Answer) -> Any:
-        if answer.status != 200:
-            context.set_response_status(answer.status, answer.reason, index)
-        if answer.content_type is not None:
-            context.set_response_content_type(index, answer.content_type)
-        for name, value in answer.headers.items():
-            context.set_response_header(index, name, value)
-        return answer.body
+        done = loop.take_done()
+        answers = {request_id: writer.write(exchange) for request_id, exchange in done.items()}
+        lines = {request_id: writer.line(exchange) for request_id, exchange in loop.improved().items()}
+        self.metrics.seen(
+            metrics.Seen(
+                new,
+                list(zip(done.values(), answers.values())),
+                given_up,
+                loop.under_way,
+                self.service.explainer.fallbacks,
+            )
+        )
+        return {**answers, **lines}
 
     def _profiler(self) -> Any:
         """TorchServe's ENABLE_TORCH_PROFILER: a Chrome trace of each batch, where BaseHandler writes it."""

@@ -216,7 +216,7 @@ def test_several_explanations_that_share_their_steps_get_the_answers_of_each_alo
     ]
     together = [Smoothing(image, query) for image, query in asked]
     while any(smoothing.left for smoothing in together):
-        one.advance([(s, min(3 + k, s.left)) for k, s in enumerate(together) if s.left])
+        list(one.advance([(s, min(3 + k, s.left)) for k, s in enumerate(together) if s.left]))
     for (image, query), smoothing in zip(asked, together):
         alone, shared = one.explain(image[None], query)[0], smoothing.estimate()
         assert (shared.query, shared.samples_used) == (query, query.samples)

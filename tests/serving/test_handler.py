@@ -188,14 +188,14 @@ def test_requests_alike_to_the_byte_do_not_get_in_each_others_way(
 def test_a_fault_of_an_unknown_kind_is_one_rows_500(
     small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    forward = Explainer.run
+    forward = Explainer.steps
 
     def failing(self: Explainer, images: torch.Tensor, queries: Any) -> Any:
         if any(query.target == 5 for row in queries for query in row):
             raise RuntimeError("secret [METRICS] text of a client")
         return forward(self, images, queries)
 
-    monkeypatch.setattr(Explainer, "run", failing)
+    monkeypatch.setattr(Explainer, "steps", failing)
     with caplog.at_level(logging.ERROR):
         answers = ask(small, ({"body": picture()}, PREDICT), (body(picture(), target=5), EXPLAIN))
     assert [status for status, _, _ in answers] == [200, 500]
@@ -206,14 +206,14 @@ def test_a_fault_of_an_unknown_kind_is_one_rows_500(
 def test_an_out_of_memory_that_no_halving_cures_is_a_507_of_its_row(
     small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = Explainer._run
+    forward = Explainer._steps
 
     def starved(self: Explainer, images: torch.Tensor, queries: Any, head: Any) -> Any:
         if any(query.through_input for row in queries for query in row):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return forward(self, images, queries, head)
 
-    monkeypatch.setattr(Explainer, "_run", starved)
+    monkeypatch.setattr(Explainer, "_steps", starved)
     answers = ask(
         small,
         ({"body": picture()}, PREDICT),

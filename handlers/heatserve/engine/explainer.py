@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
 from .methods import METHODS
 from .query import Attribution, Query
-from .recorded import LinearHead, Recorded
+from .recorded import LinearHead, Recorded, grad_mode
 from .smoothing import Smoothing
 from .structure import same, trace
 from .taps import Layer, Taps
+
+Result = TypeVar("Result")
 
 
 class Explainer:
@@ -92,11 +95,18 @@ class Explainer:
         Smoothing is not done here. Where the device's memory is short the batch is halved; OutOfMemory is raised when
         a single row does not fit. Raises ValueError for a class that the network does not have.
         """
+        return _finish(self.steps(images, queries))
+
+    def steps(
+        self, images: Tensor, queries: Sequence[Sequence[Query]]
+    ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
+        """`run` in steps: yields between the forward pass and each backward pass, so that a caller may let other work
+        in; the graph waits in memory meanwhile."""
         for query in (query for row in queries for query in row):
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
                 raise ValueError(f"the network has {self.classes} classes: {query}")
         try:
-            return self._run(images, queries, self.head)
+            return (yield from self._steps(images, queries, self.head))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -105,15 +115,13 @@ class Explainer:
                 raise OutOfMemory("the device has no memory left for this row") from None
         middle = len(images) // 2
         self.chunk = max(1, min(self.chunk, middle))
-        first, second = (
-            self.run(images[:middle], queries[:middle]),
-            self.run(images[middle:], queries[middle:]),
-        )
+        first = yield from self.steps(images[:middle], queries[:middle])
+        second = yield from self.steps(images[middle:], queries[middle:])
         return torch.cat([first[0], second[0]]), first[1] + second[1]
 
-    def _run(
+    def _steps(
         self, images: Tensor, queries: Sequence[Sequence[Query]], head: LinearHead | None
-    ) -> tuple[Tensor, list[list[Attribution]]]:
+    ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
         layers = {self.layer_of(query) for row in queries for query in row}
         if not layers:
             with torch.inference_mode():
@@ -121,24 +129,32 @@ class Explainer:
         taps = {layer for layer in layers if layer is not None}
         to_input = None in layers
         graph = to_input or any(head is None or layer != head.layer for layer in taps)
-        grad_mode = torch.enable_grad() if graph else torch.no_grad()
-        with self._taps.recording(taps, graph) as recording, torch.inference_mode(False), grad_mode:
+        with self._taps.recording(taps, graph) as recording, grad_mode(graph):
             # A caller's inference tensor cannot become a leaf; a copy of it can.
             images = images.clone() if images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
             # A copy goes on: the network's first operation may work in place.
             logits = self.model(inputs.clone() if to_input else inputs)
-            recorded = Recorded(inputs, logits, recording.activations, head, self.layer_of)
-            return logits.detach(), recorded.attributions(queries)
+        recorded = Recorded(inputs, logits, recording.activations, head, self.layer_of, graph)
+        return logits.detach(), (yield from recorded.attributions(queries))
 
-    def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> None:
-        """One step: so many further samples for each of several smoothed explanations, all in one forward pass."""
+    def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
+        """So many further samples for each of several smoothed explanations, all in one forward pass.
+
+        In steps, as `steps` is; the explanations change with the last one.
+        """
         copies = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
-        _, attributions = self.run(torch.cat(copies) if len(copies) > 1 else copies[0], queries)
+        _, attributions = yield from self.steps(torch.cat(copies) if len(copies) > 1 else copies[0], queries)
         values = iter(row[0].values for row in attributions)
         for smoothing, count in shares:
             smoothing.update(torch.stack([next(values) for _ in range(count)]))
+
+    def settle(self) -> None:
+        """Waits until the device has done what it was given: a step that only queued up its work would let a
+        prediction wait behind all of it. Nothing to wait for on a CPU."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def smooth(self, image: Tensor, query: Query) -> Iterator[Smoothing]:
         """Yields the explanation as it stands after each chunk of noisy copies, until its samples are done.
@@ -148,7 +164,7 @@ class Explainer:
         """
         smoothing = Smoothing(image, query)
         while smoothing.left:
-            self.advance([(smoothing, min(self.chunk, smoothing.left))])
+            _finish(self.advance([(smoothing, min(self.chunk, smoothing.left))]))
             yield smoothing
 
     def explain(self, images: Tensor, query: Query | None = None) -> list[Attribution]:
@@ -179,13 +195,13 @@ class Explainer:
 
     def _prove(self, example: Tensor) -> None:
         """Every tapped layer carries a gradient to the score, changes no score, and the closed form agrees."""
-        plain, _ = self._run(example.clone(), [[]], None)
+        plain, _ = _finish(self._steps(example.clone(), [[]], None))
         for layer in self.layers:
             # Several classes: the map of one may be empty.
             classes = sorted({0, self.classes // 2, self.classes - 1})
             queries = [[Query("gradcam", target=target, layer=layer) for target in classes]]
             try:
-                logits, [by_autograd] = self._run(example.clone(), queries, None)
+                logits, [by_autograd] = _finish(self._steps(example.clone(), queries, None))
             except (RuntimeError, IndexError) as error:
                 raise UnsuitableModel(
                     f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
@@ -196,7 +212,7 @@ class Explainer:
             if by_autograd[0].values.ndim != 2:
                 raise UnsuitableModel(f"layer {layer!r}: its activation is not of shape (N, K, h, w)")
             if self.head is not None and self.head.layer == layer:
-                _, [in_closed_form] = self._run(example.clone(), queries, self.head)
+                _, [in_closed_form] = _finish(self._steps(example.clone(), queries, self.head))
                 if not all(same(one.values, other.values) for one, other in zip(by_autograd, in_closed_form)):
                     raise UnsuitableModel(f"layer {layer!r}: the closed-form gradient differs from autograd's")
 
@@ -211,3 +227,13 @@ class Explainer:
         row = max(1, torch.cuda.max_memory_allocated(self.device) - before)
         free, _ = torch.cuda.mem_get_info(self.device)
         return int(min(64, max(1, free // 4 // row)))
+
+
+def _finish(steps: Generator[None, None, Result]) -> Result:
+    """Does all the steps at once, and gives what they give."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result

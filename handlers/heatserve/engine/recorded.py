@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,13 @@ from torch import Tensor
 
 from .methods import METHODS, InputSignal, LayerSignal
 from .query import Attribution, Query
+
+
+@contextmanager
+def grad_mode(graph: bool) -> Iterator[None]:
+    """Records a graph inside, or none; whatever mode the caller is in, what is made inside may become a leaf."""
+    with torch.inference_mode(False), torch.enable_grad() if graph else torch.no_grad():
+        yield
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Recorded:
 
     inputs: (N, C, H, W), a leaf where a query needs the input's gradient. logits: (N, classes).
     activations: by layer, (N, K, h, w). head: None where gradients in every layer have to be computed.
-    layer_of: the layer of a query's map, None for methods of the input.
+    layer_of: the layer of a query's map, None for methods of the input. graph: whether backward passes are to come.
     """
 
     inputs: Tensor
@@ -37,9 +45,10 @@ class Recorded:
     activations: Mapping[str, Tensor]
     head: LinearHead | None
     layer_of: Callable[[Query], str | None]
+    graph: bool = True
 
-    def attributions(self, queries: Sequence[Sequence[Query]]) -> list[list[Attribution]]:
-        """An attribution for each query of each row, in order.
+    def attributions(self, queries: Sequence[Sequence[Query]]) -> Generator[None, None, list[list[Attribution]]]:
+        """An attribution for each query of each row, in order; yields before each backward pass.
 
         A wave holds one query of each row at most: one backward pass of the summed scores answers all of it, as rows
         do not depend on each other.
@@ -47,8 +56,12 @@ class Recorded:
         answers: list[list[Attribution]] = [[] for _ in queries]
         depth = max(len(row) for row in queries)
         for number in range(depth):
+            if self.graph:
+                yield
             asked = [(row, asks[number]) for row, asks in enumerate(queries) if len(asks) > number]
-            for (row, _), attribution in zip(asked, self._wave(asked, last=number == depth - 1)):
+            with grad_mode(self.graph):
+                wave = self._wave(asked, last=number == depth - 1)
+            for (row, _), attribution in zip(asked, wave):
                 answers[row].append(attribution)
         return answers
 

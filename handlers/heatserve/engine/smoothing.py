@@ -132,6 +132,11 @@ class Smoothing:
         """Samples still to see."""
         return self.query.count - self.samples
 
+    @property
+    def presentable(self) -> bool:
+        """Whether `estimate` has something to say, with its error: that takes two samples."""
+        return not self.left or self.samples >= max(2, METHODS[self.query.method].min_samples)
+
     def draw(self, count: int) -> Tensor:
         """The next noisy copies, (count, C, H, W)."""
         return self._noise.draw(self.samples, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +17,14 @@ from .errors import Refusal
 from .requests import Request
 
 STAGES = ("decode", "forward", "explain", "render")
+#: Shares of the samples after which a stream sends a line, before the last one.
+IMPROVEMENTS = (0.1, 0.2, 0.4)
 
 
 @dataclass(eq=False)
 class Job:
     """A long explanation, and which of its exchange's answers it is."""
 
-    exchange: Exchange
     index: int
     smoothing: Smoothing
 
@@ -35,6 +37,7 @@ class Exchange:
     Equal to itself alone: two clients may well send the same bytes.
     image: (3, H, W) on the model's device. probabilities, scores: (classes) on the host. seconds: by stage.
     photograph: upright, no larger than an answer shows it, None for a prediction; `size` is that of the one sent.
+    deadline: on the loop's clock. served: rows that it was given. lines: those of its stream that were sent.
     """
 
     explains: bool
@@ -49,16 +52,32 @@ class Exchange:
     jobs: list[Job] = field(default_factory=list)
     refusal: Refusal | None = None
     empty_maps: int = 0
+    deadline: float = math.inf
+    served: float = 0.0
+    lines: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @property
     def waiting(self) -> bool:
-        """Whether its forward pass is still to come."""
-        return self.refusal is None and self.probabilities is None
+        """Whether its first forward pass is still to come."""
+        return self.request is not None and not self.done and self.probabilities is None
+
+    @property
+    def through_input(self) -> bool:
+        """Whether that pass has to carry a gradient back to the input, which takes as long as a chunk."""
+        queries = self.request.queries if self.request else ()
+        return any(query.through_input and not query.smoothed for query in queries)
 
     @property
     def done(self) -> bool:
-        return self.refusal is not None or (self.probabilities is not None and not self.jobs)
+        if self.refusal is not None or (self.request is not None and self.request.describes):
+            return True
+        return self.probabilities is not None and not self.jobs
+
+    @property
+    def long(self) -> bool:
+        """Whether it takes chunks: more than the pass that predictions share."""
+        return self.request is not None and not self.done and self.request.work > 1
 
     @property
     def work_left(self) -> int:
@@ -68,6 +87,29 @@ class Exchange:
         if self.waiting:
             return self.request.work
         return sum(3 * job.smoothing.left for job in self.jobs)
+
+    @property
+    def presentable(self) -> bool:
+        """Whether every map has an estimate to show."""
+        return self.probabilities is not None and all(job.smoothing.presentable for job in self.jobs)
+
+    @property
+    def improvements(self) -> int:
+        """How many lines of a stream are due by now, before the last one."""
+        if self.request is None or not self.request.stream or not self.jobs or not self.presentable:
+            return 0
+        share = min(job.smoothing.samples / job.smoothing.query.count for job in self.jobs)
+        return sum(share >= improvement for improvement in IMPROVEMENTS)
+
+    def estimates(self) -> list[Attribution]:
+        """Every map as it stands."""
+        current: dict[int, Attribution] = {job.index: job.smoothing.estimate() for job in self.jobs}
+        return [current[index] if found is None else found for index, found in enumerate(self.attributions)]
+
+    def conclude(self) -> None:
+        """Takes the maps as they stand for the answer."""
+        self.attributions = [*self.estimates()]
+        self.jobs.clear()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -1,6 +1,6 @@
-"""The serving loop: admit -> step -> answer. State is the exchanges by request id, nothing else.
+"""The serving loop: admit -> step -> answer. State is the exchanges by request id, and the chunk under way.
 
-One `step` is one forward pass for all that is new, or one chunk of one long explanation.
+One `step` is one forward pass for all that is new, or a piece of one chunk of the long explanations.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,35 +19,82 @@ from ..imaging import Preprocess, decode
 from .errors import Refusal, refusal_of, where
 from .exchange import Exchange, Job
 from .requests import Reader, explains
+from .scheduling import Policy
 from .settings import Limits
 
 logger = logging.getLogger(__name__)
+
+Steps = Generator[None, None, None]
+_END = object()
+
+
+@dataclass(eq=False)
+class Chunk:
+    """A piece of long explanations that share forward passes: whose, how large, and what of it is left to do.
+
+    rows: of its forward pass. work: in forward passes. longest: of its steps, seconds.
+    """
+
+    exchanges: Sequence[Exchange]
+    steps: Steps
+    rows: int
+    work: int
+    longest: float = 0.0
 
 
 class Loop:
     """The exchanges in progress of one worker."""
 
-    def __init__(self, explainer: Explainer, reader: Reader, preprocess: Preprocess, limits: Limits) -> None:
+    def __init__(
+        self, explainer: Explainer, reader: Reader, preprocess: Preprocess, limits: Limits, policy: Policy
+    ) -> None:
         self.exchanges: dict[str, Exchange] = {}
         self._explainer = explainer
         self._reader = reader
         self._preprocess = preprocess
         self._limits = limits
-        self._seconds_per_pass = 0.1
+        self._policy = policy
+        self._chunk: Chunk | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a step is left to do."""
         return any(not exchange.done for exchange in self.exchanges.values())
 
-    def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> None:
+    @property
+    def under_way(self) -> int:
+        """How many explanations take further passes."""
+        return sum(exchange.long for exchange in self.exchanges.values())
+
+    def improved(self) -> dict[str, Exchange]:
+        """The unfinished exchanges that have a line of their stream to send."""
+        return {
+            request_id: exchange
+            for request_id, exchange in self.exchanges.items()
+            if exchange.improvements > exchange.lines
+        }
+
+    def keep(self, request_ids: Collection[str]) -> int:
+        """Drops the exchanges that nobody waits for any more; how many there were."""
+        gone = [request_id for request_id in self.exchanges if request_id not in request_ids]
+        for request_id in gone:
+            del self.exchanges[request_id]
+        return len(gone)
+
+    def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> Exchange:
         """Parses, decodes and preprocesses one row, once; a fault becomes this row's refusal."""
-        exchange = self.exchanges[request_id] = Exchange(explains(headers))
+        started = self._policy.clock()
+        entry = self._policy.entry([other for other in self.exchanges.values() if other.long])
+        exchange = self.exchanges[request_id] = Exchange(explains(headers), served=entry)
         try:
             with exchange.stage("decode"):
                 request = self._reader.read(row, headers)
                 exchange.request = request
-                self._bound_work(exchange)
+                if request.describes:
+                    return exchange
+                if request.deadline_ms is not None:
+                    exchange.deadline = started + request.deadline_ms / 1000
+                self._bound(exchange)
                 picture = decode(request.image, self._limits.max_pixels)
                 image, exchange.geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
                 if exchange.explains:
@@ -57,31 +105,43 @@ class Loop:
                 exchange.attributions = [None] * len(request.queries)
         except Exception as error:
             self._refuse(exchange, error)
+        return exchange
 
     def step(self) -> None:
         """Does the next piece of work. Never raises: a fault ends the exchange that it belongs to."""
-        waiting = [exchange for exchange in self.exchanges.values() if exchange.waiting]
-        if waiting:
-            # The input's gradient cannot cross the cut at a tap: such rows get a pass of their own.
-            through_input = [exchange for exchange in waiting if _needs_input_gradient(exchange)]
-            for group in ([e for e in waiting if e not in through_input], through_input):
-                if group:
-                    self._forward(group)
-            return
-        for exchange in self.exchanges.values():
-            if exchange.jobs:
-                self._advance(exchange.jobs[0])
-                return
+        passes = [exchange for exchange in self.exchanges.values() if exchange.waiting and not exchange.through_input]
+        if self._policy.chunk_next(bool(passes), any(exchange not in passes for exchange in self._unfinished())):
+            self._advance()
+        elif passes:
+            self._forward(passes)
+        self._conclude_overdue()
 
-    def take(self, request_id: str) -> Exchange:
-        """Hands a finished exchange over and forgets it."""
-        return self.exchanges.pop(request_id)
+    def take_done(self) -> dict[str, Exchange]:
+        """Hands the finished exchanges over and forgets them."""
+        done = {request_id: exchange for request_id, exchange in self.exchanges.items() if exchange.done}
+        for request_id in done:
+            del self.exchanges[request_id]
+        return done
+
+    def fail(self, request_ids: Collection[str], error: Exception) -> dict[str, Exchange]:
+        """Ends everything: each request that is waited for is refused."""
+        failed = {request_id: self.exchanges.get(request_id) or Exchange(False) for request_id in request_ids}
+        self.exchanges.clear()
+        self._chunk = None
+        for exchange in failed.values():
+            exchange.jobs.clear()
+            exchange.refusal = refusal_of(error)
+        return failed
+
+    def _unfinished(self) -> list[Exchange]:
+        return [exchange for exchange in self.exchanges.values() if not exchange.done]
 
     def _forward(self, group: Sequence[Exchange]) -> None:
         """One forward pass for several rows; where it fails, each row alone, so that a fault stays with its row."""
         started = time.perf_counter()
         try:
-            self._run(group)
+            for _ in self._first_pass(group):
+                pass
         except Exception as error:
             if len(group) == 1:
                 self._refuse(group[0], error)
@@ -92,14 +152,16 @@ class Loop:
         seconds = time.perf_counter() - started
         for exchange in group:
             exchange.seconds["forward"] += seconds
+        self._policy.passed(len(group), seconds + sum(exchange.seconds["decode"] for exchange in group))
 
-    def _run(self, group: Sequence[Exchange]) -> None:
+    def _first_pass(self, group: Sequence[Exchange]) -> Steps:
+        """Predictions, and all that is not smoothed; what is smoothed becomes jobs."""
         images = torch.stack([exchange.image for exchange in group if exchange.image is not None])
         now = [
             [query for query in exchange.request.queries if not query.smoothed] if exchange.request else []
             for exchange in group
         ]
-        scores, attributions = self._explainer.run(images, now)
+        scores, attributions = yield from self._explainer.steps(images, now)
         # Softmax where the stock handler does it, and one copy to the host for both.
         probabilities, scores = torch.stack([torch.nn.functional.softmax(scores, dim=1), scores]).cpu()
         for row, exchange in enumerate(group):
@@ -111,29 +173,97 @@ class Loop:
                     exchange.attributions[index] = next(found)
                 elif ranked is not None and exchange.image is not None:
                     smoothing = Smoothing(exchange.image, query.at(int(ranked[query.rank])))
-                    exchange.jobs.append(Job(exchange, index, smoothing))
+                    exchange.jobs.append(Job(index, smoothing))
 
-    def _advance(self, job: Job) -> None:
-        """One chunk of one long explanation."""
-        exchange, count = job.exchange, min(self._explainer.chunk, job.smoothing.left)
+    def _advance(self) -> None:
+        """One step of the chunk under way, or of the next one."""
+        live = self._unfinished()
+        chunk = self._chunk
+        if chunk is None or not any(exchange in live for exchange in chunk.exchanges):
+            chunk = self._chunk = self._next_chunk()
         started = time.perf_counter()
         try:
-            with exchange.stage("explain"):
-                self._explainer.advance([(job.smoothing, count)])
-                if not job.smoothing.left:
-                    exchange.attributions[job.index] = job.smoothing.estimate()
-                    exchange.jobs.remove(job)
+            finished = next(chunk.steps, _END) is _END
+            self._explainer.settle()
         except Exception as error:
-            self._refuse(exchange, error)
+            self._chunk = None
+            self._recover(chunk, error)
             return
-        pace = (time.perf_counter() - started) / (3 * count)
-        self._seconds_per_pass += 0.2 * (pace - self._seconds_per_pass)
+        seconds = time.perf_counter() - started
+        chunk.longest = max(chunk.longest, seconds)
+        for exchange in chunk.exchanges:
+            exchange.seconds["explain"] += seconds
+        self._policy.stepped(seconds)
+        if finished:
+            self._chunk = None
+            self._policy.finished(chunk.rows, chunk.work, chunk.longest)
 
-    def _bound_work(self, newcomer: Exchange) -> None:
-        """No client may queue more explanation than `max_batch_work` before the worker listens again."""
-        outstanding = sum(other.work_left for other in self.exchanges.values() if other is not newcomer)
-        if newcomer.explains and outstanding + newcomer.work_left > self._limits.max_batch_work:
-            wait = math.ceil(max(1.0, outstanding * self._seconds_per_pass))
+    def _next_chunk(self) -> Chunk:
+        """What the policy owes first; others fill what it leaves of the forward pass."""
+        owed = [exchange for exchange in self._unfinished() if exchange.jobs or exchange.through_input]
+        claims = self._policy.order(owed)
+        size = self._policy.size(self._explainer.chunk)
+        if claims[0].waiting:
+            group = [exchange for exchange in claims if exchange.waiting][:size]
+            for exchange in group:
+                exchange.served += 1
+            return Chunk(group, self._first_pass(group), len(group), 3 * len(group))
+        shares: list[tuple[Exchange, Job, int]] = []
+        for exchange in claims:
+            for job in sorted(exchange.jobs, key=lambda job: job.smoothing.samples):
+                count = min(size - sum(share[2] for share in shares), job.smoothing.left)
+                if count:
+                    exchange.served += count
+                    shares.append((exchange, job, count))
+        return self._smoothing(shares)
+
+    def _smoothing(self, shares: Sequence[tuple[Exchange, Job, int]]) -> Chunk:
+        rows = sum(count for *_, count in shares)
+        exchanges = list(dict.fromkeys(exchange for exchange, *_ in shares))
+        return Chunk(exchanges, self._smooth(shares), rows, 3 * rows)
+
+    def _smooth(self, shares: Sequence[tuple[Exchange, Job, int]]) -> Steps:
+        yield from self._explainer.advance([(job.smoothing, count) for _, job, count in shares])
+        for exchange, job, _ in shares:
+            if not job.smoothing.left and job in exchange.jobs:
+                exchange.attributions[job.index] = job.smoothing.estimate()
+                exchange.jobs.remove(job)
+
+    def _recover(self, chunk: Chunk, error: Exception) -> None:
+        """A fault stays with its row: those that shared a pass each get one of their own."""
+        if len(chunk.exchanges) == 1:
+            self._refuse(chunk.exchanges[0], error)
+            return
+        for exchange in chunk.exchanges:
+            if exchange.waiting:
+                self._forward([exchange])
+                continue
+            try:
+                for _ in self._smooth([(exchange, exchange.jobs[0], 1)]):
+                    pass
+            except Exception as own:
+                self._refuse(exchange, own)
+
+    def _conclude_overdue(self) -> None:
+        now = self._policy.clock()
+        for exchange in self.exchanges.values():
+            if exchange.jobs and exchange.deadline <= now and exchange.presentable:
+                exchange.conclude()
+
+    def _bound(self, newcomer: Exchange) -> None:
+        """Long explanations wait for each other, in memory: what would wait too long is told so at once."""
+        others = [exchange for exchange in self.exchanges.values() if exchange.long and exchange is not newcomer]
+        if newcomer.request is None or not newcomer.long:
+            return
+        work = sum(exchange.work_left for exchange in others)
+        # In continuous batching the frontend sends every row that stays again at each step.
+        waiting = sum(len(exchange.request.image) for exchange in (*others, newcomer) if exchange.request)
+        if (
+            len(others) >= self._limits.max_explanations
+            or work + newcomer.work_left > self._limits.max_batch_work
+            or (others and waiting > self._limits.max_waiting_bytes)
+        ):
+            wait = math.ceil(max(1.0, work * self._policy.seconds_per_work))
             raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
 
     def _refuse(self, exchange: Exchange, error: BaseException) -> None:
@@ -141,8 +271,3 @@ class Loop:
         exchange.jobs.clear()
         if exchange.refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
             logger.error("request failed: %s", where(error))
-
-
-def _needs_input_gradient(exchange: Exchange) -> bool:
-    queries = exchange.request.queries if exchange.request else ()
-    return any(query.through_input and not query.smoothed for query in queries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,16 +35,44 @@ EXPLANATIONS = Declared(
 STAGE_SECONDS = Declared(
     "heatserve_stage_seconds", "histogram", "Seconds", ("Stage", "Method"), "time of one answer in one stage"
 )
+UNDER_WAY = Declared("heatserve_explanations_under_way", "gauge", "Count", (), "explanations that take further passes")
+GIVEN_UP = Declared("heatserve_given_up_total", "counter", "Count", (), "requests whose client had gone")
+OVERDUE = Declared(
+    "heatserve_overdue_total", "counter", "Count", ("Method",), "maps that a deadline ended before their samples"
+)
 SAMPLES = Declared("heatserve_samples_total", "counter", "Count", ("Method",), "noisy copies computed")
 BATCHES = Declared("heatserve_batches_total", "counter", "Count", ("Composition",), "batches, by what was in them")
 BATCH_ROWS = Declared("heatserve_batch_rows_total", "counter", "Count", ("Kind",), "rows, by what they asked for")
 EMPTY_MAPS = Declared("heatserve_empty_maps_total", "counter", "Count", ("Method",), "maps without a positive part")
 FALLBACKS = Declared("heatserve_fallbacks_total", "counter", "Count", ("Kind",), "forward passes halved for memory")
 
-DECLARED = (EXPLANATIONS, STAGE_SECONDS, SAMPLES, BATCHES, BATCH_ROWS, EMPTY_MAPS, FALLBACKS)
+DECLARED = (
+    EXPLANATIONS,
+    STAGE_SECONDS,
+    SAMPLES,
+    OVERDUE,
+    UNDER_WAY,
+    GIVEN_UP,
+    BATCHES,
+    BATCH_ROWS,
+    EMPTY_MAPS,
+    FALLBACKS,
+)
 COMMON_DIMENSIONS = ("ModelName", "Level")
 
 Emit = Callable[[Declared, float, "list[str]"], None]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of the handler: what it admitted and answered, how many requests nobody waited for any more, how many
+    explanations take further passes, and how many forward passes were halved since the start."""
+
+    admitted: Sequence[Exchange]
+    answered: Sequence[tuple[Exchange, Answer]]
+    given_up: int
+    under_way: int
+    fallbacks: int
 
 
 class Metrics:
@@ -53,33 +81,40 @@ class Metrics:
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._fallbacks = 0
+        self._under_way = 0
 
-    def batch(self, exchanges: list[Exchange], answers: list[Answer], fallbacks: int) -> None:
-        """One batch as it left: what it was made of, and each explanation in it. TorchServe counts the predictions.
+    def seen(self, seen: Seen) -> None:
+        """One call of the handler: what came, what was answered. TorchServe counts the predictions.
 
         Never raises: a metric is not worth an answer.
         """
         try:
-            self._batch(exchanges, answers, fallbacks)
+            self._seen(seen)
         except Exception as error:
             logger.error("heatserve: metrics failed: %s", where(error))
 
-    def _batch(self, exchanges: list[Exchange], answers: list[Answer], fallbacks: int) -> None:
-        kinds = [_kind(exchange) for exchange in exchanges]
+    def _seen(self, seen: Seen) -> None:
+        kinds = [_kind(exchange) for exchange in seen.admitted]
         for kind in sorted(set(kinds)):
             self._emit(BATCH_ROWS, kinds.count(kind), [kind])
-        self._emit(BATCHES, 1, ["mixed" if len(set(kinds)) > 1 else kinds[0]])
-        if fallbacks > self._fallbacks:
-            self._emit(FALLBACKS, fallbacks - self._fallbacks, ["memory"])
-            self._fallbacks = fallbacks
-        for exchange, answer in zip(exchanges, answers):
+        if kinds:
+            self._emit(BATCHES, 1, ["mixed" if len(set(kinds)) > 1 else kinds[0]])
+        if seen.given_up:
+            self._emit(GIVEN_UP, seen.given_up, [])
+        if seen.under_way != self._under_way:
+            self._emit(UNDER_WAY, seen.under_way, [])
+            self._under_way = seen.under_way
+        if seen.fallbacks > self._fallbacks:
+            self._emit(FALLBACKS, seen.fallbacks - self._fallbacks, ["memory"])
+            self._fallbacks = seen.fallbacks
+        for exchange, answer in seen.answered:
             if exchange.explains:
                 self._explanation(exchange, answer)
 
     def _explanation(self, exchange: Exchange, answer: Answer) -> None:
         request = exchange.request
-        if request is None:
-            self._emit(EXPLANATIONS, 1, ["unknown", "unknown", str(answer.status)])
+        if request is None or request.describes:
+            self._emit(EXPLANATIONS, 1, ["describe" if request else "unknown", "unknown", str(answer.status)])
             return
         method = request.queries[0].method
         self._emit(EXPLANATIONS, 1, [method, request.output, str(answer.status)])
@@ -87,9 +122,12 @@ class Metrics:
             return
         for stage in STAGES:
             self._emit(STAGE_SECONDS, round(exchange.seconds[stage], 6), [stage, method])
-        samples = sum(query.count for query in request.queries if query.smoothed)
-        if samples:
-            self._emit(SAMPLES, samples, [method])
+        smoothed = [found for found in exchange.attributions if found is not None and found.query.smoothed]
+        if smoothed:
+            self._emit(SAMPLES, sum(found.samples_used for found in smoothed), [method])
+        overdue = sum(found.samples_used < found.query.count for found in smoothed)
+        if overdue:
+            self._emit(OVERDUE, overdue, [method])
         if exchange.empty_maps:
             self._emit(EMPTY_MAPS, exchange.empty_maps, [method])
 

@@ -15,7 +15,10 @@ from ..imaging import COLORMAPS
 from .errors import Refusal, printable
 
 OUTPUTS = {"json": "application/json", "png": "image/png", "npy": "application/x-npy"}
+STREAM = "ndjson"
+MEDIA_TYPES = {**OUTPUTS, STREAM: "application/x-ndjson"}
 MAX_TARGETS = 10
+MAX_DEADLINE_MS = 3_600_000
 _LONGEST = 500
 
 
@@ -83,6 +86,15 @@ _ALL = (
     Option("opacity", "number", 0.6, "of the overlay's colour", 0, 1),
     Option("boxes", "boolean", False, "add the box around the map's largest region"),
     Option("box_threshold", "number", 0.2, "a region is what reaches this share of the maximum", 0.01, 1),
+    Option(
+        "deadline_ms",
+        "integer",
+        None,
+        "answer a smoothed map after this time with the samples that there are",
+        1,
+        MAX_DEADLINE_MS,
+    ),
+    Option("stream", "boolean", False, "send a smoothed map as it gets better, a line of JSON each time"),
 )
 
 OPTIONS: Mapping[str, Option] = {option.name: option for option in _ALL}

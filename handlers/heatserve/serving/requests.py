@@ -11,7 +11,7 @@ from typing import Any
 
 from ..engine import METHODS, Query
 from .errors import Refusal
-from .options import OPTIONS, OUTPUTS, Vocabulary, parse, unknown
+from .options import MEDIA_TYPES, OPTIONS, STREAM, Vocabulary, parse, unknown
 from .settings import Limits
 
 _HEADER = "x-explain-"
@@ -21,7 +21,7 @@ _IMAGE_FIELDS = ("data", "body")
 @dataclass(frozen=True)
 class Request:
     """image: the encoded picture. queries: empty for a prediction, else one for each map. `top_k`: None where a
-    prediction did not ask for a number."""
+    prediction did not ask for a number. describes: asks what there is to ask for, and has no image."""
 
     image: bytes
     queries: tuple[Query, ...] = ()
@@ -32,6 +32,9 @@ class Request:
     boxes: bool = False
     box_threshold: float = 0.2
     top_k: int | None = None
+    deadline_ms: int | None = None
+    stream: bool = False
+    describes: bool = False
 
     @property
     def work(self) -> int:
@@ -49,11 +52,13 @@ class Reader:
 
     def read(self, row: Any, headers: Mapping[str, Any]) -> Request:
         """Raises Refusal (400, 406, 413)."""
+        if explains(headers) and _path(headers) == ["describe"]:
+            return Request(b"", describes=True)
         image, fields = _split(row)
         if not explains(headers):
             return Request(_image_bytes(image), top_k=self._lenient_top_k(fields, headers))
         options = self._options(fields, headers)
-        output = options["output"] or _accepted(headers)
+        output, stream = _output(options, headers)
         queries = self._queries(options)
         if output == "png" and len(queries) > 1:
             raise Refusal(400, "output png shows one map; for several targets ask for json")
@@ -67,6 +72,8 @@ class Reader:
             boxes=options["boxes"],
             box_threshold=options["box_threshold"],
             top_k=min(options["top_k"], self.vocabulary.classes),
+            deadline_ms=options["deadline_ms"],
+            stream=stream,
         )
 
     def _options(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,9 +157,14 @@ def _image_bytes(image: Any) -> bytes:
     raise Refusal(400, "no image: send it as the body, as form field data, or base64 in JSON member data")
 
 
-def _path_options(headers: Mapping[str, Any]) -> dict[str, str]:
+def _path(headers: Mapping[str, Any]) -> list[str]:
+    """What stands behind /explanations/{model}/{version}/."""
     path = headers.get("url_path")
-    parts = [part for part in path.split("/") if part] if isinstance(path, str) else []
+    return [part for part in path.split("/") if part] if isinstance(path, str) else []
+
+
+def _path_options(headers: Mapping[str, Any]) -> dict[str, str]:
+    parts = _path(headers)
     if len(parts) > 1:
         raise Refusal(400, "the path goes /explanations/{model}/{version}/{method} and no further")
     return {"method": parts[0]} if parts else {}
@@ -170,8 +182,18 @@ def _header_options(headers: Mapping[str, Any], strict: bool = True) -> dict[str
     return found
 
 
+def _output(options: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[str, bool]:
+    """The form of the answer, and whether it comes as a stream of lines: options first, then the Accept header."""
+    if options["stream"]:
+        if options["output"] not in (None, "json"):
+            raise Refusal(400, "stream sends lines of JSON: leave output out, or ask for json")
+        return "json", True
+    output = options["output"] or _accepted(headers)
+    return ("json", True) if output == STREAM else (output, False)
+
+
 def _accepted(headers: Mapping[str, Any]) -> str:
-    """The output that an Accept header likes best (RFC 9110, 12.5.1); json where there is none."""
+    """What an Accept header likes best of all that can be sent (RFC 9110, 12.5.1); json where there is none."""
     accept = next((v for k, v in headers.items() if isinstance(k, str) and k.lower() == "accept"), None)
     if not isinstance(accept, str) or not accept.strip():
         return "json"
@@ -187,7 +209,7 @@ def _accepted(headers: Mapping[str, Any]) -> str:
                 return ranges[pattern]
         return 0.0
 
-    best = max(OUTPUTS, key=lambda output: liking(OUTPUTS[output]))
-    if liking(OUTPUTS[best]) <= 0:
-        raise Refusal(406, f"none of the accepted types can be sent; there are: {', '.join(OUTPUTS.values())}")
+    best = max(MEDIA_TYPES, key=lambda output: liking(MEDIA_TYPES[output]))
+    if liking(MEDIA_TYPES[best]) <= 0:
+        raise Refusal(406, f"none of the accepted types can be sent; there are: {', '.join(MEDIA_TYPES.values())}")
     return best

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..imaging import npy, png
 from .archive import ModelInfo
 from .errors import Refusal, printable, refusal_of, where
 from .exchange import STAGES, Exchange
-from .options import OUTPUTS, Vocabulary
+from .options import MEDIA_TYPES, OUTPUTS, STREAM, Vocabulary
 from .rendering import Drawing, View, boxes, draw, view
 from .requests import Request
 from .settings import Limits
@@ -30,13 +30,17 @@ _SMALLEST_SIDE = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """body: bytes, or the dict of a plain prediction, which TorchServe encodes as it does the stock handler's."""
+    """body: bytes, or the dict of a plain prediction, which TorchServe encodes as it does the stock handler's.
+
+    more: None for an answer that is whole; in a stream whether more lines follow.
+    """
 
     status: int
     body: bytes | dict[str, Any]
     content_type: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    more: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -47,21 +51,41 @@ class Writer:
     vocabulary: Vocabulary
     model: ModelInfo
     limits: Limits
+    description: Mapping[str, Any]
 
     def write(self, exchange: Exchange) -> Answer:
         """Never raises: what cannot be rendered is answered as an error."""
         try:
-            if exchange.refusal is not None:
-                raise exchange.refusal
-            assert exchange.request is not None
-            if not exchange.request.queries:
-                return self._prediction(exchange)
-            return self._explanation(exchange, exchange.request)
+            answer = self._answer(exchange)
         except Exception as error:
             if refusal_of(error).code == 500 and error is not exchange.refusal:
                 logger.error("heatserve: an answer could not be written: %s", where(error))
             exchange.refusal = refusal_of(error)
-            return _refused(exchange.refusal)
+            answer = _refused(exchange.refusal)
+        return _line(answer, more=False) if exchange.lines else answer
+
+    def line(self, exchange: Exchange) -> Answer:
+        """The next line of a stream: the maps as they stand. A fault makes it the last one."""
+        try:
+            assert exchange.request is not None
+            answer = self._explanation(exchange, exchange.request)
+        except Exception as error:
+            logger.error("heatserve: a line could not be written: %s", where(error))
+            exchange.refusal = refusal_of(error)
+            return self.write(exchange)
+        exchange.lines = exchange.improvements
+        return _line(answer, more=True)
+
+    def _answer(self, exchange: Exchange) -> Answer:
+        if exchange.refusal is not None:
+            raise exchange.refusal
+        assert exchange.request is not None
+        if exchange.request.describes:
+            return Answer(200, _json(self.description), OUTPUTS["json"])
+        if not exchange.request.queries:
+            return self._prediction(exchange)
+        answer = self._explanation(exchange, exchange.request)
+        return _line(answer) if exchange.request.stream else answer
 
     def _prediction(self, exchange: Exchange) -> Answer:
         """The stock image_classifier's answer: {label: probability} of the five (or top_k) likeliest classes."""
@@ -80,7 +104,7 @@ class Writer:
     def _explanation(self, exchange: Exchange, request: Request) -> Answer:
         assert exchange.geometry is not None and exchange.photograph is not None
         with exchange.stage("render"):
-            views = [view(exchange.geometry, a) for a in exchange.attributions if a is not None]
+            views = [view(exchange.geometry, attribution) for attribution in exchange.estimates()]
         exchange.empty_maps = sum(each.scale <= 0 for each in views)
         if request.output == "npy":
             values = views[0].values if len(views) == 1 else np.stack([each.values for each in views])
@@ -134,7 +158,8 @@ class Writer:
                 "empty": of.scale <= 0,
                 "samples_used": of.attribution.samples_used,
                 "standard_error": _standard_error(of),
-                "converged": None,
+                # Nobody asked for an error that would be small enough: what is known is what is missing.
+                "converged": None if of.attribution.samples_used == query.count else False,
             },
         }
         if request.overlay:
@@ -169,7 +194,7 @@ class Writer:
         }
         error = _standard_error(views[0])
         if query.smoothed:
-            headers["X-Explanation-Samples"] = str(query.samples)
+            headers["X-Explanation-Samples"] = str(views[0].attribution.samples_used)
             headers["X-Explanation-Seed"] = str(query.seed)
         if error is not None and math.isfinite(error):
             headers["X-Explanation-Standard-Error"] = f"{error:.6g}"
@@ -192,14 +217,15 @@ def _image(image: Image.Image, **more: float) -> dict[str, Any]:
     return {"format": "png", "width": image.width, "height": image.height, **more, "data": data}
 
 
-def failure(error: BaseException) -> Answer:
-    """What a row gets when its whole batch failed."""
-    return _refused(refusal_of(error))
-
-
 def _refused(refusal: Refusal) -> Answer:
     headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
     return Answer(refusal.code, _json(refusal.body()), OUTPUTS["json"], headers, refusal.type)
+
+
+def _line(answer: Answer, more: bool | None = None) -> Answer:
+    """An answer as a line of a stream."""
+    assert isinstance(answer.body, bytes)
+    return replace(answer, body=answer.body + b"\n", content_type=MEDIA_TYPES[STREAM], more=more)
 
 
 def _json(content: Any) -> bytes:
@@ -210,8 +236,8 @@ def _json(content: Any) -> bytes:
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_finite(entry) for entry in value]
     return value

@@ -19,12 +19,17 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may cost. Pixels are counted before and after resizing; work is counted in forward passes."""
+    """What requests may cost. Pixels are counted before and after resizing; work is counted in forward passes.
+
+    max_explanations, max_batch_work, max_waiting_bytes: of the explanations under way that take further passes.
+    """
 
     max_samples: int = 200
     max_pixels: int = 50_000_000
     max_resized_pixels: int = 4_000_000
+    max_explanations: int = 32
     max_batch_work: int = 1_200
+    max_waiting_bytes: int = 16_000_000
     max_response_bytes: int = 6_000_000
     max_side: int = 1_024
 
@@ -34,6 +39,7 @@ class Settings:
     """layers: the layers to tap, the first one is the default; empty for the automatic choice.
 
     defaults: options by name where the archive changes them. chunk: noisy copies in a forward; None for automatic.
+    continuous: whether a `handle` call is one step (TorchServe's `continuousBatching`), or a batch from start to end.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -41,6 +47,7 @@ class Settings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     layers: Sequence[str] = ()
     chunk: int | None = None
+    continuous: bool = False
 
 
 def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:
@@ -49,7 +56,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     _refuse_what_cannot_be(config, environment)
     explain = _section(config, "explain")
     limit_names = [f.name for f in fields(Limits)]
-    default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast")]
+    default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast", "stream")]
     allowed = [*default_names, "layer", "chunk", *limit_names]
     for key in explain:
         if key not in allowed:
@@ -66,6 +73,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         defaults={name: explain[name] for name in default_names if name in explain},
         layers=_names("explain.layer", explain.get("layer")),
         chunk=_whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
+        continuous=bool(config.get("continuousBatching")),
     )
 
 
@@ -86,7 +94,19 @@ def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, 
             "handler.profile: true is not supported: heatserve_stage_seconds times every stage already; remove it"
         )
     if config.get("continuousBatching"):
-        raise SettingsError("continuousBatching: true is not supported yet; remove it")
+        _refuse_what_cannot_be_continuous(config)
+
+
+def _refuse_what_cannot_be_continuous(config: Mapping[str, Any]) -> None:
+    for key in ("minWorkers", "maxWorkers"):
+        if key in config and _whole(key, config[key]) > 1:
+            raise SettingsError(
+                f"{key} is {config[key]}; with continuousBatching: true one worker is allowed (two take turns to hold "
+                "the queue, and requests stall); for more capacity serve the archive under more names"
+            )
+    for key in ("sequenceBatching", "sequenceMaxIdleMSec"):
+        if config.get(key):
+            raise SettingsError(f"{key} is not supported with continuousBatching: true; remove it")
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 import torch
 
 from ..engine import METHODS, Explainer, UnsuitableModel
+from . import describe
 from .archive import ArchiveError, ModelInfo, load_labels, load_model, model_info
 from .errors import Refusal
+from .lock import only_worker
 from .loop import Loop
 from .options import OPTIONS, Vocabulary, parse
 from .requests import Reader
 from .responses import Writer
+from .scheduling import PREDICTIONS_PER_STEP, Policy
 from .settings import Settings, SettingsError
 
 #: What ends a start-up with one line in the log.
@@ -65,13 +69,34 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     defaults = _defaults(settings, explainer, vocabulary)
     reader = Reader(vocabulary, defaults, settings.limits)
     info = model_info(manifest)
+    description = describe.description(info, explainer, vocabulary, defaults, settings)
     return Service(
         explainer,
-        Loop(explainer, reader, settings.preprocess, settings.limits),
-        Writer(explainer, vocabulary, info, settings.limits),
+        Loop(explainer, reader, settings.preprocess, settings.limits, _policy(settings)),
+        Writer(explainer, vocabulary, info, settings.limits, description),
         info,
         settings,
     )
+
+
+def check_mode(settings: Settings, name: str, manifest: Mapping[str, Any], envelope: Any) -> None:
+    """In continuous batching this worker must be the model's only one, and see the rows as TorchServe has them.
+
+    name: under which the server knows the model. Raises ArchiveError.
+    """
+    if not settings.continuous:
+        return
+    if envelope:
+        raise ArchiveError(
+            "continuousBatching: true does not go with a service envelope, which hides the rows; remove the envelope "
+            "(the handler reads raw, form and JSON bodies by itself)"
+        )
+    only_worker(name, str(manifest.get("model", {}).get("modelVersion", "")))
+
+
+def _policy(settings: Settings) -> Policy:
+    """Where a batch is done from start to end nobody comes in between, and a long step makes nobody wait."""
+    return Policy(PREDICTIONS_PER_STEP if settings.continuous else math.inf)
 
 
 def _example(settings: Settings, on: torch.device) -> torch.Tensor:
