@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -54,12 +56,15 @@ def stock(folder: Path) -> Path:
 
 def batching(archive: Path, batch_size: int) -> Path:
     """The unpacked archive with another batch size, in a folder beside it."""
-    copy = archive.with_name(f"{archive.name}-{batch_size}")
+    workers = {"minWorkers": 1, "maxWorkers": 1, "responseTimeout": 300}
+    return configured(archive, str(batch_size), {**workers, "batchSize": batch_size, "maxBatchDelay": 10})
+
+
+def configured(archive: Path, label: str, changes: Mapping[str, Any]) -> Path:
+    """The unpacked archive with other settings, in a folder beside it."""
+    copy = archive.with_name(f"{archive.name}-{label}")
     shutil.copytree(archive, copy)
     manifest = json.loads((copy / "MAR-INF" / "MANIFEST.json").read_text())
     path = copy / manifest["model"]["configFile"]
-    settings = yaml.safe_load(path.read_text())
-    workers = {"minWorkers": 1, "maxWorkers": 1, "responseTimeout": 300}
-    settings |= {**workers, "batchSize": batch_size, "maxBatchDelay": 10}
-    path.write_text(yaml.safe_dump(settings))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
     return copy

@@ -22,7 +22,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "torchserve", "captum", "
 
 @dataclass(frozen=True)
 class Result:
-    """A ratio ("×") or an amount. limit: what is asked, at most; None where nothing is."""
+    """A ratio ("×") or an amount. limit: what is asked, at most; least: what is asked, at least; None: nothing is."""
 
     what: str
     value: float
@@ -32,13 +32,18 @@ class Result:
     limit: Optional[float] = None
     rounds: Optional[int] = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    least: Optional[float] = None
 
     @staticmethod
-    def of(what: str, found: Ratio, limit: float | None = None, **detail: Any) -> Result:
-        return Result(what, found.median, "×", found.low, found.high, limit, found.rounds, detail)
+    def of(
+        what: str, found: Ratio, limit: float | None = None, least: float | None = None, **detail: Any
+    ) -> Result:
+        return Result(what, found.median, "×", found.low, found.high, limit, found.rounds, detail, least)
 
     @property
     def asked(self) -> str:
+        if self.least is not None:
+            return f"≥ {self.least:g} {self.unit}"
         return "" if self.limit is None else f"≤ {self.limit:g} {self.unit}"
 
     @property
@@ -50,10 +55,12 @@ class Result:
     @property
     def met(self) -> str:
         """By the whole interval where there is one; a limit within the interval is not decided."""
-        if self.limit is None:
-            return ""
         low = self.value if self.low is None else self.low
         high = self.value if self.high is None else self.high
+        if self.least is not None:
+            return "yes" if low >= self.least else "no" if high < self.least else "undecided"
+        if self.limit is None:
+            return ""
         return "yes" if high <= self.limit else "no" if low > self.limit else "undecided"
 
 

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,11 +35,12 @@ class Client:
         self._server, self._image = server, image
         self._local = threading.local()
 
-    def post(self, what: str) -> requests.Response:
+    def post(self, what: str, options: Mapping[str, str] | None = None) -> requests.Response:
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
         url = f"{self._server.inference}/{what}/{archives.NAME}"
-        response: requests.Response = self._local.session.post(url, data=self._image, headers=HEADERS, timeout=300)
+        headers = {**HEADERS, **(options or {})}
+        response: requests.Response = self._local.session.post(url, data=self._image, headers=headers, timeout=600)
         response.raise_for_status()
         return response
 

@@ -62,7 +62,10 @@ class Writer:
                 logger.error("heatserve: an answer could not be written: %s", where(error))
             exchange.refusal = refusal_of(error)
             answer = _refused(exchange.refusal)
-        return _line(answer, more=False) if exchange.lines else answer
+        if exchange.lines:
+            return _line(answer, more=False)
+        streamed = exchange.refusal is None and exchange.request is not None and exchange.request.stream
+        return _line(answer) if streamed else answer
 
     def line(self, exchange: Exchange) -> Answer:
         """The next line of a stream: the maps as they stand. A fault makes it the last one."""
@@ -84,8 +87,7 @@ class Writer:
             return Answer(200, _json(self.description), OUTPUTS["json"])
         if not exchange.request.queries:
             return self._prediction(exchange)
-        answer = self._explanation(exchange, exchange.request)
-        return _line(answer) if exchange.request.stream else answer
+        return self._explanation(exchange, exchange.request)
 
     def _prediction(self, exchange: Exchange) -> Answer:
         """The stock image_classifier's answer: {label: probability} of the five (or top_k) likeliest classes."""

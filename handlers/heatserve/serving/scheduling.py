@@ -2,7 +2,7 @@
 
 A *pass* answers all that is new and needs one forward pass: predictions, and maps of the CAM family. A *chunk* is a
 piece of one long explanation, done in one or more steps. Predictions go first; what keeps explanations from starving
-is `PATIENCE`, and what keeps predictions from waiting is the chunk's size.
+is `PATIENCE` and `EXCHANGE_RATE`, and what keeps predictions from waiting is the chunk's size.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-#: A chunk's step at least after so many passes, and at least so many passes' time goes to predictions for one of it.
+#: A chunk's step at least after so many passes.
 PATIENCE = 4
+#: Seconds of passes for which a second of chunks is owed: passes of many rows are long, counting them is not enough.
+EXCHANGE_RATE = 3.0
 #: The longest that a step of a chunk should last, in predictions.
 PREDICTIONS_PER_STEP = 2.0
 #: Of so many chunks one goes to the least served, whatever the deadlines.
@@ -79,7 +81,7 @@ class Policy:
     def passed(self, rows: int, seconds: float) -> None:
         """A pass for so many rows is done, their decoding included."""
         self._passes += 1
-        self._credit += seconds / PATIENCE
+        self._credit += seconds / EXCHANGE_RATE
         self._prediction_seconds = _towards(self._prediction_seconds, seconds / rows)
 
     def stepped(self, seconds: float) -> None:
