@@ -8,6 +8,7 @@ import json
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,19 @@ def main(keep: bool, output: Path, repeat: int) -> None:
     """
     console = Console(highlight=False, soft_wrap=True)
     output.mkdir(parents=True, exist_ok=True)
-    with console.status("Packaging lite0.mar and proving it"):
-        packaged = lite0.build()
-    console.print(f"packaged {packaged.path.name}: layer {packaged.proof.layer}")
+    archives = {}
+    for name in ("lite0", "lite0_live"):
+        with console.status(f"Packaging {name}.mar and proving it"):
+            packaged = lite0.build(name=name, continuous=name == "lite0_live")
+        console.print(f"packaged {packaged.path.name}: layer {packaged.proof.layer}")
+        archives[name] = packaged.path
     with console.status("Starting TorchServe"):
-        server = Server({"lite0": packaged.path}).start()
+        server = Server(archives).start()
     try:
         console.print(f"TorchServe answers at {server.inference}\n")
         explain_photographs(server, output, console)
         console.print(timings(server, repeat, console))
+        console.print(beside_smoothgrad(server, console))
         console.print(f"\nPictures and answers are in {_shown(output)}: look at chelsea-panel.png first.")
         if keep:
             wait(server, console)
@@ -143,6 +148,32 @@ def timings(server: Server, repeat: int, console: Console) -> Table:
     return table
 
 
+def beside_smoothgrad(server: Server, console: Console) -> Table:
+    """What a prediction waits while a SmoothGrad runs: TorchServe's ordinary mode, and continuous batching."""
+    image = photographs()["chelsea"]
+    table = Table("archive", "quiet", "beside a SmoothGrad", "asked", title="a prediction, median and longest")
+    for name in ("lite0", "lite0_live"):
+        with console.status(f"Predictions beside a SmoothGrad: {name}"), ThreadPoolExecutor(1) as pool:
+            quiet = [_prediction(server, name, image) for _ in range(10)]
+            running = pool.submit(_post, server, "explanations", image, _options("smoothgrad"), name)
+            time.sleep(0.3)
+            beside = [_prediction(server, name, image)]
+            while not running.done():
+                beside.append(_prediction(server, name, image))
+        table.add_row(name, _milliseconds(quiet), _milliseconds(beside), f"{len(beside)} times")
+    return table
+
+
+def _prediction(server: Server, model: str, image: bytes) -> float:
+    started = time.perf_counter()
+    _post(server, "predictions", image, model=model)
+    return time.perf_counter() - started
+
+
+def _milliseconds(seconds: list[float]) -> str:
+    return f"{1000 * statistics.median(seconds):.0f} ms, {1000 * max(seconds):.0f} ms"
+
+
 def wait(server: Server, console: Console) -> None:
     """Prints how to ask, and waits for Ctrl-C."""
     photograph = _shown(ROOT / "demo" / "chelsea.png")
@@ -152,6 +183,10 @@ def wait(server: Server, console: Console) -> None:
     console.print(
         f"  curl {server.inference}/explanations/lite0/1.0/smoothgrad -T {photograph} "
         "-H 'Accept: image/png' -o heat.png"
+    )
+    console.print(
+        f"  curl -N {server.inference}/explanations/lite0_live/1.0/smoothgrad -T {photograph} "
+        "-H 'Accept: application/x-ndjson'"
     )
     try:
         while True:
@@ -164,8 +199,10 @@ def _options(shown: str) -> dict[str, str]:
     return {f"X-Explain-{name}": value for name, value in METHODS[shown].items()}
 
 
-def _post(server: Server, what: str, image: bytes, headers: dict[str, str] | None = None) -> requests.Response:
-    response = requests.post(f"{server.inference}/{what}/lite0", data=image, headers=headers, timeout=TIMEOUT)
+def _post(
+    server: Server, what: str, image: bytes, headers: dict[str, str] | None = None, model: str = "lite0"
+) -> requests.Response:
+    response = requests.post(f"{server.inference}/{what}/{model}", data=image, headers=headers, timeout=TIMEOUT)
     if response.status_code != 200:
         sys.exit(f"{what}: {response.status_code} {response.text[:500]}")
     return response

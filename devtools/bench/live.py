@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 import statistics
 import tempfile
 import threading
@@ -12,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +100,8 @@ def _latencies(clients: dict[str, Client], effort: Effort, seen: Seen) -> list[R
                     2.5 if mode == LIVE else None,
                     quiet_p95_ms=_p95(quiet),
                     beside_p95_ms=_p95(beside),
-                    beside_median_ms=round(1000 * statistics.median(functools.reduce(operator.iadd, beside, [])), 1),
-                    requests=len(functools.reduce(operator.iadd, beside, [])),
+                    beside_median_ms=round(1000 * statistics.median([*chain(*beside)]), 1),
+                    requests=len([*chain(*beside)]),
                 )
             )
     return results
@@ -261,14 +260,14 @@ def tail_ratio(beside: list[list[float]], quiet: list[list[float]], resamples: i
     generator = np.random.default_rng(0)
 
     def tails(windows: list[list[float]]) -> Any:
-        values = np.asarray(functools.reduce(operator.iadd, windows, []))
+        values = np.asarray([*chain(*windows)])
         draws = generator.choice(values, size=(resamples, len(values)))
         return np.percentile(draws, 95, axis=1)
 
     low, high = np.percentile(tails(beside) / tails(quiet), [2.5, 97.5])
-    value = np.percentile(functools.reduce(operator.iadd, beside, []), 95) / np.percentile(functools.reduce(operator.iadd, quiet, []), 95)
+    value = np.percentile([*chain(*beside)], 95) / np.percentile([*chain(*quiet)], 95)
     return Ratio(float(value), float(low), float(high), len(beside))
 
 
 def _p95(windows: list[list[float]]) -> float:
-    return round(1000 * float(np.percentile(functools.reduce(operator.iadd, windows, []), 95)), 1)
+    return round(1000 * float(np.percentile([*chain(*windows)], 95)), 1)

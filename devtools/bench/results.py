@@ -35,9 +35,7 @@ class Result:
     least: Optional[float] = None
 
     @staticmethod
-    def of(
-        what: str, found: Ratio, limit: float | None = None, least: float | None = None, **detail: Any
-    ) -> Result:
+    def of(what: str, found: Ratio, limit: float | None = None, least: float | None = None, **detail: Any) -> Result:
         return Result(what, found.median, "×", found.low, found.high, limit, found.rounds, detail, least)
 
     @property

@@ -60,7 +60,7 @@ class Policy:
             return False
         if self._busy_since is None:
             self._busy_since = self.clock()
-        return not passes or self._passes >= PATIENCE or (self._credit > 0 and self._credit >= self._step_seconds)
+        return not passes or self._passes >= PATIENCE or 0 < self._step_seconds <= self._credit
 
     def order(self, claims: Sequence[Claimant]) -> list[Claimant]:
         """Earliest deadline first, then least served; one chunk in `TURNS` goes by service alone."""
