@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from devtools.bench import library, memory, results, servers, soak
+from devtools.bench import library, live, memory, results, servers, soak
 from devtools.bench.children import ChildFailed
 from devtools.bench.networks import NETWORKS
 from devtools.bench.results import Result
@@ -43,6 +43,12 @@ DEFAULT = Effort(60, 20, (4, 50, 200, 400))
 @click.option("--quick", is_flag=True, help="Fewer rounds and samples: some two minutes.")
 @click.option("--server", is_flag=True, help="Also predictions against the stock handler, on two TorchServes.")
 @click.option(
+    "--live",
+    "beside",
+    is_flag=True,
+    help="Instead: predictions beside explanations, ordinary mode and continuous batching; some half an hour.",
+)
+@click.option(
     "--soak",
     "soaked",
     type=click.IntRange(min=soak.SETTLED + soak.WINDOW),
@@ -66,7 +72,7 @@ DEFAULT = Effort(60, 20, (4, 50, 200, 400))
     show_default="benchmarks/",
     help="Where the results are written.",
 )
-def main(quick: bool, server: bool, soaked: int | None, full: bool, threads: int, output: Path) -> None:
+def main(quick: bool, server: bool, beside: bool, soaked: int | None, full: bool, threads: int, output: Path) -> None:
     """Measure what heatserve promises, and print it beside what is asked.
 
     Explanations against a plain forward pass and against other libraries, in interleaved rounds; the memory of
@@ -75,7 +81,7 @@ def main(quick: bool, server: bool, soaked: int | None, full: bool, threads: int
     torch.set_num_threads(threads)
     effort = QUICK if quick else DEFAULT
     soaked = soaked or (1000 if full else None)
-    steps = _steps(effort, threads, server or full, soaked)
+    steps = _live(quick) if beside else _steps(effort, threads, server or full, soaked)
     console = Console(highlight=False)
     # Before the first step: the commit that is measured is the one whose code was read.
     about = results.machine(threads)
@@ -84,7 +90,7 @@ def main(quick: bool, server: bool, soaked: int | None, full: bool, threads: int
     except KeyboardInterrupt:
         console.print("stopped; nothing is written")
         sys.exit(130)
-    page = results.write(output, about, found, "-quick" if quick else "")
+    page = results.write(output, about, found, "-live" * beside + "-quick" * quick)
     console.print(_table(found))
     console.print(f"Written to {os.path.relpath(page)} and .json beside it.", soft_wrap=True)
     if failed:
@@ -116,6 +122,11 @@ def _steps(effort: Effort, threads: int, server: bool, soaked: int | None) -> di
     if soaked:
         steps[f"{soaked} explanations"] = lambda seen: soak.measure(soaked, threads, seen)
     return steps
+
+
+def _live(quick: bool) -> dict[str, Step]:
+    effort = live.QUICK if quick else live.DEFAULT
+    return {"predictions beside explanations": lambda seen: live.measure(effort, seen)}
 
 
 def _run(steps: dict[str, Step], console: Console) -> tuple[list[Result], list[str]]:

@@ -7,6 +7,7 @@ import torch
 from click.testing import CliRunner
 
 from devtools.bench.__main__ import main
+from devtools.bench.live import tail_ratio
 from devtools.bench.memory import peak_bytes
 from devtools.bench.results import Result, write
 from devtools.bench.rounds import interleave, ratio
@@ -58,6 +59,18 @@ def test_what_is_asked_is_met_by_the_whole_interval(low, high, met):
     assert Result("x", (low + high) / 2, low=low, high=high, limit=1.15).met == met
 
 
+def test_what_is_asked_at_least_is_met_from_above():
+    assert Result("x", 1.0, low=0.95, high=1.05, least=0.9).met == "yes"
+    assert Result("x", 0.8, low=0.7, high=0.85, least=0.9).met == "no"
+    assert Result("x", 0.8, low=0.7, high=0.95, least=0.9).met == "undecided"
+    assert Result("x", 1.0, least=0.9).asked == "≥ 0.9 ×"
+
+
+def test_the_ratio_of_tails_is_that_of_the_pooled_latencies():
+    found = tail_ratio([[2.0] * 50, [2.0] * 50], [[1.0] * 100])
+    assert (found.low, found.median, found.high, found.rounds) == (2.0, 2.0, 2.0, 2)
+
+
 def test_results_are_written_as_json_and_as_a_table(tmp_path):
     lines = [
         Result("a | b", 1.0234, low=1.01, high=1.04, limit=1.05, rounds=7),
@@ -89,7 +102,7 @@ def test_peak_memory_is_what_was_held_at_one_time():
 
 def test_help_names_every_flag():
     text = CliRunner().invoke(main, ["--help"]).output
-    for flag in ("--quick", "--server", "--soak", "--full", "--threads", "--output"):
+    for flag in ("--quick", "--server", "--live", "--soak", "--full", "--threads", "--output"):
         assert flag in text
 
 

@@ -129,21 +129,6 @@ def test_a_deadline_is_kept(live: Server) -> None:
     assert 2 <= entry["quality"]["samples_used"] < 200 and entry["quality"]["converged"] is False
 
 
-def test_a_second_worker_is_refused_and_the_first_is_unharmed(live: Server) -> None:
-    (worker,) = live.worker_pids("live")
-    requests.put(f"{live.management}/models/live?min_worker=2&max_worker=2", timeout=30)
-    try:
-        deadline = time.monotonic() + 60
-        while "allows one worker for a model" not in live.log() and time.monotonic() < deadline:
-            assert post(live, "predictions/live", data=CHELSEA).status_code == 200
-            time.sleep(0.2)
-        assert "allows one worker for a model" in live.log()
-        assert worker in live.worker_pids("live")
-    finally:
-        requests.put(f"{live.management}/models/live?min_worker=1&max_worker=1&synchronous=true", timeout=60)
-    assert post(live, "explanations/live", data=CHELSEA).status_code == 200
-
-
 def test_a_worker_that_is_killed_under_load_comes_back_and_everybody_is_answered(live: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
         asked = [
@@ -158,4 +143,19 @@ def test_a_worker_that_is_killed_under_load_comes_back_and_everybody_is_answered
     while post(live, "predictions/live", data=CHELSEA).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.3)
+    assert post(live, "explanations/live", data=CHELSEA).status_code == 200
+
+
+def test_a_second_worker_is_refused_and_the_first_is_unharmed(live: Server) -> None:
+    (worker,) = live.worker_pids("live")
+    requests.put(f"{live.management}/models/live?min_worker=2&max_worker=2", timeout=30)
+    try:
+        deadline = time.monotonic() + 60
+        while "allows one worker for a model" not in live.log() and time.monotonic() < deadline:
+            assert post(live, "predictions/live", data=CHELSEA).status_code == 200
+            time.sleep(0.2)
+        assert "allows one worker for a model" in live.log()
+        assert worker in live.worker_pids("live")
+    finally:
+        requests.put(f"{live.management}/models/live?min_worker=1&max_worker=1&synchronous=true", timeout=60)
     assert post(live, "explanations/live", data=CHELSEA).status_code == 200
