@@ -160,7 +160,7 @@ def beside_smoothgrad(server: Server, console: Console) -> Table:
             beside = [_prediction(server, name, image)]
             while not running.done():
                 beside.append(_prediction(server, name, image))
-        table.add_row(name, _milliseconds(quiet), _milliseconds(beside), f"{len(beside)} times")
+        table.add_row(name, _milliseconds(quiet), _milliseconds(beside), str(len(beside)))
     return table
 
 
