@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from devtools import ports, properties, server_log
 from devtools.java import java_home
@@ -129,6 +130,12 @@ class Server:
     def worker_pids(self, model: str) -> list[int]:
         """The process ids of a model's workers."""
         return [int(worker["pid"]) for worker in self._workers(model)]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value, summed over the samples that have these labels; 0 where there is none yet."""
+        text = requests.get(f"{self.metrics}/metrics", timeout=10).text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return float(sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items()))
 
     def key(self, of: str = "inference") -> str | None:
         """The token of an API (`inference`, `management` or `token`), None where authorization is off."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import requests
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from devtools.bench import library, live, memory, results, servers, soak
+from devtools.bench import deaths, endurance, library, live, memory, results, servers, soak
 from devtools.bench.children import ChildFailed
 from devtools.bench.networks import NETWORKS
 from devtools.bench.results import Result
@@ -39,6 +40,13 @@ QUICK = Effort(12, 8, (4, 50))
 DEFAULT = Effort(60, 20, (4, 50, 200, 400))
 
 
+def _counted(flag: str, name: str, otherwise: int, kind: click.ParamType, text: str) -> Callable[[Any], Any]:
+    """An option that may be given without its number."""
+    told = f"{text} Without a number: {otherwise}."
+    metavar = "[MINUTES]" if isinstance(kind, click.FloatRange) else "[N]"
+    return click.option(flag, name, type=kind, is_flag=False, flag_value=otherwise, metavar=metavar, help=told)
+
+
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer rounds and samples: some two minutes.")
 @click.option("--server", is_flag=True, help="Also predictions against the stock handler, on two TorchServes.")
@@ -48,14 +56,20 @@ DEFAULT = Effort(60, 20, (4, 50, 200, 400))
     is_flag=True,
     help="Instead: predictions beside explanations, ordinary mode and continuous batching; some half an hour.",
 )
-@click.option(
+@_counted(
+    "--endurance",
+    "minutes",
+    60,
+    click.FloatRange(min=0.5),
+    "Instead: MINUTES of mixed requests to continuous batching.",
+)
+@_counted("--deaths", "killed", 10, click.IntRange(min=1), "Instead: kill the worker N times under load.")
+@_counted(
     "--soak",
     "soaked",
-    type=click.IntRange(min=soak.SETTLED + soak.WINDOW),
-    is_flag=False,
-    flag_value=1000,
-    metavar="[N]",
-    help="Also the memory over N explanations in one process (1000 where no number is given).",
+    1000,
+    click.IntRange(min=soak.SETTLED + soak.WINDOW),
+    "Also the memory over N explanations in one process.",
 )
 @click.option("--full", is_flag=True, help="Everything: --server and --soak.")
 @click.option(
@@ -72,7 +86,17 @@ DEFAULT = Effort(60, 20, (4, 50, 200, 400))
     show_default="benchmarks/",
     help="Where the results are written.",
 )
-def main(quick: bool, server: bool, beside: bool, soaked: int | None, full: bool, threads: int, output: Path) -> None:
+def main(
+    quick: bool,
+    server: bool,
+    beside: bool,
+    minutes: float | None,
+    killed: int | None,
+    soaked: int | None,
+    full: bool,
+    threads: int,
+    output: Path,
+) -> None:
     """Measure what heatserve promises, and print it beside what is asked.
 
     Explanations against a plain forward pass and against other libraries, in interleaved rounds; the memory of
@@ -81,7 +105,9 @@ def main(quick: bool, server: bool, beside: bool, soaked: int | None, full: bool
     torch.set_num_threads(threads)
     effort = QUICK if quick else DEFAULT
     soaked = soaked or (1000 if full else None)
-    steps = _live(quick) if beside else _steps(effort, threads, server or full, soaked)
+    label, steps = _continuous(quick, beside, minutes, killed)
+    if not steps:
+        steps = _steps(effort, threads, server or full, soaked)
     console = Console(highlight=False)
     # Before the first step: the commit that is measured is the one whose code was read.
     about = results.machine(threads)
@@ -90,7 +116,7 @@ def main(quick: bool, server: bool, beside: bool, soaked: int | None, full: bool
     except KeyboardInterrupt:
         console.print("stopped; nothing is written")
         sys.exit(130)
-    page = results.write(output, about, found, "-live" * beside + "-quick" * quick)
+    page = results.write(output, about, found, label + "-quick" * quick)
     console.print(_table(found))
     console.print(f"Written to {os.path.relpath(page)} and .json beside it.", soft_wrap=True)
     if failed:
@@ -124,9 +150,20 @@ def _steps(effort: Effort, threads: int, server: bool, soaked: int | None) -> di
     return steps
 
 
-def _live(quick: bool) -> dict[str, Step]:
-    effort = live.QUICK if quick else live.DEFAULT
-    return {"predictions beside explanations": lambda seen: live.measure(effort, seen)}
+def _continuous(quick: bool, beside: bool, minutes: float | None, killed: int | None) -> tuple[str, dict[str, Step]]:
+    """What is measured instead, of continuous batching; and how its file is told apart."""
+    label, steps = "", dict[str, Step]()
+    if beside:
+        effort = live.QUICK if quick else live.DEFAULT
+        label += "-live"
+        steps["predictions beside explanations"] = lambda seen: live.measure(effort, seen)
+    if minutes:
+        label += "-endurance"
+        steps[f"{minutes:g} minutes of mixed requests"] = lambda seen: endurance.measure(minutes, seen)
+    if killed:
+        label += "-deaths"
+        steps[f"{killed} deaths of the worker"] = lambda seen: deaths.measure(killed, seen)
+    return label, steps
 
 
 def _run(steps: dict[str, Step], console: Console) -> tuple[list[Result], list[str]]:

@@ -82,7 +82,11 @@ def main(archive: Path, count: int, threads: int) -> None:
 
 
 def _answer(service: start.Service, picture: bytes, options: dict[str, str]) -> Any:
-    headers = {"explain": "True", **{f"X-Explain-{name}": value for name, value in options.items()}}
+    headers = {
+        "Content-Length": "1",
+        "explain": "True",
+        **{f"X-Explain-{name}": value for name, value in options.items()},
+    }
     service.loop.admit("one", {"body": picture}, headers)
     while service.loop.busy:
         service.loop.step()
