@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
@@ -46,37 +47,37 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         """One batch, or in continuous batching one step: no exception leaves, and no row is lost."""
         started = time.time()
         self.context = context
-        batch = Batch(data, context)
+        batch = Batch(data, context, _send_parts)
         try:
             with self._profiler():
                 answers = self._answers(batch)
         except Exception as error:
             logger.error("heatserve: the batch failed: %s", errors.where(error))
-            failed = self.service.loop.fail(batch.ids, error)
-            answers = {request_id: self.service.writer.write(exchange) for request_id, exchange in failed.items()}
+            failed = self.service.loop.fail(batch.rows(), error)
+            answers = {request_id: self.service.writer.write(visit) for request_id, visit in failed.items()}
         context.metrics.add_time("HandlerTime", round((time.time() - started) * 1000, 2), None, "ms")
         return batch.answer(answers)
 
     def _answers(self, batch: Batch) -> dict[str, responses.Answer]:
         loop, writer = self.service.loop, self.service.writer
         given_up = loop.keep(batch.ids)
-        new = [loop.admit(*row) for row in batch if row[0] not in loop.exchanges]
+        new = [loop.admit(*row) for row in batch if row[0] not in loop.visits]
         loop.step()
         while loop.busy and not self.settings.continuous:
+            batch.send(self._lines())
             loop.step()
         done = loop.take_done()
-        answers = {request_id: writer.write(exchange) for request_id, exchange in done.items()}
-        lines = {request_id: writer.line(exchange) for request_id, exchange in loop.improved().items()}
+        answers = {request_id: writer.write(visit) for request_id, visit in done.items()}
+        lines = self._lines()
         self.metrics.seen(
-            metrics.Seen(
-                new,
-                list(zip(done.values(), answers.values())),
-                given_up,
-                loop.under_way,
-                self.service.explainer.fallbacks,
-            )
+            metrics.Seen(new, [*done.values()], given_up, loop.under_way, self.service.explainer.fallbacks)
         )
         return {**answers, **lines}
+
+    def _lines(self) -> dict[str, responses.Answer]:
+        """What streams have to say by now."""
+        lines = {name: self.service.writer.line(exchange) for name, exchange in self.service.loop.improved().items()}
+        return {name: line for name, line in lines.items() if line is not None}
 
     def _profiler(self) -> Any:
         """TorchServe's ENABLE_TORCH_PROFILER: a Chrome trace of each batch, where BaseHandler writes it."""
@@ -86,3 +87,7 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         return torch.profiler.profile(
             record_shapes=True, on_trace_ready=torch.profiler.tensorboard_trace_handler(folder)
         )
+
+
+def _send_parts(bodies: Any, request_ids: Any, context: Any) -> None:
+    send_intermediate_predict_response(bodies, request_ids, "Prediction success", 200, context)

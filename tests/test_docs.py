@@ -58,3 +58,13 @@ def test_every_limit_of_the_environment_is_in_the_operators_table() -> None:
     text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
     for name in Limits.__dataclass_fields__:
         assert f"`{ENVIRONMENT_PREFIX}{name.upper()}`" in text
+
+
+def test_every_test_that_the_doors_name_is_there() -> None:
+    text = (ROOT / "docs" / "doors.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- proofs -->\n(.*?)<!-- /proofs -->", text, re.DOTALL)
+    assert table is not None
+    named = set(re.findall(r"`(test_\w+)`", table[1]))
+    files = ("e2e/test_doors.py", "serving/test_doors.py")
+    there = "".join((ROOT / "tests" / file).read_text(encoding="utf-8") for file in files)
+    assert len(named) > 10 and all(f"def {name}(" in there for name in named), named

@@ -1,6 +1,20 @@
 """heatserve: ask any prediction where it looked, at about the price of the prediction itself."""
 
-from .engine import METHODS, Attribution, Explainer, Query, UnsuitableModel
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine import METHODS, Attribution, Explainer, Query, UnsuitableModel
 
 __version__ = "0.1.0"
 __all__ = ["METHODS", "Attribution", "Explainer", "Query", "UnsuitableModel", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """The engine when it is asked for: `heatserve.client` runs where there is no torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import engine
+
+    return getattr(engine, name)

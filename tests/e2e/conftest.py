@@ -37,6 +37,7 @@ def server(packaged: Packaged, tmp_path_factory: pytest.TempPathFactory) -> Iter
     config.write_text(yaml.safe_dump(SLOW_BATCH))
     models = {
         "lite0": packaged.path,
+        "lite0_live": lite0.build(folder, "lite0_live", continuous=True).path,
         "batch": lite0.build(folder, "batch", config).path,
         "stock": stock_archive(tmp_path_factory.mktemp("stock")),
     }

@@ -17,7 +17,6 @@ import requests
 import torch
 from captum.attr import LayerGradCam
 from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 
 from devtools.demo import photographs
 from devtools.torchserve import Server
@@ -31,9 +30,7 @@ def post(server: Server, path: str, **request: Any) -> requests.Response:
 
 
 def metric(server: Server, name: str, **labels: str) -> float:
-    text = requests.get(f"{server.metrics}/metrics", timeout=10).text
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+    return server.metric(name, **labels)
 
 
 def eventually(server: Server, name: str, value: float, **labels: str) -> None:

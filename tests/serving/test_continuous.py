@@ -118,7 +118,11 @@ def test_both_modes_give_the_same_answers(frontend: Frontend, tmp_path_factory: 
     frontend.send("broken", b"not an image")
     together = frontend.until_done()
     for name, options in asked.items():
-        headers = {"explain": "True", **{f"X-Explain-{key}": str(value) for key, value in options.items()}}
+        headers = {
+            "Content-Length": "1",
+            "explain": "True",
+            **{f"X-Explain-{key}": str(value) for key, value in options.items()},
+        }
         ordinary.loop.admit(name, {"body": picture()}, headers)
         while ordinary.loop.busy:
             ordinary.loop.step()
@@ -172,7 +176,7 @@ def test_who_hangs_up_frees_the_work(frontend: Frontend) -> None:
     del frontend.rows["gone"]
     frontend.send("p", picture(), "predictions")
     frontend.step()
-    assert not frontend.handler.service.loop.exchanges
+    assert not frontend.handler.service.loop.visits
 
 
 def test_a_deadline_gives_the_best_so_far_with_its_error(frontend: Frontend) -> None:
@@ -228,7 +232,7 @@ def test_a_call_that_fails_altogether_answers_every_row_and_ends_streams(
     answers = frontend.step()
     assert {name: answer["status"] for name, answer in answers.items()} == {"live": 500, "p": 500}
     assert answers["live"]["headers"]["ts_stream_next"] == "false"
-    assert not frontend.handler.service.loop.exchanges
+    assert not frontend.handler.service.loop.visits
 
 
 def test_a_row_without_http_headers_says_that_its_answer_is_the_last(frontend: Frontend) -> None:
@@ -255,7 +259,9 @@ def test_describe_needs_no_image(frontend: Frontend) -> None:
 def test_an_envelope_is_refused_in_one_sentence() -> None:
     with pytest.raises(start.ArchiveError, match="envelope"):
         start.check_mode(Settings(continuous=True), "m", {}, "kserve")
-    start.check_mode(Settings(), "m", {}, "kserve")
+    with pytest.raises(start.ArchiveError, match="envelope"):
+        start.check_mode(Settings(), "m", {}, "kserve")
+    start.check_mode(Settings(), "m", {}, None)
 
 
 def test_torchserves_loader_calls_initialize_where_its_envelope_is_to_be_seen() -> None:

@@ -33,8 +33,8 @@ VIEW = transforms.Compose(
         transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
     ]
 )
-PREDICT: dict[str, Any] = {"explain": "False", "url_path": ""}
-EXPLAIN: dict[str, Any] = {"explain": "True", "url_path": ""}
+PREDICT: dict[str, Any] = {"content-length": "1", "explain": "False", "url_path": ""}
+EXPLAIN: dict[str, Any] = {"content-length": "1", "explain": "True", "url_path": ""}
 
 
 def handler(tmp_path: Path, config: dict[str, Any] | None = None) -> tuple[ExplainHandler, Context]:
@@ -70,7 +70,7 @@ def ask(
     context.request_processor = [RequestProcessor(dict(headers)) for _, headers in rows]
     context.metrics.request_ids = context.request_ids
     bodies = made.handle([row for row, _ in rows], context)
-    assert len(bodies) == len(rows) and not made.service.loop.exchanges
+    assert len(bodies) == len(rows) and not made.service.loop.visits
     answers = []
     for index, body in enumerate(bodies):
         headers = context.get_response_headers(index)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heatserve.serving.doors import door_of
 from heatserve.serving.errors import Refusal
 from heatserve.serving.options import OPTIONS, Vocabulary, parse
 from heatserve.serving.requests import Reader, Request
@@ -20,7 +21,10 @@ EXPLAIN = {"explain": "True", "url_path": ""}
 
 
 def read(row: Any, headers: dict[str, Any] | None = None, defaults: dict[str, Any] | None = None) -> Request:
-    return Reader(VOCABULARY, defaults or {}, Limits()).read(row, EXPLAIN if headers is None else headers)
+    """The request of a row's first instance, as it would come over HTTP."""
+    sent = {"Content-Length": "1", **(EXPLAIN if headers is None else headers)}
+    door = door_of(row, sent)
+    return Reader(VOCABULARY, defaults or {}, Limits(), (32, 32)).read(door.instances[0], door, sent)
 
 
 def refused(row: Any, headers: dict[str, Any] | None = None) -> Refusal:
@@ -32,20 +36,20 @@ def refused(row: Any, headers: dict[str, Any] | None = None) -> Refusal:
 @pytest.mark.parametrize(
     "row",
     [
-        {"body": bytearray(b"image")},
-        {"data": bytearray(b"image")},
-        {"data": base64.b64encode(b"image").decode()},
-        {"body": {"data": base64.b64encode(b"image").decode()}},
-        {"body": {"data": "data:image/jpeg;base64," + base64.b64encode(b"image").decode()}},
-        {"body": {"data": {"b64": base64.b64encode(b"image").decode()}}},
+        {"body": bytearray(b"\x89image")},
+        {"data": bytearray(b"\x89image")},
+        {"data": base64.b64encode(b"\x89image").decode()},
+        {"body": {"data": base64.b64encode(b"\x89image").decode()}},
+        {"body": {"data": "data:image/jpeg;base64," + base64.b64encode(b"\x89image").decode()}},
+        {"body": {"data": {"b64": base64.b64encode(b"\x89image").decode()}}},
     ],
 )
 def test_an_image_arrives_by_every_way_of_sending_it(row: dict[str, Any]) -> None:
-    assert read(row).image == b"image"
+    assert read(row).image == b"\x89image"
 
 
 def test_fields_win_over_headers_over_the_path_over_defaults() -> None:
-    row, path = {"data": b"i"}, {**EXPLAIN, "url_path": "cam"}
+    row, path = {"data": b"\x89"}, {**EXPLAIN, "url_path": "cam"}
     header = {**path, "X-Explain-Method": "gradient"}
     assert read(row, EXPLAIN, {"method": "vargrad", "samples": 2}).queries[0].method == "vargrad"
     assert read(row, path, {"method": "vargrad"}).queries[0].method == "cam"
@@ -61,24 +65,30 @@ def test_a_null_member_leaves_the_header_its_say() -> None:
 
 
 def test_white_space_around_a_number_is_no_fault() -> None:
-    assert read({"data": b"i", "method": "smoothgrad", "samples": "\x1c5 "}).queries[0].samples == 5
+    assert read({"data": b"\x89", "method": "smoothgrad", "samples": "\x1c5 "}).queries[0].samples == 5
 
 
 def test_header_names_are_taken_in_any_letter_case() -> None:
-    assert read({"data": b"i"}, {**EXPLAIN, "x-EXPLAIN-box-threshold": "0.5"}).box_threshold == 0.5
+    assert read({"data": b"\x89"}, {**EXPLAIN, "x-EXPLAIN-box-threshold": "0.5"}).box_threshold == 0.5
 
 
 @pytest.mark.parametrize("explain", [None, "False", "true", {"content-type": "text/plain"}, b"True", ["True"]])
-def test_only_the_servers_own_header_makes_an_explanation(explain: Any) -> None:
+def test_a_clients_own_header_makes_no_explanation(explain: Any) -> None:
     headers = {"Explain": "True", "X-Explain-Method": "nonsense", "Accept": "image/png", "explain": explain}
-    request = read({"data": b"i", "explain": "True", "method": "lime"}, headers)
+    request = read({"data": b"\x89", "method": "lime"}, headers)
+    assert request.queries == () and request.output == "json"
+
+
+def test_only_the_servers_own_header_makes_an_explanation() -> None:
+    headers = {"Explain": "True", "X-Explain-Method": "nonsense", "Accept": "image/png", "explain": "False"}
+    request = read({"data": b"\x89", "explain": "True", "method": "lime"}, headers)
     assert request.queries == () and request.output == "json"
 
 
 def test_predictions_take_top_k_and_complain_about_nothing() -> None:
-    assert read({"data": b"i", "top_k": "3"}, {}).top_k == 3
-    assert read({"data": b"i", "top_k": "many"}, {}).top_k is None
-    assert read({"data": b"i"}, {"x-explain-top-k": "2"}).top_k == 2
+    assert read({"data": b"\x89", "top_k": "3"}, {}).top_k == 3
+    assert read({"data": b"\x89", "top_k": "many"}, {}).top_k is None
+    assert read({"data": b"\x89"}, {"x-explain-top-k": "2"}).top_k == 2
 
 
 @pytest.mark.parametrize(
@@ -109,7 +119,7 @@ def test_predictions_take_top_k_and_complain_about_nothing() -> None:
         ({"layer": "other"}, 400, "layer must be one of: trunk"),
         ({"overlay": "perhaps"}, 400, "overlay must be true or false"),
         ({"opacity": 1.5}, 400, "opacity must be a number from 0 to 1"),
-        ({"output": "gif"}, 400, "output must be one of: json, png, npy"),
+        ({"output": "gif"}, 400, "output must be one of: json, png, webp, jpeg"),
         ({"seed": "١٢"}, 400, "seed must be a whole number"),
         ({"target": "٣"}, 400, "target: no class has this label"),
         ({"target": "é" * 3_000_000}, 400, "target is longer than 500 characters"),
@@ -132,7 +142,7 @@ def test_base64_that_is_none_is_a_400() -> None:
 
 
 def test_a_path_that_is_too_long_is_a_400() -> None:
-    assert refused({"data": b"i"}, {**EXPLAIN, "url_path": "gradcam/extra"}).code == 400
+    assert refused({"data": b"\x89"}, {**EXPLAIN, "url_path": "gradcam/extra"}).code == 400
 
 
 @pytest.mark.parametrize(
@@ -146,22 +156,22 @@ def test_a_path_that_is_too_long_is_a_400() -> None:
     ],
 )
 def test_accept_picks_the_output(accept: str, output: str) -> None:
-    assert read({"data": b"i"}, {**EXPLAIN, "Accept": accept}).output == output
+    assert read({"data": b"\x89"}, {**EXPLAIN, "Accept": accept}).output == output
 
 
 def test_the_output_option_wins_over_accept() -> None:
-    assert read({"data": b"i", "output": "npy"}, {**EXPLAIN, "Accept": "image/png"}).output == "npy"
+    assert read({"data": b"\x89", "output": "npy"}, {**EXPLAIN, "Accept": "image/png"}).output == "npy"
 
 
 def test_an_accept_that_nothing_satisfies_is_a_406_with_what_there_is() -> None:
-    error = refused({"data": b"i"}, {**EXPLAIN, "Accept": "text/html"})
+    error = refused({"data": b"\x89"}, {**EXPLAIN, "Accept": "text/html"})
     assert error.code == 406 and "image/png" in error.message
 
 
 def test_labels_and_ranks_become_targets() -> None:
-    assert read({"data": b"i", "target": "DOG"}).queries[0].target == 1
-    assert [query.rank for query in read({"data": b"i", "target": "top3"}).queries] == [0, 1, 2]
-    assert read({"data": b"i", "target": "predicted"}).queries[0].target is None
+    assert read({"data": b"\x89", "target": "DOG"}).queries[0].target == 1
+    assert [query.rank for query in read({"data": b"\x89", "target": "top3"}).queries] == [0, 1, 2]
+    assert read({"data": b"\x89", "target": "predicted"}).queries[0].target is None
 
 
 JSON = st.recursive(

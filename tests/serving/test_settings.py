@@ -26,6 +26,11 @@ def test_an_empty_configuration_is_the_stock_handlers_preprocessing() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
+        ({"explain": {"grpc_stream": "yes"}}, "explain.grpc_stream is 'yes'; true or false is allowed"),
+        (
+            {"explain": {"grpc_stream": True}, "continuousBatching": True},
+            "explain.grpc_stream: true does not go with continuousBatching: true",
+        ),
         ({"explain": {"colour": "jet"}}, "explain.colour is not a setting; allowed: method"),
         ({"explain": {"max_samples": 0}}, "explain.max_samples is 0; a whole number of at least 1"),
         ({"explain": {"max_samples": True}}, "explain.max_samples is True"),

@@ -6,7 +6,7 @@ from .boxes import largest_box
 from .colour import COLORMAPS, colour
 from .decode import FORMATS, Picture, decode
 from .display import RULES, grey, positive_part, scale_of
-from .encode import npy, png
+from .encode import jpeg, npy, png, webp
 from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
 from .overlay import overlay
@@ -26,6 +26,7 @@ __all__ = [
     "colour",
     "decode",
     "grey",
+    "jpeg",
     "largest_box",
     "npy",
     "overlay",
@@ -33,4 +34,5 @@ __all__ = [
     "png",
     "positive_part",
     "scale_of",
+    "webp",
 ]

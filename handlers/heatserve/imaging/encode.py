@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 
-def png(image: Image.Image, compress_level: int = 3) -> bytes:
-    """An L or RGB picture as PNG: its pixels and nothing else (no EXIF, no colour profile, no text).
+def png(image: Image.Image, text: Mapping[str, str] | None = None, compress_level: int = 3) -> bytes:
+    """An L or RGB picture as PNG: its pixels and these text chunks, nothing else (no EXIF, no colour profile).
 
     `compress_level` is zlib's, 0 to 9.
     """
+    chunks = PngImagePlugin.PngInfo()
+    for name, value in (text or {}).items():
+        chunks.add_text(name, value)
+    return _saved(image, "PNG", compress_level=compress_level, pnginfo=chunks)
+
+
+def webp(image: Image.Image) -> bytes:
+    """An RGB picture as lossy WebP: its pixels and nothing else."""
+    return _saved(image, "WEBP", quality=90)
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """An L or RGB picture as JPEG: its pixels and nothing else."""
+    return _saved(image, "JPEG", quality=90)
+
+
+def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
     bare = image.copy()
     bare.info = {}
     stream = BytesIO()
-    bare.save(stream, "PNG", compress_level=compress_level)
+    bare.save(stream, form, **options)
     return stream.getvalue()
 
 

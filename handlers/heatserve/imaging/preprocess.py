@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from .decode import Picture
@@ -72,6 +73,12 @@ class Preprocess:
             left, top = geometry.crop_left, geometry.crop_top
             image = image.crop((left, top, left + geometry.crop_width, top + geometry.crop_height))
         return self._normalised(image), geometry
+
+    def picture(self, view: NDArray[np.float32]) -> Image.Image:
+        """What a view (3, H, W) shows, 8-bit RGB: the normalisation undone, clipped to what a picture can hold."""
+        mean, std = (np.asarray(row, np.float32).reshape(3, 1, 1) for row in (self.mean, self.std))
+        pixels = np.clip((view * std + mean) * 255, 0, 255).round().astype(np.uint8)
+        return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
     def _check(self, geometry: Geometry, max_resized_pixels: int) -> None:
         sizes = [(geometry.crop_width, geometry.crop_height)]

@@ -34,9 +34,10 @@ class Refusal(Exception):
     def type(self) -> str:
         return _TYPES[self.code]
 
-    def body(self) -> dict[str, object]:
-        """TorchServe's own shape of an error."""
-        return {"code": self.code, "type": self.type, "message": self.message}
+    def body(self, kserve: bool = False) -> dict[str, object]:
+        """TorchServe's own shape of an error; KServe's clients look for a member `error` besides."""
+        own = {"code": self.code, "type": self.type, "message": self.message}
+        return {"error": self.message, **own} if kserve else own
 
 
 def refusal_of(error: BaseException) -> Refusal:

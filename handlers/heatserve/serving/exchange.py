@@ -1,4 +1,4 @@
-"""One request on its way through the serving loop, from its admission to its answer."""
+"""One row on its way through the serving loop, from admission to answer: an exchange for each of its pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..engine import Attribution, Smoothing
 from ..imaging import Geometry
+from .doors import Door
 from .errors import Refusal
 from .requests import Request
 
@@ -33,7 +34,7 @@ class Job:
 class Exchange:
     """Its state: `refusal` set, or image waiting (`probabilities` None), or jobs left, or done.
 
-    explains: whether it came to `/explanations`, known even where the request could not be read.
+    explains: whether maps were asked for, known even where the request could not be read.
     Equal to itself alone: two clients may well send the same bytes.
     image: (3, H, W) on the model's device. probabilities, scores: (classes) on the host. seconds: by stage.
     photograph: upright, no larger than an answer shows it, None for a prediction; `size` is that of the one sent.
@@ -56,6 +57,11 @@ class Exchange:
     served: float = 0.0
     lines: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @property
+    def status(self) -> int:
+        """What its client is told, as an HTTP status."""
+        return self.refusal.code if self.refusal else 200
 
     @property
     def waiting(self) -> bool:
@@ -106,6 +112,11 @@ class Exchange:
         current: dict[int, Attribution] = {job.index: job.smoothing.estimate() for job in self.jobs}
         return [current[index] if found is None else found for index, found in enumerate(self.attributions)]
 
+    def refuse(self, refusal: Refusal) -> None:
+        """Ends it without an answer."""
+        self.jobs.clear()
+        self.refusal = refusal
+
     def conclude(self) -> None:
         """Takes the maps as they stand for the answer."""
         self.attributions = [*self.estimates()]
@@ -119,3 +130,20 @@ class Exchange:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - started
+
+
+@dataclass(eq=False)
+class Visit:
+    """One row: the door it came in by, and an exchange for each of its pictures."""
+
+    door: Door
+    exchanges: list[Exchange] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return all(exchange.done for exchange in self.exchanges)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Ends all of it."""
+        for exchange in self.exchanges:
+            exchange.refuse(refusal)

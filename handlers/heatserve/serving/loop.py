@@ -1,4 +1,4 @@
-"""The serving loop: admit -> step -> answer. State is the exchanges by request id, and the chunk under way.
+"""The serving loop: admit -> step -> answer. State is the visits by request id, and the chunk under way.
 
 One `step` is one forward pass for all that is new, or a piece of one chunk of the long explanations.
 """
@@ -8,17 +8,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..engine import Explainer, Smoothing, is_out_of_memory
-from ..imaging import Preprocess, decode
+from ..imaging import Preprocess, decode, plan
+from .doors import Instance, door_of
 from .errors import Refusal, refusal_of, where
-from .exchange import Exchange, Job
-from .requests import Reader, explains
+from .exchange import Exchange, Job, Visit
+from .requests import Reader
 from .scheduling import Policy
 from .settings import Limits
 
@@ -43,98 +44,135 @@ class Chunk:
 
 
 class Loop:
-    """The exchanges in progress of one worker."""
+    """The rows in progress of one worker."""
 
     def __init__(
-        self, explainer: Explainer, reader: Reader, preprocess: Preprocess, limits: Limits, policy: Policy
+        self,
+        explainer: Explainer,
+        reader: Reader,
+        preprocess: Preprocess,
+        limits: Limits,
+        policy: Policy,
+        grpc_stream: bool = False,
     ) -> None:
-        self.exchanges: dict[str, Exchange] = {}
+        self.visits: dict[str, Visit] = {}
         self._explainer = explainer
         self._reader = reader
         self._preprocess = preprocess
         self._limits = limits
         self._policy = policy
+        self._grpc_stream = grpc_stream
         self._chunk: Chunk | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a step is left to do."""
-        return any(not exchange.done for exchange in self.exchanges.values())
+        return any(not visit.done for visit in self.visits.values())
 
     @property
     def under_way(self) -> int:
         """How many explanations take further passes."""
-        return sum(exchange.long for exchange in self.exchanges.values())
+        return sum(exchange.long for exchange in self._exchanges())
 
     def improved(self) -> dict[str, Exchange]:
         """The unfinished exchanges that have a line of their stream to send."""
         return {
             request_id: exchange
-            for request_id, exchange in self.exchanges.items()
+            for request_id, visit in self.visits.items()
+            if visit.door.http or self._grpc_stream
+            for exchange in visit.exchanges
             if exchange.improvements > exchange.lines
         }
 
     def keep(self, request_ids: Collection[str]) -> int:
-        """Drops the exchanges that nobody waits for any more; how many there were."""
-        gone = [request_id for request_id in self.exchanges if request_id not in request_ids]
+        """Drops the rows that nobody waits for any more; how many there were."""
+        gone = [request_id for request_id in self.visits if request_id not in request_ids]
         for request_id in gone:
-            del self.exchanges[request_id]
+            del self.visits[request_id]
         return len(gone)
 
-    def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> Exchange:
-        """Parses, decodes and preprocesses one row, once; a fault becomes this row's refusal."""
+    def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> Visit:
+        """Parses, decodes and preprocesses one row, once; a fault of an instance becomes that instance's refusal."""
+        door = door_of(row, headers)
+        visit = self.visits[request_id] = Visit(door)
+        entry = self._policy.entry([other for other in self._exchanges() if other.long])
+        for instance in door.instances:
+            exchange = Exchange(door.explains, served=entry)
+            visit.exchanges.append(exchange)
+            self._admit(exchange, instance, visit, headers)
+        return visit
+
+    def _admit(self, exchange: Exchange, instance: Instance, visit: Visit, headers: Mapping[str, Any]) -> None:
         started = self._policy.clock()
-        entry = self._policy.entry([other for other in self.exchanges.values() if other.long])
-        exchange = self.exchanges[request_id] = Exchange(explains(headers), served=entry)
         try:
             with exchange.stage("decode"):
-                request = self._reader.read(row, headers)
+                request = self._reader.read(instance, visit.door, headers)
                 exchange.request = request
                 if request.describes:
-                    return exchange
+                    return
                 if request.deadline_ms is not None:
                     exchange.deadline = started + request.deadline_ms / 1000
                 self._bound(exchange)
-                picture = decode(request.image, self._limits.max_pixels)
-                image, exchange.geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
-                if exchange.explains:
-                    # A batch of photographs at full size would fill the memory: keep what an answer shows.
-                    exchange.size = (picture.width, picture.height)
-                    exchange.photograph = picture.upright(self._limits.max_side)
-                exchange.image = image.to(self._explainer.device, non_blocking=True)
+                # Of all pictures of a row together: decoding them holds everybody up.
+                shown = sum(other.size[0] * other.size[1] for other in visit.exchanges)
+                self._look(exchange, max(0, self._limits.max_pixels - shown))
                 exchange.attributions = [None] * len(request.queries)
         except Exception as error:
             self._refuse(exchange, error)
-        return exchange
+
+    def _look(self, exchange: Exchange, max_pixels: int) -> None:
+        """Brings a request's picture to the device, and keeps what an answer shows of it."""
+        request = exchange.request
+        assert request is not None
+        if request.tensor is not None:
+            image = torch.from_numpy(request.tensor.copy())
+            photograph = self._preprocess.picture(request.tensor)
+            exchange.size, exchange.photograph = photograph.size, photograph
+            exchange.geometry = plan(*photograph.size, None, None)
+        else:
+            picture = decode(request.image, max_pixels)
+            exchange.size = (picture.width, picture.height)
+            image, exchange.geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
+            if exchange.explains:
+                # A batch of photographs at full size would fill the memory.
+                exchange.photograph = picture.upright(self._limits.max_side)
+        exchange.image = image.to(self._explainer.device, non_blocking=True)
 
     def step(self) -> None:
         """Does the next piece of work. Never raises: a fault ends the exchange that it belongs to."""
-        passes = [exchange for exchange in self.exchanges.values() if exchange.waiting and not exchange.through_input]
+        passes = [exchange for exchange in self._exchanges() if exchange.waiting and not exchange.through_input]
         if self._policy.chunk_next(bool(passes), any(exchange not in passes for exchange in self._unfinished())):
             self._advance()
         elif passes:
             self._forward(passes)
         self._conclude_overdue()
 
-    def take_done(self) -> dict[str, Exchange]:
-        """Hands the finished exchanges over and forgets them."""
-        done = {request_id: exchange for request_id, exchange in self.exchanges.items() if exchange.done}
+    def take_done(self) -> dict[str, Visit]:
+        """Hands the finished rows over and forgets them."""
+        done = {request_id: visit for request_id, visit in self.visits.items() if visit.done}
         for request_id in done:
-            del self.exchanges[request_id]
+            del self.visits[request_id]
         return done
 
-    def fail(self, request_ids: Collection[str], error: Exception) -> dict[str, Exchange]:
-        """Ends everything: each request that is waited for is refused."""
-        failed = {request_id: self.exchanges.get(request_id) or Exchange(False) for request_id in request_ids}
-        self.exchanges.clear()
+    def fail(self, rows: Mapping[str, tuple[Any, Mapping[str, Any]]], error: Exception) -> dict[str, Visit]:
+        """Ends everything: each row that is waited for, by its request id, is refused."""
+        failed = {}
+        for request_id, (row, headers) in rows.items():
+            visit = self.visits.get(request_id)
+            if visit is None or not visit.exchanges:
+                door = door_of(row, headers)
+                visit = Visit(door, [Exchange(door.explains)])
+            visit.refuse(refusal_of(error))
+            failed[request_id] = visit
+        self.visits.clear()
         self._chunk = None
-        for exchange in failed.values():
-            exchange.jobs.clear()
-            exchange.refusal = refusal_of(error)
         return failed
 
+    def _exchanges(self) -> Iterator[Exchange]:
+        return (exchange for visit in self.visits.values() for exchange in visit.exchanges)
+
     def _unfinished(self) -> list[Exchange]:
-        return [exchange for exchange in self.exchanges.values() if not exchange.done]
+        return [exchange for exchange in self._exchanges() if not exchange.done]
 
     def _forward(self, group: Sequence[Exchange]) -> None:
         """One forward pass for several rows; where it fails, each row alone, so that a fault stays with its row."""
@@ -246,13 +284,13 @@ class Loop:
 
     def _conclude_overdue(self) -> None:
         now = self._policy.clock()
-        for exchange in self.exchanges.values():
+        for exchange in self._exchanges():
             if exchange.jobs and exchange.deadline <= now and exchange.presentable:
                 exchange.conclude()
 
     def _bound(self, newcomer: Exchange) -> None:
         """Long explanations wait for each other, in memory: what would wait too long is told so at once."""
-        others = [exchange for exchange in self.exchanges.values() if exchange.long and exchange is not newcomer]
+        others = [exchange for exchange in self._exchanges() if exchange.long and exchange is not newcomer]
         if newcomer.request is None or not newcomer.long:
             return
         work = sum(exchange.work_left for exchange in others)
@@ -267,7 +305,7 @@ class Loop:
             raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
 
     def _refuse(self, exchange: Exchange, error: BaseException) -> None:
-        exchange.refusal = refusal_of(error)
-        exchange.jobs.clear()
-        if exchange.refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
+        refusal = refusal_of(error)
+        exchange.refuse(refusal)
+        if refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
             logger.error("request failed: %s", where(error))

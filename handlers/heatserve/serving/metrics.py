@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import where
-from .exchange import STAGES, Exchange
-from .responses import Answer
+from .exchange import STAGES, Exchange, Visit
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +67,8 @@ class Seen:
     """One call of the handler: what it admitted and answered, how many requests nobody waited for any more, how many
     explanations take further passes, and how many forward passes were halved since the start."""
 
-    admitted: Sequence[Exchange]
-    answered: Sequence[tuple[Exchange, Answer]]
+    admitted: Sequence[Visit]
+    answered: Sequence[Visit]
     given_up: int
     under_way: int
     fallbacks: int
@@ -94,7 +93,7 @@ class Metrics:
             logger.error("heatserve: metrics failed: %s", where(error))
 
     def _seen(self, seen: Seen) -> None:
-        kinds = [_kind(exchange) for exchange in seen.admitted]
+        kinds = [_kind(visit) for visit in seen.admitted]
         for kind in sorted(set(kinds)):
             self._emit(BATCH_ROWS, kinds.count(kind), [kind])
         if kinds:
@@ -107,18 +106,18 @@ class Metrics:
         if seen.fallbacks > self._fallbacks:
             self._emit(FALLBACKS, seen.fallbacks - self._fallbacks, ["memory"])
             self._fallbacks = seen.fallbacks
-        for exchange, answer in seen.answered:
+        for exchange in (exchange for visit in seen.answered for exchange in visit.exchanges):
             if exchange.explains:
-                self._explanation(exchange, answer)
+                self._explanation(exchange)
 
-    def _explanation(self, exchange: Exchange, answer: Answer) -> None:
-        request = exchange.request
+    def _explanation(self, exchange: Exchange) -> None:
+        request, status = exchange.request, str(exchange.status)
         if request is None or request.describes:
-            self._emit(EXPLANATIONS, 1, ["describe" if request else "unknown", "unknown", str(answer.status)])
+            self._emit(EXPLANATIONS, 1, ["describe" if request else "unknown", "unknown", status])
             return
         method = request.queries[0].method
-        self._emit(EXPLANATIONS, 1, [method, request.output, str(answer.status)])
-        if answer.status != 200:
+        self._emit(EXPLANATIONS, 1, [method, request.output, status])
+        if exchange.refusal is not None:
             return
         for stage in STAGES:
             self._emit(STAGE_SECONDS, round(exchange.seconds[stage], 6), [stage, method])
@@ -132,10 +131,10 @@ class Metrics:
             self._emit(EMPTY_MAPS, exchange.empty_maps, [method])
 
 
-def _kind(exchange: Exchange) -> str:
-    if exchange.request is None:
+def _kind(visit: Visit) -> str:
+    if all(exchange.request is None for exchange in visit.exchanges):
         return "refused"
-    return "explanation" if exchange.explains else "prediction"
+    return "explanation" if visit.door.explains else "prediction"
 
 
 def emitter(metrics: Any, kinds: Callable[[str], Any], model_name: str) -> Emit:

@@ -14,7 +14,9 @@ from ..engine import METHODS
 from ..imaging import COLORMAPS
 from .errors import Refusal, printable
 
-OUTPUTS = {"json": "application/json", "png": "image/png", "npy": "application/x-npy"}
+#: Pictures of the map laid over the photograph.
+PICTURES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+OUTPUTS = {"json": "application/json", **PICTURES, "npy": "application/x-npy"}
 STREAM = "ndjson"
 MEDIA_TYPES = {**OUTPUTS, STREAM: "application/x-ndjson"}
 MAX_TARGETS = 10

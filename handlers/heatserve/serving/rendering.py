@@ -26,6 +26,7 @@ class View:
 class Drawing:
     """A view on the upright photograph: heat uint8 and seen bool, both (height, width) of `photograph`."""
 
+    view: View
     photograph: Image.Image
     heat: NDArray[np.uint8]
     seen: NDArray[np.bool_]
@@ -51,7 +52,7 @@ def draw(photograph: Image.Image, geometry: Geometry, of: View, side: int) -> Dr
         width, height = (max(1, round(length * side / max(photograph.size))) for length in photograph.size)
         photograph = photograph.resize((width, height), Image.Resampling.BICUBIC)
     projected, seen = geometry.project(of.values, *photograph.size)
-    return Drawing(photograph, grey(projected, of.scale), seen)
+    return Drawing(of, photograph, grey(projected, of.scale), seen)
 
 
 def boxes(geometry: Geometry, of: View, threshold: float) -> list[dict[str, Any]]:

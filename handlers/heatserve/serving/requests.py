@@ -1,4 +1,4 @@
-"""From a row as TorchServe hands it over to a request; or to a refusal that names what is wrong."""
+"""From an instance as it was sent to a request; or to a refusal that names what is wrong."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..engine import METHODS, Query
+from .doors import Door, Instance
 from .errors import Refusal
-from .options import MEDIA_TYPES, OPTIONS, STREAM, Vocabulary, parse, unknown
+from .options import MEDIA_TYPES, OPTIONS, PICTURES, STREAM, Vocabulary, parse, unknown
 from .settings import Limits
 
 _HEADER = "x-explain-"
-_IMAGE_FIELDS = ("data", "body")
 
 
 @dataclass(frozen=True)
 class Request:
-    """image: the encoded picture. queries: empty for a prediction, else one for each map. `top_k`: None where a
-    prediction did not ask for a number. describes: asks what there is to ask for, and has no image."""
+    """image: the encoded picture. tensor: the model's view itself instead, float32 (3, H, W). queries: empty for a
+    prediction, else one for each map. `top_k`: None where a prediction did not ask for a number. describes: asks what
+    there is to ask for, and has no image."""
 
-    image: bytes
+    image: bytes = b""
+    tensor: NDArray[np.float32] | None = None
     queries: tuple[Query, ...] = ()
     output: str = "json"
     overlay: bool = False
@@ -44,27 +49,32 @@ class Request:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads requests for one archive: what its words mean, its defaults and limits."""
+    """Reads requests for one archive: what its words mean, its defaults and limits, the (height, width) of its view."""
 
     vocabulary: Vocabulary
     defaults: Mapping[str, Any]
     limits: Limits
+    view: tuple[int, int]
 
-    def read(self, row: Any, headers: Mapping[str, Any]) -> Request:
+    def read(self, instance: Instance, door: Door, headers: Mapping[str, Any]) -> Request:
         """Raises Refusal (400, 406, 413)."""
-        if explains(headers) and _path(headers) == ["describe"]:
-            return Request(b"", describes=True)
-        image, fields = _split(row)
-        if not explains(headers):
-            return Request(_image_bytes(image), top_k=self._lenient_top_k(fields, headers))
-        options = self._options(fields, headers)
-        output, stream = _output(options, headers)
+        if instance.refusal is not None:
+            raise instance.refusal
+        if door.plain and door.explains and _path(headers) == ["describe"]:
+            return Request(describes=True)
+        if not door.explains:
+            image, tensor = self._picture(instance)
+            return Request(image, tensor, top_k=self._lenient_top_k(instance.options, headers))
+        options = self._options(instance.options, headers)
+        output, stream = _output(options, headers) if door.plain else _enveloped(options, door.pictures)
         queries = self._queries(options)
-        if output == "png" and len(queries) > 1:
-            raise Refusal(400, "output png shows one map; for several targets ask for json")
+        if output in PICTURES and door.plain and len(queries) > 1:
+            raise Refusal(400, f"output {output} shows one map; for several targets ask for json")
+        image, tensor = self._picture(instance)
         return Request(
-            image=_image_bytes(image),
-            queries=queries,
+            image,
+            tensor,
+            queries,
             output=output,
             overlay=options["overlay"],
             colormap=options["colormap"],
@@ -75,6 +85,19 @@ class Reader:
             deadline_ms=options["deadline_ms"],
             stream=stream,
         )
+
+    def _picture(self, instance: Instance) -> tuple[bytes, NDArray[np.float32] | None]:
+        if instance.tensor is None:
+            image = _image_bytes(instance.image)
+            if len(image) > self.limits.max_image_bytes:
+                raise Refusal(413, f"the picture has {len(image)} bytes; at most {self.limits.max_image_bytes} allowed")
+            return image, None
+        height, width = self.view
+        if instance.shape != (3, height, width):
+            raise Refusal(400, f"shape: the model's view is (3, {height}, {width}), or (N, 3, {height}, {width})")
+        if not np.isfinite(instance.tensor).all():
+            raise Refusal(400, "data must be finite numbers")
+        return b"", instance.tensor
 
     def _options(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
         """Fields win over headers, headers over the path, the path over the archive's defaults."""
@@ -126,35 +149,31 @@ class Reader:
             return None
 
 
-def explains(headers: Mapping[str, Any]) -> bool:
-    """Whether a row came to `/explanations`. The server sets this header itself, in lower case and last: a client's
-    own has no say."""
-    return headers.get("explain") == "True"
-
-
-def _split(row: Any) -> tuple[Any, Mapping[str, Any]]:
-    """The image and the other fields of a row: a raw body, a form, or a parsed JSON body."""
-    if not isinstance(row, Mapping):
-        return None, {}
-    body = row.get("body")
-    if isinstance(body, Mapping) and "data" not in row:
-        row = body
-    fields = {str(name): value for name, value in row.items() if name not in _IMAGE_FIELDS}
-    return row.get("data") or row.get("body"), fields
+_TEXT = re.compile(rb"(data:image/[\w+.-]{1,60};base64,)?[A-Za-z0-9+/=\s]+")
 
 
 def _image_bytes(image: Any) -> bytes:
     if isinstance(image, Mapping) and set(image) == {"b64"}:
         image = image["b64"]
     if isinstance(image, (bytes, bytearray)) and image:
-        return bytes(image)
+        # A form's text field and gRPC's bytes may hold base64; no picture is made of its letters alone.
+        decoded = _decoded(bytes(image).decode("ascii")) if _TEXT.fullmatch(image) else None
+        return bytes(image) if decoded is None else decoded
     if isinstance(image, str) and image:
-        text = re.sub(r"^data:[\w/+.-]{1,60};base64,", "", image.strip())
-        try:
-            return base64.b64decode("".join(text.split()), validate=True)
-        except (binascii.Error, ValueError):
-            raise Refusal(400, "data is not valid base64") from None
+        decoded = _decoded(image)
+        if decoded is None:
+            raise Refusal(400, "data is not valid base64")
+        return decoded
     raise Refusal(400, "no image: send it as the body, as form field data, or base64 in JSON member data")
+
+
+def _decoded(text: str) -> bytes | None:
+    """Base64, as it is or behind `data:image/...;base64,`; None where it is none."""
+    try:
+        bare = re.sub(r"^data:[\w/+.-]{1,60};base64,", "", text.strip())
+        return base64.b64decode("".join(bare.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def _path(headers: Mapping[str, Any]) -> list[str]:
@@ -190,6 +209,16 @@ def _output(options: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[str
         return "json", True
     output = options["output"] or _accepted(headers)
     return ("json", True) if output == STREAM else (output, False)
+
+
+def _enveloped(options: Mapping[str, Any], pictures: bool) -> tuple[str, bool]:
+    """What goes into an envelope of JSON: Accept speaks of the envelope."""
+    if options["stream"]:
+        raise Refusal(400, "stream has no meaning here; send one picture to /explanations/{model}")
+    output = options["output"] or "json"
+    if output != "json" and not pictures:
+        raise Refusal(400, "output: this route answers JSON; overlay: true adds the picture")
+    return output, False
 
 
 def _accepted(headers: Mapping[str, Any]) -> str:

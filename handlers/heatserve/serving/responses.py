@@ -1,4 +1,4 @@
-"""From a finished exchange to what goes out: status, type, headers, body."""
+"""From finished exchanges to what goes out: status, type, headers, body."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ import base64
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from .. import __version__ as VERSION
 from ..engine import Explainer
-from ..imaging import npy, png
+from ..imaging import jpeg, npy, png, webp
 from .archive import ModelInfo
 from .errors import Refusal, printable, refusal_of, where
-from .exchange import STAGES, Exchange
-from .options import MEDIA_TYPES, OUTPUTS, STREAM, Vocabulary
+from .exchange import STAGES, Exchange, Visit
+from .options import MEDIA_TYPES, OUTPUTS, PICTURES, STREAM, Vocabulary
 from .rendering import Drawing, View, boxes, draw, view
 from .requests import Request
 from .settings import Limits
 
 logger = logging.getLogger(__name__)
 
+Rendered = TypeVar("Rendered")
 _SMALLEST_SIDE = 64
+#: Bytes left for what surrounds an answer.
+_ENVELOPE = 1_000
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,26 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """One exchange for an envelope of typed tensors. about: JSON text. maps: float32 (H, W) on the model's view.
+
+    pictures: base64 text in place of maps. overlays: base64 text besides. refusal: instead of them all.
+    """
+
+    about: str
+    maps: Sequence[NDArray[np.float32]] = ()
+    pictures: Sequence[str] = ()
+    overlays: Sequence[str] = ()
+    refusal: Refusal | None = None
+
+    @property
+    def count(self) -> int:
+        return max(len(self.maps), len(self.pictures))
+
+
+@dataclass(frozen=True)
 class Writer:
-    """Writes the answers of one archive."""
+    """Writes the answers of one archive: all of a visit through its door, which asks for its exchanges one by one."""
 
     explainer: Explainer
     vocabulary: Vocabulary
@@ -53,47 +76,108 @@ class Writer:
     limits: Limits
     description: Mapping[str, Any]
 
-    def write(self, exchange: Exchange) -> Answer:
+    def write(self, visit: Visit) -> Answer:
         """Never raises: what cannot be rendered is answered as an error."""
         try:
-            answer = self._answer(exchange)
+            answer = self._within_limit(visit.door.answer(self, visit.exchanges))
         except Exception as error:
-            if refusal_of(error).code == 500 and error is not exchange.refusal:
-                logger.error("heatserve: an answer could not be written: %s", where(error))
-            exchange.refusal = refusal_of(error)
-            answer = _refused(exchange.refusal)
-        if exchange.lines:
+            _log(error)
+            visit.refuse(refusal_of(error))
+            answer = visit.door.refused(self, refusal_of(error))
+        first = visit.exchanges[0]
+        if first.lines:
             return _line(answer, more=False)
-        streamed = exchange.refusal is None and exchange.request is not None and exchange.request.stream
+        streamed = first.refusal is None and first.request is not None and first.request.stream
         return _line(answer) if streamed else answer
 
-    def line(self, exchange: Exchange) -> Answer:
-        """The next line of a stream: the maps as they stand. A fault makes it the last one."""
+    def line(self, exchange: Exchange) -> Answer | None:
+        """The next line of a stream: the maps as they stand. None after a fault, which ends the exchange."""
         try:
             assert exchange.request is not None
-            answer = self._explanation(exchange, exchange.request)
+            answer = self._within_limit(self._explanation(exchange, exchange.request, 1))
         except Exception as error:
-            logger.error("heatserve: a line could not be written: %s", where(error))
-            exchange.refusal = refusal_of(error)
-            return self.write(exchange)
+            _log(error)
+            exchange.refuse(refusal_of(error))
+            return None
         exchange.lines = exchange.improvements
         return _line(answer, more=True)
 
-    def _answer(self, exchange: Exchange) -> Answer:
-        if exchange.refusal is not None:
-            raise exchange.refusal
-        assert exchange.request is not None
-        if exchange.request.describes:
-            return Answer(200, _json(self.description), OUTPUTS["json"])
-        if not exchange.request.queries:
-            return self._prediction(exchange)
-        return self._explanation(exchange, exchange.request)
+    def alone(self, exchange: Exchange, among: int = 1) -> Answer:
+        """The answer of one exchange; where it shares an envelope, that of so many. A fault is an answer too."""
 
-    def _prediction(self, exchange: Exchange) -> Answer:
+        def answer(request: Request) -> Answer:
+            if request.describes:
+                return self.ok(self.json(self.description))
+            if not request.queries:
+                return Answer(200, self._prediction(exchange))
+            return self._explanation(exchange, request, among)
+
+        found = self._unless_refused(exchange, answer)
+        return self.refused(found) if isinstance(found, Refusal) else found
+
+    def pieces(self, exchange: Exchange, among: int) -> Pieces:
+        """The same for typed tensors."""
+
+        def pieces(request: Request) -> Pieces:
+            if not request.queries:
+                return Pieces(self.text(self._prediction(exchange)))
+            return self._pieces(exchange, request, among)
+
+        found = self._unless_refused(exchange, pieces)
+        return Pieces(self.text(found.body(kserve=True)), refusal=found) if isinstance(found, Refusal) else found
+
+    def _unless_refused(self, exchange: Exchange, render: Callable[[Request], Rendered]) -> Rendered | Refusal:
+        if exchange.refusal is None:
+            try:
+                assert exchange.request is not None
+                return render(exchange.request)
+            except Exception as error:
+                _log(error)
+                exchange.refuse(refusal_of(error))
+        assert exchange.refusal is not None
+        return exchange.refusal
+
+    def encoded(self, answer: Answer, exchange: Exchange) -> bytes:
+        """An answer as JSON, for its place in an envelope."""
+        if exchange.refusal is not None:
+            return self.json(exchange.refusal.body(kserve=True))
+        return answer.body if isinstance(answer.body, bytes) else self.json(answer.body)
+
+    def enveloped(self, body: bytes, exchanges: Sequence[Exchange]) -> Answer:
+        """An envelope: 200 where something in it is; else what its first instance is told."""
+        if any(exchange.refusal is None for exchange in exchanges):
+            return self.ok(body)
+        refusal = exchanges[0].refusal
+        assert refusal is not None
+        return replace(self.refused(refusal), body=body)
+
+    def ok(self, body: bytes) -> Answer:
+        return Answer(200, body, OUTPUTS["json"])
+
+    def refused(self, refusal: Refusal, kserve: bool = False) -> Answer:
+        """An error; kserve: as KServe's clients expect it."""
+        headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+        return Answer(refusal.code, self.json(refusal.body(kserve)), OUTPUTS["json"], headers, refusal.type)
+
+    @staticmethod
+    def json(content: Any) -> bytes:
+        """Valid JSON whatever the model gave: numbers that are not finite become null."""
+        return json.dumps(_finite(content), ensure_ascii=True, allow_nan=False).encode("ascii")
+
+    def text(self, content: Any) -> str:
+        return self.json(content).decode("ascii")
+
+    def _within_limit(self, answer: Answer) -> Answer:
+        """TorchServe kills the worker over an answer that is larger than its limit."""
+        if len(answer.body) > self.limits.max_response_bytes:
+            raise Refusal(413, "the answer would be too large; ask for fewer targets or pictures, no overlay, or png")
+        return answer
+
+    def _prediction(self, exchange: Exchange) -> dict[str, Any]:
         """The stock image_classifier's answer: {label: probability} of the five (or top_k) likeliest classes."""
         assert exchange.request is not None
         count = exchange.request.top_k or min(5, self.vocabulary.classes)
-        return Answer(200, {entry["label"]: entry["probability"] for entry in self._ranking(exchange, count)})
+        return {entry["label"]: entry["probability"] for entry in self._ranking(exchange, count)}
 
     def _ranking(self, exchange: Exchange, count: int) -> list[dict[str, Any]]:
         assert exchange.probabilities is not None
@@ -103,33 +187,81 @@ class Writer:
             for index, probability in zip(top.indices.tolist(), top.values.tolist())
         ]
 
-    def _explanation(self, exchange: Exchange, request: Request) -> Answer:
-        assert exchange.geometry is not None and exchange.photograph is not None
+    def _views(self, exchange: Exchange) -> list[View]:
+        assert exchange.geometry is not None
         with exchange.stage("render"):
             views = [view(exchange.geometry, attribution) for attribution in exchange.estimates()]
         exchange.empty_maps = sum(each.scale <= 0 for each in views)
+        return views
+
+    def _explanation(self, exchange: Exchange, request: Request, among: int) -> Answer:
+        views = self._views(exchange)
         if request.output == "npy":
             values = views[0].values if len(views) == 1 else np.stack([each.values for each in views])
-            return self._within_limit(Answer(200, npy(values), OUTPUTS["npy"], self._headers(exchange, views)))
+            return Answer(200, npy(values), OUTPUTS["npy"], self._headers(exchange, views[0]))
+        if request.output in PICTURES:
+            (picture,) = self._fitting(exchange, views, among, lambda found: self._pictures(exchange, found, request))
+            return Answer(200, picture, PICTURES[request.output], self._headers(exchange, views[0]))
+
+        def document(drawings: Sequence[Drawing]) -> list[bytes]:
+            with exchange.stage("render"):
+                entries = [self._entry(exchange, request, each) for each in drawings]
+            return [self.json(self._document(exchange, request, entries))]
+
+        (body,) = self._fitting(exchange, views, among, document)
+        return self.ok(body)
+
+    def _pieces(self, exchange: Exchange, request: Request, among: int) -> Pieces:
+        views = self._views(exchange)
+        about = self.text(self._document(exchange, request, [self._about(exchange, request, each) for each in views]))
+        maps = [each.values for each in views]
+        pictured = request if request.output in PICTURES else replace(request, output="png")
+        if pictured is not request and not request.overlay:
+            return Pieces(about, maps)
+
+        def encoded(drawings: Sequence[Drawing]) -> list[bytes]:
+            return [base64.b64encode(picture) for picture in self._pictures(exchange, drawings, pictured)]
+
+        texts = [picture.decode("ascii") for picture in self._fitting(exchange, views, among, encoded)]
+        return Pieces(about, pictures=texts) if pictured is request else Pieces(about, maps, overlays=texts)
+
+    def _fitting(
+        self,
+        exchange: Exchange,
+        views: Sequence[View],
+        among: int,
+        render: Callable[[Sequence[Drawing]], list[bytes]],
+    ) -> list[bytes]:
+        """What is rendered from drawings, made smaller until all of it fits into its share of an answer."""
+        assert exchange.geometry is not None and exchange.photograph is not None
         side = max(exchange.photograph.size)
         while True:
             with exchange.stage("render"):
                 drawings = [draw(exchange.photograph, exchange.geometry, each, side) for each in views]
-            if request.output == "png":
-                with exchange.stage("render"):
-                    body = png(drawings[0].overlay(request.colormap, request.opacity))
-                answer = Answer(200, body, OUTPUTS["png"], self._headers(exchange, views))
-            else:
-                answer = Answer(200, self._document(exchange, request, views, drawings), OUTPUTS["json"])
-            if len(answer.body) <= self.limits.max_response_bytes or side <= _SMALLEST_SIDE:
-                return self._within_limit(answer)
+            bodies = render(drawings)
+            room = self.limits.max_response_bytes // among - _ENVELOPE
+            if sum(map(len, bodies)) <= room or side <= _SMALLEST_SIDE:
+                return bodies
             side = max(_SMALLEST_SIDE, side // 2)
 
-    def _document(self, exchange: Exchange, request: Request, views: list[View], drawings: list[Drawing]) -> bytes:
-        assert exchange.geometry is not None and exchange.photograph is not None
+    def _pictures(self, exchange: Exchange, drawings: Sequence[Drawing], request: Request) -> list[bytes]:
         with exchange.stage("render"):
-            explanations = [self._entry(exchange, request, each, drawing) for each, drawing in zip(views, drawings)]
-        content = {
+            return [self._picture(exchange, each, request) for each in drawings]
+
+    def _picture(self, exchange: Exchange, of: Drawing, request: Request) -> bytes:
+        """The overlay; as a PNG it says in its text chunks what it shows."""
+        overlay = of.overlay(request.colormap, request.opacity)
+        if request.output == "webp":
+            return webp(overlay)
+        if request.output == "jpeg":
+            return jpeg(overlay)
+        about = {name[2:].replace("-", " "): value for name, value in self._headers(exchange, of.view).items()}
+        model = f"{self.model.name} {self.model.version}, weights {self.model.weights_sha256}"
+        return png(overlay, {**about, "Model": printable(model, 200), "Software": f"heatserve {VERSION}"})
+
+    def _document(self, exchange: Exchange, request: Request, explanations: Sequence[Any]) -> dict[str, Any]:
+        assert exchange.geometry is not None
+        return {
             "predictions": self._ranking(exchange, request.top_k or 5),
             "explanations": explanations,
             "image": {
@@ -140,15 +272,22 @@ class Writer:
             "model": asdict(self.model),
             "timing_ms": {stage: round(1000 * exchange.seconds[stage], 2) for stage in STAGES},
         }
-        return _json(content)
 
-    def _entry(self, exchange: Exchange, request: Request, of: View, drawing: Drawing) -> dict[str, Any]:
+    def _entry(self, exchange: Exchange, request: Request, of: Drawing) -> dict[str, Any]:
+        entry = self._about(exchange, request, of.view)
+        entry["heatmap"] = {**_image(of.heatmap()), "scale": entry.pop("scale")}
+        if request.overlay:
+            entry["overlay"] = _image(of.overlay(request.colormap, request.opacity))
+        return entry
+
+    def _about(self, exchange: Exchange, request: Request, of: View) -> dict[str, Any]:
+        """A map's entry without its pictures."""
         assert exchange.geometry is not None
         query = of.attribution.query
         entry: dict[str, Any] = {
             "method": query.method,
             "target": self._target(exchange, of),
-            "heatmap": _image(drawing.heatmap(), scale=of.scale),
+            "scale": of.scale,
             "parameters": {
                 "layer": self.explainer.layer_of(query),
                 "samples": query.samples,
@@ -164,8 +303,6 @@ class Writer:
                 "converged": None if of.attribution.samples_used == query.count else False,
             },
         }
-        if request.overlay:
-            entry["overlay"] = _image(drawing.overlay(request.colormap, request.opacity))
         if request.boxes:
             entry["boxes"] = boxes(exchange.geometry, of, request.box_threshold)
         return entry
@@ -181,10 +318,10 @@ class Writer:
             "score": float(exchange.scores[index]),
         }
 
-    def _headers(self, exchange: Exchange, views: list[View]) -> dict[str, str]:
+    def _headers(self, exchange: Exchange, of: View) -> dict[str, str]:
         """Prediction and explanation for answers that are not JSON; labels in printable ASCII."""
         best = self._ranking(exchange, 1)[0]
-        query, target = views[0].attribution.query, self._target(exchange, views[0])
+        query, target = of.attribution.query, self._target(exchange, of)
         headers = {
             "X-Prediction-Index": str(best["index"]),
             "X-Prediction-Label": printable(best["label"], 100),
@@ -192,21 +329,21 @@ class Writer:
             "X-Explanation-Method": query.method,
             "X-Explanation-Target-Index": str(target["index"]),
             "X-Explanation-Target-Label": printable(target["label"], 100),
-            "X-Explanation-Scale": f"{views[0].scale:.6g}",
+            "X-Explanation-Scale": f"{of.scale:.6g}",
         }
-        error = _standard_error(views[0])
+        error = _standard_error(of)
         if query.smoothed:
-            headers["X-Explanation-Samples"] = str(views[0].attribution.samples_used)
+            headers["X-Explanation-Samples"] = str(of.attribution.samples_used)
             headers["X-Explanation-Seed"] = str(query.seed)
         if error is not None and math.isfinite(error):
             headers["X-Explanation-Standard-Error"] = f"{error:.6g}"
         return headers
 
-    def _within_limit(self, answer: Answer) -> Answer:
-        """TorchServe kills the worker over an answer that is larger than its limit."""
-        if len(answer.body) > self.limits.max_response_bytes:
-            raise Refusal(413, "the answer would be too large; ask for fewer targets, no overlay, or output png")
-        return answer
+
+def _log(error: BaseException) -> None:
+    """For what is nobody's fault but ours."""
+    if refusal_of(error).code == 500:
+        logger.error("heatserve: an answer could not be written: %s", where(error))
 
 
 def _standard_error(of: View) -> float | None:
@@ -214,25 +351,18 @@ def _standard_error(of: View) -> float | None:
     return None if error is None else float(error)
 
 
-def _image(image: Image.Image, **more: float) -> dict[str, Any]:
-    data = base64.b64encode(png(image)).decode("ascii")
-    return {"format": "png", "width": image.width, "height": image.height, **more, "data": data}
+def _image(image: Image.Image) -> dict[str, Any]:
+    return {"format": "png", "width": image.width, "height": image.height, "data": _base64(png(image))}
 
 
-def _refused(refusal: Refusal) -> Answer:
-    headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-    return Answer(refusal.code, _json(refusal.body()), OUTPUTS["json"], headers, refusal.type)
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _line(answer: Answer, more: bool | None = None) -> Answer:
     """An answer as a line of a stream."""
     assert isinstance(answer.body, bytes)
     return replace(answer, body=answer.body + b"\n", content_type=MEDIA_TYPES[STREAM], more=more)
-
-
-def _json(content: Any) -> bytes:
-    """Valid JSON whatever the model gave: numbers that are not finite become null."""
-    return json.dumps(_finite(content), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
 def _finite(value: Any) -> Any:

@@ -21,10 +21,12 @@ class SettingsError(ValueError):
 class Limits:
     """What requests may cost. Pixels are counted before and after resizing; work is counted in forward passes.
 
-    max_explanations, max_batch_work, max_waiting_bytes: of the explanations under way that take further passes.
+    max_image_bytes: of one encoded picture. max_pixels: of all pictures of a request together. max_explanations,
+    max_batch_work, max_waiting_bytes: of the explanations under way that take further passes.
     """
 
     max_samples: int = 200
+    max_image_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     max_resized_pixels: int = 4_000_000
     max_explanations: int = 32
@@ -40,6 +42,8 @@ class Settings:
 
     defaults: options by name where the archive changes them. chunk: noisy copies in a forward; None for automatic.
     continuous: whether a `handle` call is one step (TorchServe's `continuousBatching`), or a batch from start to end.
+    grpc_stream: whether a gRPC row that asks for `stream` gets parts: a unary call that does so then blocks the model
+    until the server is started again, so this is for trusted clients alone.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -48,6 +52,7 @@ class Settings:
     layers: Sequence[str] = ()
     chunk: int | None = None
     continuous: bool = False
+    grpc_stream: bool = False
 
 
 def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:
@@ -57,7 +62,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     explain = _section(config, "explain")
     limit_names = [f.name for f in fields(Limits)]
     default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast", "stream")]
-    allowed = [*default_names, "layer", "chunk", *limit_names]
+    allowed = [*default_names, "layer", "chunk", "grpc_stream", *limit_names]
     for key in explain:
         if key not in allowed:
             raise SettingsError(f"explain.{key} is not a setting; allowed: {', '.join(allowed)}")
@@ -74,7 +79,20 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         layers=_names("explain.layer", explain.get("layer")),
         chunk=_whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         continuous=bool(config.get("continuousBatching")),
+        grpc_stream=_grpc_stream(explain, bool(config.get("continuousBatching"))),
     )
+
+
+def _grpc_stream(explain: Mapping[str, Any], continuous: bool) -> bool:
+    value = explain.get("grpc_stream", False)
+    if not isinstance(value, bool):
+        raise SettingsError(f"explain.grpc_stream is {value!r}; true or false is allowed")
+    if value and continuous:
+        raise SettingsError(
+            "explain.grpc_stream: true does not go with continuousBatching: true, in which TorchServe takes a part of "
+            "a gRPC stream for its end; remove one of them (streams over HTTP work in both modes)"
+        )
+    return value
 
 
 def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:

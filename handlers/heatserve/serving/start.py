@@ -67,12 +67,12 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
         raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
     vocabulary = Vocabulary(classes, labels, explainer.layers, explainer.methods())
     defaults = _defaults(settings, explainer, vocabulary)
-    reader = Reader(vocabulary, defaults, settings.limits)
+    reader = Reader(vocabulary, defaults, settings.limits, _view(settings))
     info = model_info(manifest)
     description = describe.description(info, explainer, vocabulary, defaults, settings)
     return Service(
         explainer,
-        Loop(explainer, reader, settings.preprocess, settings.limits, _policy(settings)),
+        Loop(explainer, reader, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream),
         Writer(explainer, vocabulary, info, settings.limits, description),
         info,
         settings,
@@ -80,17 +80,17 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
 
 
 def check_mode(settings: Settings, name: str, manifest: Mapping[str, Any], envelope: Any) -> None:
-    """In continuous batching this worker must be the model's only one, and see the rows as TorchServe has them.
+    """The rows must come as TorchServe has them, and in continuous batching to the model's only worker.
 
     name: under which the server knows the model. Raises ArchiveError.
     """
-    if not settings.continuous:
-        return
     if envelope:
         raise ArchiveError(
-            "continuousBatching: true does not go with a service envelope, which hides the rows; remove the envelope "
-            "(the handler reads raw, form and JSON bodies by itself)"
+            "a service envelope hides all rows of a batch but the first; remove it (service_envelope): the handler "
+            "reads raw, form, JSON and KServe bodies by itself"
         )
+    if not settings.continuous:
+        return
     only_worker(name, str(manifest.get("model", {}).get("modelVersion", "")))
 
 
@@ -101,9 +101,14 @@ def _policy(settings: Settings) -> Policy:
 
 def _example(settings: Settings, on: torch.device) -> torch.Tensor:
     """Two rows of repeatable noise in the shape of the model's view: what the network's structure is read from."""
+    return torch.rand((2, 3, *_view(settings)), generator=torch.Generator().manual_seed(0)).to(on)
+
+
+def _view(settings: Settings) -> tuple[int, int]:
+    """Height and width of what the model sees."""
     crop = settings.preprocess.crop
     assert isinstance(crop, int)  # the settings allow nothing else
-    return torch.rand((2, 3, crop, crop), generator=torch.Generator().manual_seed(0)).to(on)
+    return crop, crop
 
 
 def _defaults(settings: Settings, explainer: Explainer, vocabulary: Vocabulary) -> dict[str, Any]:

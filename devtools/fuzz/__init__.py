@@ -1,0 +1,1 @@
+"""Hostile requests by the thousand against a real server: `scripts/fuzz`."""
