@@ -11,6 +11,8 @@ from devtools.fuzz.pictures import any_picture, noise, plain
 from heatserve.serving.options import OPTIONS
 
 FORGED = "[METRICS]forged.Count:1|#a:b"
+#: In a body of JSON: a list that is nested about as deeply as TorchServe's parser goes.
+DEEP = "<deep>"
 _GOOD: dict[str, list[Any]] = {
     "method": ["gradcam", "cam", "gradient", "smoothgrad", "vargrad"],
     "target": ["predicted", "top3", "top10", 7, "tabby"],
@@ -27,7 +29,7 @@ _ODD: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**40, 1e308, float("nan"), float("inf"), -0.0, "", " ", "0", "-1",
     "1e999", "NaN", "true", "null", "top0", "top99999999999", "é", "٣", "\ud800", "\0", "a\r\nSet-Cookie: a=b", FORGED,
     "x" * 2000, [], {}, [[]], {"a": 1}, ["gradcam"], {"b64": ""}, "../../etc/passwd", "file:///etc/passwd",
-    "http://127.0.0.1:1/", "__class__", "{{7*7}}", "${jndi:ldap://127.0.0.1/a}", "%s%n",
+    "http://127.0.0.1:1/", "__class__", "{{7*7}}", "${jndi:ldap://127.0.0.1/a}", "%s%n", DEEP,
 ]  # fmt: skip
 
 
@@ -64,7 +66,8 @@ def members(chosen: random.Random) -> dict[str, Any]:
 
 def json_body(chosen: random.Random, content: Any) -> bytes:
     """JSON; at times what json.dumps would not write."""
-    text = json.dumps(content)
+    depth = chosen.choice([50, 500, *range(940, 1_000)])
+    text = json.dumps(content).replace(f'"{DEEP}"', "[" * depth + "]" * depth)
     spoiled = chosen.random()
     if spoiled < 0.02:
         return b"[" * chosen.choice([100, 5_000, 200_000]) + b"]" * chosen.choice([0, 100])
@@ -105,7 +108,7 @@ def tensors(chosen: random.Random) -> Any:
     if chosen.random() < 0.3:
         body["id"] = chosen.choice(_ODD)
     if chosen.random() < 0.2:
-        body["outputs"] = chosen.choice([[{"name": "heatmap"}], [{"name": FORGED}], [1], *_ODD])
+        body["outputs"] = chosen.choice([[{"name": "heatmap"}], [{"name": FORGED}], [{"name": DEEP}], [1], *_ODD])
     if chosen.random() < 0.1:
         body["parameters"] = chosen.choice(_ODD)
     return body

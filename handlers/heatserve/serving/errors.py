@@ -7,14 +7,15 @@ import traceback
 from ..engine import is_out_of_memory
 from ..imaging import ImageTooLarge, UnreadableImage
 
-_TYPES = {
-    400: "BadRequest",
-    406: "NotAcceptable",
-    413: "PayloadTooLarge",
-    415: "UnsupportedMediaType",
-    500: "InternalServerError",
-    503: "ServiceUnavailable",
-    507: "InsufficientStorage",
+#: By status: the `type` in the body, and what it means to whoever asked.
+STATUSES = {
+    400: ("BadRequest", "the client can correct it: the message names the option and what is allowed"),
+    406: ("NotAcceptable", "nothing in `Accept` can be sent"),
+    413: ("PayloadTooLarge", "too many bytes, pixels, samples, or an answer beyond `max_response_bytes`"),
+    415: ("UnsupportedMediaType", "not a picture that can be decoded (JPEG, PNG, WebP, GIF, BMP, TIFF)"),
+    500: ("InternalServerError", "the handler failed on this row; its log says where, without the request's text"),
+    503: ("ServiceUnavailable", "too much explanation is under way; `Retry-After` says when to come again"),
+    507: ("InsufficientStorage", "out of memory, after halving the batch down to one row"),
 }
 
 
@@ -32,7 +33,7 @@ class Refusal(Exception):
 
     @property
     def type(self) -> str:
-        return _TYPES[self.code]
+        return STATUSES[self.code][0]
 
     def body(self, kserve: bool = False) -> dict[str, object]:
         """TorchServe's own shape of an error; KServe's clients look for a member `error` besides."""
@@ -61,6 +62,10 @@ def where(error: BaseException) -> str:
 
 
 def printable(text: object, limit: int = 40) -> str:
-    """Anything that came from outside, made safe for a log line, a metric or a sentence: short, ASCII, one line."""
-    safe = "".join(c if c.isascii() and c.isprintable() and c not in "#|\\" else "?" for c in str(text)[:limit])
-    return safe + ("..." if len(str(text)) > limit else "")
+    """Anything that came from outside, made safe for a log line, a metric or a sentence: short, ASCII, one line.
+
+    Of what is no text its type: a list that is nested deeply enough cannot even be written out.
+    """
+    shown = text if isinstance(text, str) else type(text).__name__
+    safe = "".join(c if c.isascii() and c.isprintable() and c not in "#|\\" else "?" for c in shown[:limit])
+    return safe + ("..." if len(shown) > limit else "")

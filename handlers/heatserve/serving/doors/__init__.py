@@ -7,9 +7,11 @@ is left came by `/invocations`. Whether a body is KServe's shows in its members.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import refusal_of, where
 from .door import Door, Instance, over_http
 from .kserve_v1 import KServeV1
 from .kserve_v2 import KServeV2, refuse_binary
@@ -18,8 +20,19 @@ from .rest import Rest, instance_of, json_body
 __all__ = ["Door", "Instance", "KServeV1", "KServeV2", "Rest", "door_of", "over_http"]
 
 
+logger = logging.getLogger(__name__)
+
+
 def door_of(row: Any, headers: Mapping[str, Any]) -> Door:
-    """The door of one row, opened. Never raises: what is wrong with a request is found in its instances."""
+    """The door of one row, opened. Never raises, as other rows share its batch: what is wrong is in the instances."""
+    try:
+        return _opened(row, headers)
+    except Exception as error:
+        logger.error("heatserve: a row could not be read: %s", where(error))
+        return Rest(Instance(refusal=refusal_of(error)), False, over_http(headers))
+
+
+def _opened(row: Any, headers: Mapping[str, Any]) -> Door:
     http, body = over_http(headers), json_body(row)
     explains = _explains(row, body, headers["explain"] if http and "explain" in headers else None)
     if body is not None and "inputs" in body:
