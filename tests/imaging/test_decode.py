@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from heatserve.imaging import FORMATS, ImageTooLarge, Picture, UnreadableImage, decode
 
@@ -76,6 +76,13 @@ def test_inks_become_rgb() -> None:
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     for kind in ("JPEG", "TIFF"):
         assert np.abs(decoded(image, kind).astype(int) - (255, 0, 0)).max() < 12, kind
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_a_colour_profile_is_ignored_as_the_stock_handler_does_broken_or_not(kind: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for icc in (profile, profile[:50], np.random.default_rng(4).bytes(70_000)):
+        assert np.array_equal(decoded(RGB, kind, icc_profile=icc), decoded(RGB, kind)), len(icc)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
@@ -188,6 +195,13 @@ def test_corrupted_bytes_raise_one_of_the_two_errors(kind: str) -> None:
             corrupt[position] = rng.integers(0, 256)
         with contextlib.suppress(UnreadableImage, ImageTooLarge):
             decode(bytes(corrupt), LIMIT)
+
+
+@pytest.mark.parametrize("one", FORMATS)
+def test_the_head_of_one_format_on_the_body_of_another_is_unreadable_or_a_picture(one: str) -> None:
+    for other in FORMATS:
+        with contextlib.suppress(UnreadableImage, ImageTooLarge):
+            assert decode(encoded(RGB, one)[:12] + encoded(RGB, other)[12:], LIMIT).image.mode == "RGB"
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"GIF89a", b"\xff\xd8\xff", b"hello" * 100, b"%!PS-Adobe", b"II*\0"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heatserve.serving.doors import door_of
 from heatserve.serving.errors import Refusal
-from heatserve.serving.options import OPTIONS, Vocabulary, parse
+from heatserve.serving.options import MEDIA_TYPES, OPTIONS, Vocabulary, parse
 from heatserve.serving.requests import Reader, Request
 from heatserve.serving.settings import Limits
 from tests.serving.small import LABELS
@@ -152,6 +152,16 @@ def test_a_path_that_is_too_long_is_a_400() -> None:
         ("*/*", "json"),
         ("text/html, image/*;q=0.8", "png"),
         ("application/x-npy;q=0.9, application/json;q=0.1", "npy"),
+        ("image/webp", "webp"),
+        ("IMAGE/JPEG ; q=1.000", "jpeg"),
+        ("image/*, image/png;q=0", "webp"),
+        ("image/png;q=0.2, */*;q=0.1", "png"),
+        ("*/*;q=0.1, image/*;q=0.2, application/x-npy;q=0.3", "npy"),
+        ("application/*, application/json;q=0", "npy"),
+        ("image/png;q=2, image/webp;q=0.001", "webp"),
+        ("image/png;q=nan, image/webp", "webp"),
+        ("image/png;level=1;q=0.5, application/json;q=0.6", "json"),
+        (",;=, ;;, image/jpeg", "jpeg"),
         ("", "json"),
     ],
 )
@@ -159,13 +169,19 @@ def test_accept_picks_the_output(accept: str, output: str) -> None:
     assert read({"data": b"\x89"}, {**EXPLAIN, "Accept": accept}).output == output
 
 
+def test_accept_may_ask_for_a_stream() -> None:
+    assert read({"data": b"\x89"}, {**EXPLAIN, "accept": "application/x-ndjson, */*;q=0.1"}).stream
+    assert not read({"data": b"\x89"}, {**EXPLAIN, "accept": "*/*"}).stream
+
+
 def test_the_output_option_wins_over_accept() -> None:
     assert read({"data": b"\x89", "output": "npy"}, {**EXPLAIN, "Accept": "image/png"}).output == "npy"
 
 
-def test_an_accept_that_nothing_satisfies_is_a_406_with_what_there_is() -> None:
-    error = refused({"data": b"\x89"}, {**EXPLAIN, "Accept": "text/html"})
-    assert error.code == 406 and "image/png" in error.message
+@pytest.mark.parametrize("accept", ["text/html", "*/*;q=0", "image/png;q=0", "image/png;q=0.0000", "é", "image", ",,"])
+def test_an_accept_that_nothing_satisfies_is_a_406_with_what_there_is(accept: str) -> None:
+    error = refused({"data": b"\x89"}, {**EXPLAIN, "Accept": accept})
+    assert error.code == 406 and all(media in error.message for media in MEDIA_TYPES.values())
 
 
 def test_labels_and_ranks_become_targets() -> None:
@@ -174,9 +190,10 @@ def test_labels_and_ranks_become_targets() -> None:
     assert read({"data": b"\x89", "target": "predicted"}).queries[0].target is None
 
 
+TEXT = st.text(st.characters())  # lone surrogates too, which JSON may hold
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )
 
@@ -189,7 +206,7 @@ def test_any_value_of_an_option_is_parsed_or_refused_in_one_printable_line(name:
         assert refusal.code == 400 and refusal.message.isprintable() and len(refusal.message) < 500
 
 
-@given(row=JSON | st.fixed_dictionaries({"body": JSON, "data": JSON}), headers=st.dictionaries(st.text(), JSON))
+@given(row=JSON | st.fixed_dictionaries({"body": JSON, "data": JSON}), headers=st.dictionaries(TEXT, JSON))
 def test_any_row_at_all_is_read_or_refused(row: Any, headers: dict[str, Any]) -> None:
     for explain in ({}, {"explain": "True"}):
         try:
