@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 
 def loads(log: str, model: str) -> int:
@@ -14,6 +15,25 @@ def load_failed(log: str, model: str) -> bool:
     """Whether a worker of the model ended while it was loading."""
     worker = rf"W-\d+-{re.escape(model)}_\S* "
     return re.search(worker + r".*(Backend worker process died|Load model failed)", log) is not None
+
+
+def batches(log: str, model: str) -> int:
+    """How many batches the model's workers were given."""
+    return len(re.findall(rf"W-\d+-{re.escape(model)}_\S+ MODEL_LOG - Backend received inference", log))
+
+
+def seconds_to_ready(log: str, model: str) -> list[float]:
+    """Of each start of a worker of the model, the time from starting its process until it has loaded the model."""
+    found: list[float] = []
+    started: dict[str, datetime] = {}
+    moment = rf"^(\S+) \[.{{5}}\] (W-\d+-{re.escape(model)}_\S+) .*(Worker cmdline|-> WORKER_MODEL_LOADED)"
+    for time, worker, what in re.findall(moment, log, re.MULTILINE):
+        now = datetime.strptime(time, "%Y-%m-%dT%H:%M:%S,%f")
+        if what == "Worker cmdline":
+            started[worker] = now
+        elif worker in started:
+            found.append((now - started.pop(worker)).total_seconds())
+    return found
 
 
 def explain(what: str, log: str, lines: int = 25) -> str:
