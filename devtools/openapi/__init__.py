@@ -1,0 +1,1 @@
+"""The OpenAPI description of the endpoints, from the tables that the handler itself reads."""

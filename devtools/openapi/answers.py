@@ -1,0 +1,138 @@
+"""What comes back, as schemas: predictions, explanations, refusals, and KServe's envelopes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from devtools.openapi.options import Schema, ref
+from heatserve.engine import METHODS
+from heatserve.serving.doors.door import MOST
+from heatserve.serving.doors.kserve_v2 import OUTPUTS
+from heatserve.serving.errors import STATUSES
+from heatserve.serving.exchange import STAGES
+
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": ["number", "null"], "description": "null where the model's number is not finite"}
+BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
+PNG: Schema = {**BASE64, "contentMediaType": "image/png"}
+
+
+def a_list(of: Schema, least: int = 1, most: int | None = None) -> Schema:
+    return {"type": "array", "items": of, "minItems": least, **({} if most is None else {"maxItems": most})}
+
+
+def exactly(members: Mapping[str, Any], optional: Mapping[str, Any] | None = None, said: str = "") -> Schema:
+    """An object of these members and no others."""
+    return {
+        "type": "object",
+        **({"description": said} if said else {}),
+        "required": [*members],
+        "properties": {**members, **(optional or {})},
+        "additionalProperties": False,
+    }
+
+
+def or_null(of: Schema) -> Schema:
+    return {**of, "type": [of["type"], "null"]}
+
+
+def schemas() -> dict[str, Schema]:
+    """The components of kind `schemas` that answers are made of."""
+    prediction = {"index": COUNT, "label": TEXT, "probability": NUMBER}
+    size = {"format": {"const": "png"}, "width": COUNT, "height": COUNT, "data": PNG}
+    entry = {"method": {"enum": [*METHODS]}, "target": ref("Target"), "parameters": ref("Parameters"),
+             "quality": ref("Quality")}  # fmt: skip
+    own = {"boxes": a_list(ref("Box"), 0)}
+    document = {"predictions": a_list(ref("Ranked")), "image": ref("Image"), "model": ref("Model"),
+                "timing_ms": exactly({stage: {"type": "number"} for stage in STAGES})}  # fmt: skip
+    return {
+        "Prediction": {
+            "type": "object",
+            "description": "the likeliest classes by label, as the stock image_classifier answers",
+            "additionalProperties": NUMBER,
+            "minProperties": 1,
+        },
+        "Explanation": exactly({**document, "explanations": a_list(ref("Map"))}),
+        "Ranked": exactly(prediction),
+        "Target": exactly({**prediction, "score": NUMBER}, said="the class that was explained; score: before softmax"),
+        "Map": exactly({**entry, "heatmap": ref("Heatmap")}, {"overlay": ref("Picture"), **own}),
+        "Heatmap": exactly({**size, "scale": NUMBER}, said="8-bit grey, upright; scale: the attribution at grey 255"),
+        "Picture": exactly(size, said="the map laid over the photograph"),
+        "Parameters": exactly(
+            {"layer": or_null(TEXT), "samples": COUNT, "noise_level": or_null({"type": "number"}),
+             "seed": or_null(COUNT), "contrast": or_null(COUNT)},
+            {"standard_error": or_null({"type": "number"}), "precision": TEXT},
+            "what the map was made with",
+        ),
+        "Quality": exactly(
+            {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,
+             "converged": {"type": ["boolean", "null"]}},
+            said="standard_error: of the mean attribution, relative to its size (L2)",
+        ),
+        "Box": exactly({"x0": WHOLE, "y0": WHOLE, "x1": WHOLE, "y1": WHOLE, "score": NUMBER}),
+        "Image": exactly(
+            {"width": COUNT, "height": COUNT, "seen": a_list(WHOLE, 4, 4)},
+            said="the photograph as a viewer shows it; seen: what the model's crop showed to it",
+        ),
+        "Model": exactly({"name": TEXT, "version": TEXT}, dict.fromkeys(
+            ("weights_sha256", "contents_sha256"), or_null(TEXT))),
+        "Description": {
+            "type": "object",
+            "description": "what this archive can be asked for",
+            "required": ["model", "methods", "options", "layers", "classes", "limits", "versions"],
+            "properties": {
+                "model": ref("Model"),
+                "methods": a_list({"enum": [*METHODS]}),
+                "options": {"type": "object", "additionalProperties": exactly(
+                    {"summary": TEXT, "allowed": TEXT, "default": {}})},
+                "layers": a_list(TEXT, 0),
+                "classes": COUNT,
+                "limits": {"type": "object", "additionalProperties": WHOLE},
+                "versions": {"type": "object", "additionalProperties": TEXT},
+            },
+        },
+        "Error": _error({}),
+        "KServeError": _error({"error": TEXT}),
+        "V1Predictions": exactly({"predictions": _each("Prediction")}),
+        "V1Explanations": exactly({"explanations": _each("Explanation")}),
+        # Beside an array of maps an entry speaks of its map and has no picture.
+        "V2About": exactly({**document, "explanations": a_list(exactly({**entry, "scale": NUMBER}, own))}),
+        "V2Answer": exactly(
+            {"model_name": TEXT, "model_version": TEXT, "outputs": a_list(ref("V2Output"))},
+            {"id": TEXT},
+            "prediction: for each picture a Prediction, V2About or KServeError as a JSON text",
+        ),
+        "V2Output": _output(),
+    }  # fmt: skip
+
+
+def _error(more: Schema) -> Schema:
+    types = ", ".join(name for name, _ in STATUSES.values())
+    return exactly({"code": WHOLE, "type": TEXT, "message": TEXT, **more}) | {
+        "description": f"type: of the handler {types}; of TorchServe's frontend a name that ends in Exception"
+    }
+
+
+def _each(name: str) -> Schema:
+    return a_list({"anyOf": [ref(name), ref("KServeError")]}, 1, MOST)
+
+
+def _output() -> Schema:
+    """An output of the second protocol: how many values there are is the shape's to say."""
+    kinds = {
+        "prediction": ("BYTES", 1, TEXT),
+        "heatmap": ("FP32", 3, {"type": "number"}),
+        "heatmap_instance": ("INT32", 1, COUNT),
+        "overlay": ("BYTES", 1, PNG),
+    }
+    assert [*kinds] == [*OUTPUTS]
+    pictures = _tensor("heatmap", "BYTES", 1, BASE64)
+    return {"oneOf": [*(_tensor(name, *kind) for name, kind in kinds.items()), pictures]}
+
+
+def _tensor(name: str, datatype: str, dimensions: int, data: Schema) -> Schema:
+    shape = a_list({"type": "integer", "minimum": 1}, dimensions, dimensions)
+    return exactly({"name": {"const": name}, "datatype": {"const": datatype}, "shape": shape, "data": a_list(data)})
