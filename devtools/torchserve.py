@@ -138,7 +138,7 @@ class Server:
         return float(sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items()))
 
     def key(self, of: str = "inference") -> str | None:
-        """The token of an API (`inference`, `management` or `token`), None where authorization is off."""
+        """The token of an API (`inference`, `management` or `API`), None where authorization is off."""
         if self.config.get("disable_token_authorization") == "true":
             return None
         keys = json.loads((self._working_directory / "key_file.json").read_text())

@@ -13,6 +13,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from devtools.paths import ROOT
 from heatserve.engine import METHODS, Explainer, Query, methods
+from heatserve.serving.errors import STATUSES
 from heatserve.serving.metrics import DECLARED
 from heatserve.serving.settings import ENVIRONMENT_PREFIX, Limits, read_settings
 
@@ -58,6 +59,25 @@ def test_every_limit_of_the_environment_is_in_the_operators_table() -> None:
     text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
     for name in Limits.__dataclass_fields__:
         assert f"`{ENVIRONMENT_PREFIX}{name.upper()}`" in text
+
+
+def test_the_statuses_are_the_codes() -> None:
+    text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- statuses -->\n(.*?)<!-- /statuses -->", text, re.DOTALL)
+    rows = [f"| {status} | {meaning} |" for status, (_, meaning) in STATUSES.items()]
+    assert table is not None and table[1].splitlines()[2:] == rows
+
+
+def test_every_threat_has_a_defence_and_every_defence_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- threats -->\n(.*?)<!-- /threats -->", text, re.DOTALL)
+    assert table is not None
+    there = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py")))
+    for row in table[1].splitlines()[2:]:
+        _, threat, defence, proofs, _ = row.split("|")
+        named = re.findall(r"`(test_\w+)`", proofs)
+        assert threat.strip() and defence.strip() and named, row
+        assert all(f"def {name}(" in there for name in named), row
 
 
 def test_every_test_that_the_doors_name_is_there() -> None:

@@ -1,0 +1,49 @@
+"""The config.properties that is shipped is safe as it stands. e2e/test_security.py tries it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from devtools import properties
+from devtools.paths import METRICS, ROOT, SERVER_CONFIG
+from heatserve.serving.settings import Limits
+
+SHIPPED = properties.read(SERVER_CONFIG)
+
+
+def test_every_address_is_on_loopback() -> None:
+    addresses = {name: value for name, value in SHIPPED.items() if name.endswith("_address")}
+    assert {re.sub(r"^http://|:\d+$", "", value) for value in addresses.values()} == {"127.0.0.1"}
+    assert len(addresses) == 5
+
+
+def test_tokens_are_asked_for_and_models_come_from_the_folder_alone() -> None:
+    wanted = {
+        "disable_token_authorization": "false",
+        "enable_model_api": "false",
+        "use_env_allowed_urls": "false",
+        "enable_envvars_config": "false",
+        "install_py_dep_per_model": "false",
+        "model_store": "model_store",
+    }
+    assert {name: SHIPPED[name] for name in wanted} == wanted
+    assert (ROOT / SHIPPED["model_store"]).is_dir() and ROOT / SHIPPED["metrics_config"] == METRICS
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///a/b.mar", "http://127.0.0.1/a.mar", "https://a/b.mar", "s3://a/b.mar", "ftp://a/b.mar", "none.mar"]
+)
+def test_no_address_of_an_archive_is_allowed(url: str) -> None:
+    assert not any(re.fullmatch(allowed, url) for allowed in SHIPPED["allowed_urls"].split(","))
+
+
+@pytest.mark.parametrize("name", ["MY_SECRET", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD", "A_CREDENTIAL_FILE"])
+def test_secrets_of_the_environment_stay_with_the_server(name: str) -> None:
+    assert re.fullmatch(SHIPPED["blacklist_env_vars"], name)
+
+
+def test_what_the_handler_sends_stays_below_what_kills_its_worker() -> None:
+    assert Limits().max_response_bytes < int(SHIPPED["max_response_size"])
+    assert int(SHIPPED["max_request_size"]) < 2 * Limits().max_image_bytes
