@@ -32,6 +32,7 @@ from devtools.packager import Packaged
 from devtools.torchserve import Server
 from heatserve.client import Client, HeatserveError
 from tests.e2e.test_server import eventually, metric, post
+from tests.open_inference import check_answer, check_error, check_request
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]
@@ -62,6 +63,7 @@ def heatmap(entry: dict[str, Any]) -> np.ndarray:
 def test_every_door_predicts_the_same(server: Server, client: GrpcClient, model: str) -> None:
     plain = post(server, f"predictions/{model}", data=CHELSEA).json()
     v2 = post(server, f"v2/models/{model}/infer", json={"inputs": [bytes_input(ENCODED)]}).json()
+    check_answer(v2)
     by_door = {
         "form": post(server, f"predictions/{model}", files={"data": CHELSEA}).json(),
         "JSON": post(server, f"predictions/{model}", json={"data": ENCODED}).json(),
@@ -110,7 +112,9 @@ def test_every_door_explains_the_same_and_takes_options(server: Server, client: 
         {"inputs": [bytes_input(ENCODED, **options)]},
         {"inputs": [bytes_input(ENCODED)], "parameters": options},
     ):
+        check_request(sent)
         found = post(server, f"v2/models/{model}/explain", json=sent).json()
+        check_answer(found)
         output = next(output for output in found["outputs"] if output["name"] == "heatmap")
         assert np.abs(np.reshape(output["data"], output["shape"])[0] - raw).max() <= 1e-4 * np.abs(raw).max()
 
@@ -127,6 +131,8 @@ def test_errors_have_the_shape_of_their_door(server: Server, client: GrpcClient,
         assert answer.status_code == (415 if door == "raw" else 400), door
         assert answer.json()["code"] == answer.status_code and answer.json()["message"], door
         assert ("error" in answer.json()) is door.startswith("v"), door
+        if door == "v2":
+            check_error(answer.json())
     inputs = {"data": CHELSEA, "explain": b"true", "method": b"lime"}
     assert json.loads(client.unary(model, inputs))["code"] == 400
     assert json.loads([*client.stream(model, inputs)][-1])["code"] == 400
@@ -209,7 +215,7 @@ def test_the_kserve_sdk_talks_to_both_protocols(server: Server, model: str) -> N
 
 
 def test_the_protocols_own_client_reads_the_answers(server: Server, model: str) -> None:
-    """Generated from the public OpenAPI description of the Open Inference Protocol, version 2.0.0."""
+    """Generated from the public OpenAPI description of the Open Inference Protocol, version 2.0."""
     talker = OpenInferenceClient(base_url=server.inference, httpx_client=httpx.Client(timeout=60))
     tensor = RequestInput(name="image", shape=[1], datatype="BYTES", data=[ENCODED], parameters={"top_k": 1})
     answer = talker.model_infer(model_name=model, request=InferenceRequest(id="b-2", inputs=[tensor], parameters={}))

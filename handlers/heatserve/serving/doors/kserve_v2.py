@@ -1,6 +1,6 @@
 """The Open Inference Protocol, which is KServe's second: typed tensors in and out.
 
-Specification: the REST part of kserve/open-inference-protocol, version 2.0.0. An input of datatype BYTES holds encoded
+Specification: the REST part of kserve/open-inference-protocol, version 2.0. An input of datatype BYTES holds encoded
 pictures as base64, one of FP32 the model's view itself, (3, H, W) or (N, 3, H, W), normalised as the model expects it.
 """
 
