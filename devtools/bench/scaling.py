@@ -47,7 +47,7 @@ def over_batches(
     sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),
 ) -> list[Result]:
     """Grad-CAM of every row, and the plain forward pass beside it, against a plain forward pass of one row."""
-    model, explainer = build(), Explainer(build(), inputs(1))
+    model, explainer = build(), Explainer(build(), inputs(1), optimize=True)
     batches = {size: inputs(size) for size in sizes}
     plain = {f"{FORWARD} {size}": timed(forward(model, batch)) for size, batch in batches.items()}
     ours = {
@@ -82,7 +82,7 @@ def over_samples(
 ) -> list[Result]:
     """SmoothGrad of one image with n samples, against a plain forward pass."""
     image = inputs(1)
-    explainer = Explainer(build(), image)
+    explainer = Explainer(build(), image, optimize=True)
     target = min(CLASS, explainer.classes - 1)
 
     def smooth(count: int) -> None:
@@ -116,7 +116,7 @@ def over_targets(
     """Grad-CAM of one image for the N likeliest classes: at the pooled layer, and at one that needs backward passes."""
     image = inputs(1)
     pooled = Explainer(build(), image).layer
-    explainer = Explainer(build(), image, (pooled, inner))
+    explainer = Explainer(build(), image, (pooled, inner), optimize=True)
 
     def ask(layer: str, count: int) -> None:
         explainer.run(image, [[Query("gradcam", rank=rank, layer=layer) for rank in range(count)]])

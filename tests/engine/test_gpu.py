@@ -13,6 +13,7 @@ from tests.engine.networks import (
     captum_gradcam,
     captum_gradient,
     distance,
+    explainer,
     network,
     oracle,
     pictures,
@@ -93,3 +94,73 @@ def test_a_chunk_is_sized_to_the_device_and_a_smoothings_memory_does_not_grow_wi
         one.explain(pictures(1).cuda(), Query("smoothgrad", target=1, samples=samples))
         peaks.append(torch.cuda.max_memory_allocated())
     assert peaks[2] <= peaks[1] * 1.01
+
+
+def test_every_method_on_the_device_equals_itself_on_the_cpu():
+    here, there = explainer("resnet18"), on_device("resnet18")
+    images = pictures(4, seed=7)
+    queries = [[Query(method, rank=rank) for method in ("gradcam", "cam", "gradient")] for rank in range(4)]
+    (logits, expected), (found_logits, found) = here.run(images, queries), there.run(images.cuda(), queries)
+    assert distance(found_logits.cpu(), logits) < 1e-3
+    for row, other in zip(expected, found):
+        for answer, again in zip(row, other):
+            assert again.query == answer.query
+            assert distance(again.values.cpu(), answer.values) < 1e-3
+
+
+@pytest.mark.parametrize(("precision", "far"), [("bfloat16", 0.6), ("float16", 0.25)])
+def test_a_lower_precision_changes_a_smoothed_map_little(precision, far):
+    image, query = pictures(1).cuda(), Query("smoothgrad", target=1, samples=12, seed=3)
+    (exact,) = on_device("resnet18").explain(image, query)
+    (found,) = on_device("resnet18", precision=precision).explain(image, query)
+    assert found.values.dtype == torch.float32
+    assert (found.values - exact.values).norm() < far * exact.values.norm()
+
+
+def test_a_run_with_given_targets_never_waits_for_the_device():
+    one, images = on_device("resnet18"), pictures(4).cuda()
+    queries = [
+        [Query(target=1), Query("cam", target=2, contrast=5)],
+        [],
+        [Query("gradient", target=3)],
+        [Query(target=4, layer=LAYERS["resnet18"][1])],
+    ]
+    one.run(images, queries)  # the first run may wait for libraries to load
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        one.run(images, queries)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_chunk_grows_with_the_free_memory_within_bounds(monkeypatch):
+    chunks = []
+    for free in (1, 10**12):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _=None, free=free: (free, free))
+        chunks.append(on_device("in_place").chunk)
+    assert chunks[0] == 1 < chunks[1] <= 64
+
+
+def test_a_batch_that_the_device_cannot_hold_is_halved_and_its_answers_are_the_same():
+    one, images = on_device("resnet18"), pictures(64, size=(224, 224)).cuda()
+
+    def explained(rows):
+        """The maps of so many rows on the host, and the bytes that the allocator took for them."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        _, answers = one.run(images[:rows], [[Query("gradient", target=1)]] * rows)
+        return torch.stack([row[0].values.cpu() for row in answers]), torch.cuda.max_memory_reserved()
+
+    explained(8)  # what libraries keep for themselves is taken at the first run
+    (_, few), (expected, many) = explained(8), explained(64)
+    assert one.fallbacks == 0
+    total = torch.cuda.get_device_properties(one.device).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((few + many) / 2 / total)
+    try:
+        found, _ = explained(64)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert one.fallbacks >= 1
+    assert distance(found, expected) < 1e-3

@@ -1,0 +1,202 @@
+"""The library's benchmark on a CUDA device: the one report with milliseconds, and with the card's own limit.
+
+That limit is what a large matrix product reaches in the same run. The work is counted by `torch.utils.flop_counter`,
+as the operations say it: a kernel that gets by with less (Winograd) looks nearer to the limit than it is.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from devtools.bench import stopwatch
+from devtools.bench.library import FORWARD, PEERS, forward
+from devtools.bench.networks import NETWORKS, Network, images
+from devtools.bench.results import Result
+from devtools.bench.rounds import Seen, interleave, ratio
+from devtools.bench.smoothgrad import Smooths, contestants, fidelity
+from devtools.bench.stopwatch import Action, Stopwatch
+from heatserve import Explainer, Query
+from heatserve.engine import PRECISIONS
+
+BATCHES = (1, 8, 32)
+#: Seconds of the rounds of everything, at most: all of it is to be over within eight minutes.
+LONGEST = 300.0
+SIDE = 8192
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and with what. side: of the matrices whose product is the limit."""
+
+    watch: Stopwatch
+    networks: Mapping[str, Network]
+    inputs: Callable[[int], Tensor]
+    batches: Sequence[int] = BATCHES
+    samples: int = 50
+    precisions: Sequence[str] = tuple(PRECISIONS)
+    side: int = SIDE
+
+    def model(self, name: str) -> nn.Module:
+        """A network on the device."""
+        return self.networks[name].build().to(self.watch.device)
+
+
+def measure(seconds: float, rounds: int, seen: Seen, bench: Bench | None = None) -> list[Result]:
+    """Everything on the CUDA device: so many seconds for each group of contestants, and so many rounds at least.
+
+    Raises Refusal where there is no such device.
+    """
+    bench = bench or Bench(stopwatch.cuda(), NETWORKS, images)
+    steps = [(name, batch) for name in bench.networks for batch in (*bench.batches, None)]
+    seconds = min(seconds, LONGEST / len(steps))
+    with _full_precision():
+        limits = {precision: limit(bench.watch, PRECISIONS[precision], bench.side) for precision in bench.precisions}
+        found = [_limit(bench, precision, reached) for precision, reached in limits.items()]
+        for number, (name, batch) in enumerate(steps):
+
+            def share(done: float, number: int = number) -> None:
+                seen((number + done) / len(steps))
+
+            if batch is None:
+                found += _smoothgrad(bench, name, limits, seconds, rounds, share)
+            else:
+                found += _passes(bench, name, batch, limits, seconds, rounds, share)
+    return found
+
+
+def limit(watch: Stopwatch, dtype: torch.dtype, side: int) -> float:
+    """The operations a second that a product of two matrices reaches at its best."""
+    one, other = (torch.randn((side, side), device=watch.device).to(dtype) for _ in range(2))
+    product = watch.timed(lambda: one @ other)
+    return float(2 * side**3 / min(product() for _ in range(10)))
+
+
+def operations(action: Action) -> int:
+    """The floating-point operations of an action's matrix products and convolutions, a multiplication being one and
+    an addition another."""
+    with FlopCounterMode(display=False) as counter:
+        action()
+    return int(counter.get_total_flops())
+
+
+def _passes(
+    bench: Bench, name: str, batch: int, limits: Mapping[str, float], seconds: float, rounds: int, seen: Seen
+) -> list[Result]:
+    """What takes one pass or two, against a plain forward pass."""
+    model, inputs = bench.model(name), bench.inputs(batch).to(bench.watch.device)
+    layer = bench.networks[name].layer
+    ours = {FORWARD: forward(deepcopy(model), inputs), **_ours(deepcopy(model), inputs)}
+    peers = {"Captum Saliency": _saliency(deepcopy(model), inputs)}
+    if batch == 1:
+        peers |= {peer: build(deepcopy(model), layer, inputs) for peer, build in PEERS.items()}
+    actions = {**ours, **peers}
+    found = interleave(
+        {what: bench.watch.timed(action) for what, action in actions.items()}, seconds, least=rounds, seen=seen
+    )
+    where, results = f"{name}, batch {batch}", []
+    for what, action in actions.items():
+        reachable = limits["float32"] if what in ours else None
+        results += _absolute(bench, f"{what}: {where}", action, found[what], reachable)
+    results += [
+        Result.of(f"{what}: {where}, against a plain forward pass", ratio(found[what], found[FORWARD]))
+        for what in actions
+        if what != FORWARD
+    ]
+    gain = ratio(found["gradient"], found["Captum Saliency"])
+    return [*results, Result.of(f"gradient: {where}, against Captum Saliency", gain)]
+
+
+def _ours(model: nn.Module, inputs: Tensor) -> dict[str, Action]:
+    explainer = Explainer(model, inputs, optimize=True)
+
+    def asking(*queries: Query) -> Action:
+        return lambda: explainer.run(inputs, [list(queries)] * len(inputs))
+
+    return {
+        "prediction": asking(),
+        "Grad-CAM": asking(Query("gradcam")),
+        "CAM": asking(Query("cam")),
+        "Grad-CAM of the top 5": asking(*(Query("gradcam", rank=rank) for rank in range(5))),
+        "gradient": asking(Query("gradient", target=0)),
+    }
+
+
+def _saliency(model: nn.Module, inputs: Tensor) -> Action:
+    from captum.attr import Saliency
+
+    method = Saliency(model.requires_grad_(False))
+    return lambda: method.attribute(inputs.clone().requires_grad_(), target=0, abs=False)
+
+
+def _smoothgrad(
+    bench: Bench, name: str, limits: Mapping[str, float], seconds: float, rounds: int, seen: Seen
+) -> list[Result]:
+    """SmoothGrad of one image in every precision, against Captum's at its best chunk."""
+    model, inputs = bench.model(name), bench.inputs(1).to(bench.watch.device)
+    smooths = contestants(model, inputs, bench.samples, bench.precisions, bench.watch)
+    found = interleave(
+        {what: bench.watch.timed(one.action) for what, one in smooths.items()}, seconds, least=rounds, seen=seen
+    )
+    results = []
+    for what, one in smooths.items():
+        reachable = limits[one.precision] if one.explainer is not None else None
+        results += _absolute(bench, f"{what}: {name}", one.action, found[what], reachable)
+    captum = next(what for what, one in smooths.items() if one.explainer is None)
+    for what, one in smooths.items():
+        if one.explainer is not None:
+            against = ratio(found[what], found[captum])
+            chunks = {"chunk": one.chunk, "captum_chunk": smooths[captum].chunk}
+            what = f"{what}: {name}, against {captum}"
+            results.append(Result.of(what, against, **chunks, **fidelity(one, smooths)))
+    return [*results, _growth(bench, name, smooths)]
+
+
+def _growth(bench: Bench, name: str, smooths: Mapping[str, Smooths]) -> Result:
+    """Peak memory of many samples against few; as many in a chunk for both."""
+    ours = next(one for one in smooths.values() if one.explainer is not None)
+    assert ours.explainer is not None
+    ours.explainer.chunk = min(ours.explainer.chunk, bench.samples)
+    few, many = (bench.watch.peak(ours.of(count)) for count in (bench.samples, 8 * bench.samples))
+    what = f"SmoothGrad, peak memory on the device: {8 * bench.samples} samples against {bench.samples} ({name})"
+    return Result(what, many / few, detail={"peak_mb": round(many / 1e6, 2), "first_peak_mb": round(few / 1e6, 2)})
+
+
+def _absolute(bench: Bench, what: str, action: Action, times: Sequence[float], reachable: float | None) -> list[Result]:
+    """Milliseconds and memory, and the share of the limit where that is given.
+
+    Not for the peers: the counter follows modules, and cannot where a leaf of the graph goes into one.
+    """
+    taken = ratio([*times], [0.001] * len(times))
+    detail = {"peak_mb": round(bench.watch.peak(action) / 1e6, 3)}
+    lines = [Result(what, taken.median, "ms", taken.low, taken.high, rounds=taken.rounds, detail=detail)]
+    if reachable is not None:
+        work = operations(action)
+        reached = work / statistics.median(times)
+        detail = {"gflop": round(work / 1e9, 6), "tflop_per_second": round(reached / 1e12, 6)}
+        lines.append(Result(f"{what}, share of the device's limit", 100 * reached / reachable, "%", detail=detail))
+    return lines
+
+
+def _limit(bench: Bench, precision: str, reached: float) -> Result:
+    what = f"the device's limit: a product of two {precision} matrices of {bench.side} x {bench.side}"
+    return Result(what, reached / 1e12, "TFLOP/s", detail=stopwatch.about(bench.watch.device))
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """float32 is float32 inside: TF32 keeps ten bits of it."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
