@@ -123,16 +123,24 @@ def network(name: str) -> nn.Module:
     return copy.deepcopy(_prototype(name))
 
 
-@cache
-def explainer(name: str) -> Explainer:
+def explainer(name: str, dtype: torch.dtype = torch.float32) -> Explainer:
     """Tapped at both layers of the table. Shared by tests, which leave it as they found it."""
-    return Explainer(network(name), pictures(2, seed=5), layers=LAYERS[name])
+    return _explainer(name, dtype, Explainer.__init__.__kwdefaults__["optimize"])
 
 
 @cache
-def oracle(name: str) -> nn.Module:
+def _explainer(name: str, dtype: torch.dtype, optimize: bool) -> Explainer:
+    return Explainer(network(name).to(dtype), pictures(2, seed=5).to(dtype), layers=LAYERS[name], optimize=optimize)
+
+
+def oracle(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy for other people's libraries."""
-    net = network(name)
+    return _oracle(name, dtype)
+
+
+@cache
+def _oracle(name: str, dtype: torch.dtype) -> nn.Module:
+    net = network(name).to(dtype)
     for module in net.modules():
         if hasattr(module, "inplace"):
             module.inplace = False
@@ -140,8 +148,8 @@ def oracle(name: str) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def oracle_layer(name: str, layer: str) -> nn.Module:
-    return oracle(name).get_submodule("relu" if layer.endswith(":relu") else layer)
+def oracle_layer(name: str, layer: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    return oracle(name, dtype).get_submodule("relu" if layer.endswith(":relu") else layer)
 
 
 def difference_of_scores(net: nn.Module, target: int, contrast: int | None) -> Any:
@@ -156,8 +164,8 @@ def difference_of_scores(net: nn.Module, target: int, contrast: int | None) -> A
 
 def captum_gradcam(name: str, images: Tensor, target: int, contrast: int | None = None, layer: str = "") -> Tensor:
     """(N, h, w), by Captum."""
-    module = oracle_layer(name, layer or LAYERS[name][0])
-    method = LayerGradCam(difference_of_scores(oracle(name), target, contrast), module)
+    module = oracle_layer(name, layer or LAYERS[name][0], images.dtype)
+    method = LayerGradCam(difference_of_scores(oracle(name, images.dtype), target, contrast), module)
     return method.attribute(images, target=0, relu_attributions=True)[:, 0].detach()
 
 

@@ -18,6 +18,9 @@ EVERYTHING = [
     [Query(layer="2", contrast=4)],
 ]
 
+#: What is equal to the bit is so where nothing is optimized.
+AS_IT_IS = pytest.mark.parametrize("optimize", [False], indirect=True, ids=["plain"])
+
 
 def everything(one, images):
     """One mixed batch and one smoothing of each kind, answers dropped."""
@@ -86,6 +89,7 @@ def test_activations_die_with_the_call_without_waiting_for_the_collector(kinds):
     assert all(not tensor.requires_grad and tensor.grad_fn is None for tensor in [logits, *answered])
 
 
+@AS_IT_IS
 def test_a_plain_prediction_equals_the_untouched_models_to_the_bit():
     for name in ("resnet18", "mobilenet_v2", "in_place"):
         images = pictures(3)
@@ -96,6 +100,7 @@ def test_a_plain_prediction_equals_the_untouched_models_to_the_bit():
         assert logits.is_inference()
 
 
+@AS_IT_IS
 def test_a_prediction_equals_the_untouched_models_to_the_bit_after_explanations_too():
     one, images = tapped(), pictures(4)
     with torch.no_grad():
@@ -115,6 +120,7 @@ class Failing(nn.Module):
         return x
 
 
+@AS_IT_IS
 def test_taps_are_off_after_a_forward_that_raised():
     net, failing, images = small(), Failing(), pictures(2)
     net = nn.Sequential(net.trunk, net.pool, nn.Flatten(), failing, net.linear)

@@ -208,10 +208,10 @@ def test_large_pictures_may_not_wait_in_numbers(tmp_path: Path) -> None:
 def test_a_fault_in_a_shared_chunk_stays_with_its_row(frontend: Frontend, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Explainer.steps
 
-    def failing(self: Explainer, images: torch.Tensor, queries: Any) -> Any:
+    def failing(self: Explainer, images: torch.Tensor, queries: Any, *precision: str) -> Any:
         if any(query.target == 5 and query.smoothed for row in queries for query in row):
             raise RuntimeError("of one row")
-        return steps(self, images, queries)
+        return steps(self, images, queries, *precision)
 
     monkeypatch.setattr(Explainer, "steps", failing)
     monkeypatch.setattr(type(frontend.handler.service.loop._policy), "size", lambda self, largest: 8)

@@ -138,7 +138,8 @@ def test_the_json_answer_has_the_shape_of_the_contract(small: tuple[ExplainHandl
     }
     entry = answer["explanations"][0]
     assert entry["parameters"] == {
-        "layer": "trunk", "samples": 1, "noise_level": None, "seed": None, "contrast": None,
+        "layer": "trunk", "samples": 1, "standard_error": None, "noise_level": None, "seed": None, "contrast": None,
+        "precision": "float32",
     }  # fmt: skip
     assert entry["quality"] == {"empty": False, "samples_used": 1, "standard_error": None, "converged": None}
     heatmap = Image.open(io.BytesIO(base64.b64decode(entry["heatmap"]["data"])))
@@ -190,10 +191,10 @@ def test_a_fault_of_an_unknown_kind_is_one_rows_500(
 ) -> None:
     forward = Explainer.steps
 
-    def failing(self: Explainer, images: torch.Tensor, queries: Any) -> Any:
+    def failing(self: Explainer, images: torch.Tensor, queries: Any, *precision: str) -> Any:
         if any(query.target == 5 for row in queries for query in row):
             raise RuntimeError("secret [METRICS] text of a client")
-        return forward(self, images, queries)
+        return forward(self, images, queries, *precision)
 
     monkeypatch.setattr(Explainer, "steps", failing)
     with caplog.at_level(logging.ERROR):
@@ -208,10 +209,10 @@ def test_an_out_of_memory_that_no_halving_cures_is_a_507_of_its_row(
 ) -> None:
     forward = Explainer._steps
 
-    def starved(self: Explainer, images: torch.Tensor, queries: Any, head: Any) -> Any:
+    def starved(self: Explainer, images: torch.Tensor, queries: Any, *head: Any) -> Any:
         if any(query.through_input for row in queries for query in row):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return forward(self, images, queries, head)
+        return forward(self, images, queries, *head)
 
     monkeypatch.setattr(Explainer, "_steps", starved)
     answers = ask(

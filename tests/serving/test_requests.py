@@ -213,3 +213,14 @@ def test_any_row_at_all_is_read_or_refused(row: Any, headers: dict[str, Any]) ->
             read(row, {**headers, **explain})
         except Refusal as refusal:
             assert refusal.code in (400, 406, 413) and refusal.message.isascii() and refusal.message.isprintable()
+
+
+def test_a_standard_error_takes_as_many_samples_as_the_archive_allows() -> None:
+    asked = {"data": base64.b64encode(b"\x89image").decode(), "method": "smoothgrad", "standard_error": 0.5}
+    (query,) = read({"body": asked}, EXPLAIN).queries
+    assert (query.samples, query.standard_error) == (Limits().max_samples, 0.5)
+    (query,) = read({"body": {**asked, "samples": 30}}, EXPLAIN).queries
+    assert query.samples == 30
+    assert [query.samples for query in read({"body": {**asked, "target": "top3"}}, EXPLAIN).queries] == [66] * 3
+    with pytest.raises(Refusal, match="standard_error belongs to smoothed maps"):
+        read({"body": {**asked, "method": "gradcam"}}, EXPLAIN)

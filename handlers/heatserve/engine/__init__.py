@@ -1,13 +1,14 @@
 """Model + image tensors + targets -> attribution maps. torch alone: knows neither HTTP nor pictures."""
 
 from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
-from .explainer import Explainer
+from .explainer import PRECISIONS, Explainer
 from .methods import METHODS, Method
 from .query import Attribution, Query
 from .smoothing import Smoothing
 
 __all__ = [
     "METHODS",
+    "PRECISIONS",
     "Attribution",
     "Explainer",
     "Method",

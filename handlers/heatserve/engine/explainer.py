@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -10,13 +11,21 @@ from torch import Tensor, nn
 
 from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
 from .methods import METHODS
+from .optimize import Optimized
+from .optimize import optimize as optimized
 from .query import Attribution, Query
-from .recorded import LinearHead, Recorded, grad_mode
+from .recorded import LinearHead, Recorded, forward_mode
 from .smoothing import Smoothing
 from .structure import same, trace
 from .taps import Layer, Taps
 
 Result = TypeVar("Result")
+
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class Explainer:
@@ -24,19 +33,34 @@ class Explainer:
 
     model: gives (N, classes) scores for images (N, C, H, W). example: one or more such images, on the model's device;
     the structure is read off one forward pass of it. layers: names to tap; none for the automatic choice.
-    chunk: noisy copies in one forward; None for a size that suits the device.
+    chunk: noisy copies in one forward; None for a size that suits the device. optimize: fold batch normalisations and
+    reorder memory, in the model itself (`engine.optimize`). precision: of the passes of noisy copies, a name in
+    PRECISIONS; predictions, and maps that ride on their pass, do not know it.
 
     Raises UnsuitableModel where no layer is named and the network does not show which one to take.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, layers: Sequence[str] = (), chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Tensor,
+        layers: Sequence[str] = (),
+        chunk: int | None = None,
+        *,
+        optimize: bool = False,
+        precision: str = "float32",
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.device = example.device
+        if precision not in PRECISIONS:
+            raise ValueError(f"there is no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+        self.precision = precision
         self.fallbacks = 0
         self.structure = trace(model, example.clone())
         self.classes = self.structure.classes
         automatic = (self.structure.layer,) if self.structure.layer else ()
         self.layers = tuple(str(Layer.parse(name)) for name in layers) or automatic
+        self.optimized = optimized(model, example, self.layers) if optimize else Optimized()
         self._taps = Taps(model, self.layers)
         self.head = self._linear_head()
         self._prove(example[:1])
@@ -98,7 +122,7 @@ class Explainer:
         return _finish(self.steps(images, queries))
 
     def steps(
-        self, images: Tensor, queries: Sequence[Sequence[Query]]
+        self, images: Tensor, queries: Sequence[Sequence[Query]], precision: str = "float32"
     ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
         """`run` in steps: yields between the forward pass and each backward pass, so that a caller may let other work
         in; the graph waits in memory meanwhile."""
@@ -106,7 +130,7 @@ class Explainer:
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
                 raise ValueError(f"the network has {self.classes} classes: {query}")
         try:
-            return (yield from self._steps(images, queries, self.head))
+            return (yield from self._steps(images, queries, self.head, PRECISIONS[precision]))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -115,28 +139,36 @@ class Explainer:
                 raise OutOfMemory("the device has no memory left for this row") from None
         middle = len(images) // 2
         self.chunk = max(1, min(self.chunk, middle))
-        first = yield from self.steps(images[:middle], queries[:middle])
-        second = yield from self.steps(images[middle:], queries[middle:])
+        first = yield from self.steps(images[:middle], queries[:middle], precision)
+        second = yield from self.steps(images[middle:], queries[middle:], precision)
         return torch.cat([first[0], second[0]]), first[1] + second[1]
 
     def _steps(
-        self, images: Tensor, queries: Sequence[Sequence[Query]], head: LinearHead | None
+        self,
+        images: Tensor,
+        queries: Sequence[Sequence[Query]],
+        head: LinearHead | None,
+        precision: torch.dtype = torch.float32,
     ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
         layers = {self.layer_of(query) for row in queries for query in row}
-        if not layers:
-            with torch.inference_mode():
-                return self.model(images), [[] for _ in queries]
         taps = {layer for layer in layers if layer is not None}
         to_input = None in layers
         graph = to_input or any(head is None or layer != head.layer for layer in taps)
-        with self._taps.recording(taps, graph) as recording, grad_mode(graph):
+        images = images.contiguous(memory_format=self.optimized.layout)
+        with self._taps.recording(taps, graph) as recording, forward_mode(graph), self._autocast(precision):
             # A caller's inference tensor cannot become a leaf; a copy of it can.
-            images = images.clone() if images.is_inference() else images
+            images = images.clone() if graph and images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
             # A copy goes on: the network's first operation may work in place.
             logits = self.model(inputs.clone() if to_input else inputs)
-        recorded = Recorded(inputs, logits, recording.activations, head, self.layer_of, graph)
+        recorded = Recorded(inputs, logits, recording.activations, head, self.layer_of, precision)
         return logits.detach(), (yield from recorded.attributions(queries))
+
+    def _autocast(self, precision: torch.dtype) -> AbstractContextManager[object]:
+        if precision == torch.float32:
+            return nullcontext()
+        # Frozen weights are cast anew at each pass: a cache of them would be a second copy of the model.
+        return torch.autocast(self.device.type, precision, cache_enabled=False)
 
     def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
         """So many further samples for each of several smoothed explanations, all in one forward pass.
@@ -145,7 +177,8 @@ class Explainer:
         """
         copies = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
-        _, attributions = yield from self.steps(torch.cat(copies) if len(copies) > 1 else copies[0], queries)
+        images = torch.cat(copies) if len(copies) > 1 else copies[0]
+        _, attributions = yield from self.steps(images, queries, self.precision)
         values = iter(row[0].values for row in attributions)
         for smoothing, count in shares:
             smoothing.update(torch.stack([next(values) for _ in range(count)]))

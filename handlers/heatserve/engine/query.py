@@ -16,7 +16,8 @@ class Query:
     The score that is explained is the pre-softmax `y_c`; with `contrast` it is `y_c - y_contrast`. `target` is a class
     index; None means the class that the clean image ranks at `rank` (0: the predicted one).
     samples > 1 smooths the method, whichever it is: noise of `noise_level` times the image's range. None is the
-    method's own number: 50 for SmoothGrad and its kin, 1 for the others.
+    method's own number: 50 for SmoothGrad and its kin, 1 for the others. With `standard_error` the samples end as soon
+    as the relative standard error of the attribution is at most that; `samples` is then the most that are taken.
 
     Raises ValueError for what no network can answer.
     """
@@ -29,6 +30,7 @@ class Query:
     samples: int | None = None
     noise_level: float = 0.15
     seed: int = 0
+    standard_error: float | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -40,6 +42,8 @@ class Query:
             raise ValueError(f"{self.method} needs at least {method.min_samples} samples, not {self.samples}")
         if min(self.target or 0, self.contrast or 0, self.rank) < 0:
             raise ValueError("target, contrast and rank are class indices and ranks: they start at 0")
+        if self.standard_error is not None and not (self.standard_error > 0 and self.smoothed):
+            raise ValueError("standard_error must be above 0, and belongs to a method with samples")
 
     @property
     def count(self) -> int:
@@ -67,7 +71,7 @@ class Attribution:
     """An answer. values: (C, H, W) from the input's gradient, (h, w) from a layer; float32, on the model's device.
 
     `query.target` is the class that was explained. standard_error has the shape of `values`, relative_error is
-    |standard error| / |values| (both None unless smoothed).
+    |standard error| / |values| (both None unless smoothed). reached: whether it is as small as the query asked for.
     """
 
     query: Query
@@ -75,6 +79,7 @@ class Attribution:
     samples_used: int = 1
     standard_error: Tensor | None = None
     relative_error: Tensor | None = None
+    reached: bool = False
 
     @property
     def map(self) -> Tensor:

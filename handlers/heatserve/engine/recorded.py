@@ -12,11 +12,21 @@ from torch import Tensor
 from .methods import METHODS, InputSignal, LayerSignal
 from .query import Attribution, Query
 
+#: What the score is multiplied by, and its gradient divided: float16 ends at 6e-8, where gradients are.
+_SCALE = {torch.float16: 1024.0}
+
 
 @contextmanager
 def grad_mode(graph: bool) -> Iterator[None]:
     """Records a graph inside, or none; whatever mode the caller is in, what is made inside may become a leaf."""
     with torch.inference_mode(False), torch.enable_grad() if graph else torch.no_grad():
+        yield
+
+
+@contextmanager
+def forward_mode(graph: bool) -> Iterator[None]:
+    """For a forward pass: what needs no graph is spared its book-keeping."""
+    with grad_mode(True) if graph else torch.inference_mode():
         yield
 
 
@@ -37,7 +47,8 @@ class Recorded:
 
     inputs: (N, C, H, W), a leaf where a query needs the input's gradient. logits: (N, classes).
     activations: by layer, (N, K, h, w). head: None where gradients in every layer have to be computed.
-    layer_of: the layer of a query's map, None for methods of the input. graph: whether backward passes are to come.
+    layer_of: the layer of a query's map, None for methods of the input. precision: that of the forward pass; what
+    comes out is float32.
     """
 
     inputs: Tensor
@@ -45,31 +56,42 @@ class Recorded:
     activations: Mapping[str, Tensor]
     head: LinearHead | None
     layer_of: Callable[[Query], str | None]
-    graph: bool = True
+    precision: torch.dtype = torch.float32
 
     def attributions(self, queries: Sequence[Sequence[Query]]) -> Generator[None, None, list[list[Attribution]]]:
         """An attribution for each query of each row, in order; yields before each backward pass.
 
         A wave holds one query of each row at most: one backward pass of the summed scores answers all of it, as rows
-        do not depend on each other.
+        do not depend on each other. Where the gradient is known without one, a wave holds everything.
         """
-        answers: list[list[Attribution]] = [[] for _ in queries]
-        depth = max(len(row) for row in queries)
-        for number in range(depth):
-            if self.graph:
-                yield
-            asked = [(row, asks[number]) for row, asks in enumerate(queries) if len(asks) > number]
-            with grad_mode(self.graph):
-                wave = self._wave(asked, last=number == depth - 1)
-            for (row, _), attribution in zip(asked, wave):
-                answers[row].append(attribution)
-        return answers
+        answers: dict[tuple[int, int], Attribution] = {}
+        places = [(row, number) for row, asks in enumerate(queries) for number in range(len(asks))]
+        known = [place for place in places if self._known(self.layer_of(queries[place[0]][place[1]]))]
+        if known:
+            with grad_mode(False):
+                answers.update(zip(known, self._wave([(row, queries[row][number]) for row, number in known])))
+        waves: list[list[tuple[int, int]]] = []
+        for row, asks in enumerate(queries):
+            unknown = [(row, number) for number in range(len(asks)) if (row, number) not in answers]
+            waves += [[] for _ in unknown[len(waves) :]]
+            for wave, place in zip(waves, unknown):
+                wave.append(place)
+        for left, wave in zip(range(len(waves) - 1, -1, -1), waves):
+            yield
+            with grad_mode(True):
+                asked = [(row, queries[row][number]) for row, number in wave]
+                answers.update(zip(wave, self._wave(asked, keep_graph=left > 0)))
+        return [[answers[row, number] for number in range(len(asks))] for row, asks in enumerate(queries)]
 
-    def _wave(self, asked: Sequence[tuple[int, Query]], last: bool) -> list[Attribution]:
+    def _known(self, layer: str | None) -> bool:
+        """Whether the score's gradient in a layer has a closed form."""
+        return self.head is not None and layer == self.head.layer
+
+    def _wave(self, asked: Sequence[tuple[int, Query]], keep_graph: bool = False) -> list[Attribution]:
         queries = [query for _, query in asked]
         layers = [self.layer_of(query) for query in queries]
         wave = _scored(self.logits, asked)
-        gradients = self._gradients(wave.scores.sum(), dict.fromkeys(layers), keep_graph=not last)
+        gradients = self._gradients(wave.scores.sum(), dict.fromkeys(layers), keep_graph)
         values: list[Tensor] = [wave.scores] * len(asked)
         methods = [METHODS[query.method] for query in queries]
         for layer, method in dict.fromkeys(zip(layers, methods)):
@@ -84,21 +106,24 @@ class Recorded:
         sources = {
             layer: self.inputs if layer is None else self.activations[layer]
             for layer in layers
-            if self.head is None or layer != self.head.layer
+            if not self._known(layer)
         }
         if not sources:
             return {}
-        found = torch.autograd.grad(score, list(sources.values()), retain_graph=keep_graph)
-        return dict(zip(sources, found))
+        scale = _SCALE.get(self.precision, 1.0)
+        found = torch.autograd.grad(score * scale, list(sources.values()), retain_graph=keep_graph)
+        return {layer: gradient.float() / scale if scale != 1 else gradient for layer, gradient in zip(sources, found)}
 
     def _signal(
         self, layer: str | None, wave: _Wave, gradients: Mapping[str | None, Tensor]
     ) -> LayerSignal | InputSignal:
         if layer is None:
-            return InputSignal(self.inputs.detach()[wave.rows], gradients[None][wave.rows])
-        activations = self.activations[layer].detach()[wave.rows]
+            return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[None]))
+        activations = wave.of(self.activations[layer].detach())
+        if self.precision != torch.float32:
+            activations = activations.float()
         if layer in gradients:
-            return LayerSignal(activations, gradients[layer][wave.rows], None)
+            return LayerSignal(activations, wave.of(gradients[layer]).to(activations.dtype), None)
         assert self.head is not None
         weights = self.head.weight[wave.targets]
         weights = weights - self.head.weight[wave.contrasts.clamp_min(0)] * (wave.contrasts >= 0)[:, None]
@@ -109,18 +134,26 @@ class Recorded:
 
 @dataclass(frozen=True)
 class _Wave:
-    """One query each of several rows, on the device: row, target, contrast (-1: none), score; all (n)."""
+    """One query each of several rows, on the device: row, target, contrast (-1: none), score; all (n).
+
+    whole: whether these are all rows of the pass, in order, each once.
+    """
 
     rows: Tensor
     targets: Tensor
     contrasts: Tensor
     scores: Tensor
+    whole: bool
+
+    def of(self, values: Tensor) -> Tensor:
+        """What belongs to its rows; the tensor itself where that is all."""
+        return values if self.whole else values[self.rows]
 
     def pick(self, members: Sequence[int]) -> _Wave:
         if len(members) == len(self.rows):
             return self
-        index = torch.tensor(members, device=self.rows.device)
-        return _Wave(self.rows[index], self.targets[index], self.contrasts[index], self.scores[index])
+        index = torch.tensor(members).to(self.rows.device, non_blocking=True)
+        return _Wave(self.rows[index], self.targets[index], self.contrasts[index], self.scores[index], False)
 
     def known(self, queries: Sequence[Query]) -> list[int]:
         """The targets on the host; read back from the device only where one was not given."""
@@ -134,12 +167,11 @@ def _scored(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> _Wave:
         [
             [row, -1 if q.target is None else q.target, q.rank, -1 if q.contrast is None else q.contrast]
             for row, q in asked
-        ],
-        device=logits.device,
-    )
+        ]
+    ).to(logits.device, non_blocking=True)
     rows, targets, ranks, contrasts = given.unbind(1)
     if any(query.target is None for _, query in asked):
         ranked = logits.detach().topk(max(query.rank for _, query in asked) + 1).indices
         targets = torch.where(targets < 0, ranked[rows, ranks], targets)
     scores = logits[rows, targets] - torch.where(contrasts < 0, 0.0, logits[rows, contrasts.clamp_min(0)])
-    return _Wave(rows, targets, contrasts, scores)
+    return _Wave(rows, targets, contrasts, scores, [row for row, _ in asked] == [*range(len(logits))])

@@ -15,6 +15,8 @@ from .methods import METHODS
 from .query import Attribution, Query
 
 _MASK = (1 << 64) - 1
+#: Fewer samples say too little of their own error to end by it.
+FEWEST = 10
 
 
 def sample_seed(seed: int, index: int) -> int:
@@ -53,7 +55,8 @@ class Statistic:
     """A running statistic of sampled attributions and the standard error of it. Memory does not grow with samples.
 
     kind: "mean" of the attributions, "mean_square", or "variance" (population, 1/n). Sums of powers about the first
-    sample, in float64 where the device has it: so chunks of any size give the same answer but for rounding.
+    sample, a chunk's in its own precision and over chunks in float64 where the device has it: so chunks of any size
+    give the same answer but for rounding.
     """
 
     def __init__(self, kind: str) -> None:
@@ -64,15 +67,16 @@ class Statistic:
 
     def update(self, attributions: Tensor) -> None:
         """Takes further samples, shape (n, ...)."""
-        precise = attributions.to(torch.float32 if attributions.device.type == "mps" else torch.float64)
-        values = precise.square() if self.kind == "mean_square" else precise
+        values = attributions.square() if self.kind == "mean_square" else attributions
         if self._origin is None:
+            precise = torch.float32 if values.device.type == "mps" else torch.float64
             self._origin = values[0].clone()
-            self._sums = [torch.zeros_like(self._origin) for _ in range(4 if self.kind == "variance" else 2)]
+            powers = 4 if self.kind == "variance" else 2
+            self._sums = [torch.zeros_like(self._origin, dtype=precise) for _ in range(powers)]
         centred = values - self._origin
-        power = torch.ones_like(centred)
-        for total in self._sums:
-            power = power * centred
+        power = centred
+        for number, total in enumerate(self._sums):
+            power = power * centred if number else centred
             total += power.sum(0)
         self.samples += len(attributions)
 
@@ -121,6 +125,7 @@ class Smoothing:
         self.query = query
         self._noise = Noise(image, query.noise_level, query.seed)
         self._statistic = Statistic(METHODS[query.method].statistic)
+        self._reached = False
 
     @property
     def samples(self) -> int:
@@ -130,7 +135,7 @@ class Smoothing:
     @property
     def left(self) -> int:
         """Samples still to see."""
-        return self.query.count - self.samples
+        return 0 if self._reached else self.query.count - self.samples
 
     @property
     def presentable(self) -> bool:
@@ -144,10 +149,18 @@ class Smoothing:
     def update(self, attributions: Tensor) -> None:
         """Takes the attributions of the copies that were drawn last, (count, ...)."""
         self._statistic.update(attributions)
+        # Only who asked for it waits for the device here.
+        if self.query.standard_error is not None and self.samples >= FEWEST:
+            self._reached = bool(self._statistic.relative_error() <= self.query.standard_error)
 
     def estimate(self) -> Attribution:
         """The attribution so far, with its error; needs one sample at least (two for a variance)."""
         statistic = self._statistic
         return Attribution(
-            self.query, statistic.value(), statistic.samples, statistic.standard_error(), statistic.relative_error()
+            self.query,
+            statistic.value(),
+            statistic.samples,
+            statistic.standard_error(),
+            statistic.relative_error(),
+            self._reached,
         )

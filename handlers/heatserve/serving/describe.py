@@ -42,6 +42,8 @@ def description(
         "continuous_batching": settings.continuous,
         "device": str(explainer.device),
         "chunk": explainer.chunk,
+        "optimize": settings.optimize,
+        "precision": explainer.precision,
         "versions": {
             "heatserve": __version__,
             "torch": str(torch.__version__),

@@ -124,7 +124,7 @@ class Metrics:
         smoothed = [found for found in exchange.attributions if found is not None and found.query.smoothed]
         if smoothed:
             self._emit(SAMPLES, sum(found.samples_used for found in smoothed), [method])
-        overdue = sum(found.samples_used < found.query.count for found in smoothed)
+        overdue = sum(found.samples_used < found.query.count and not found.reached for found in smoothed)
         if overdue:
             self._emit(OVERDUE, overdue, [method])
         if exchange.empty_maps:

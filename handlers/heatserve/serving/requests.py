@@ -112,7 +112,12 @@ class Reader:
 
     def _queries(self, options: Mapping[str, Any]) -> tuple[Query, ...]:
         method = METHODS[options["method"]]
-        samples = method.samples if options["samples"] is None else options["samples"]
+        target = options["target"]
+        ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
+        samples = options["samples"]
+        if samples is None:
+            until = options["standard_error"] is not None and method.samples > 1
+            samples = self.limits.max_samples // len(ranks) if until else method.samples
         if samples > self.limits.max_samples:
             raise Refusal(413, f"samples: at most {self.limits.max_samples} are allowed here")
         if samples < method.min_samples:
@@ -121,8 +126,8 @@ class Reader:
             raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the input")
         if options["layer"] is not None and method.needs_linear_head:
             raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
-        target = options["target"]
-        ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
+        if options["standard_error"] is not None and samples == 1:
+            raise Refusal(400, "standard_error belongs to smoothed maps: ask for samples too, as the most to take")
         queries = tuple(
             Query(
                 method=method.name,
@@ -133,6 +138,7 @@ class Reader:
                 samples=samples,
                 noise_level=options["noise_level"],
                 seed=options["seed"],
+                standard_error=options["standard_error"],
             )
             for rank in ranks
         )

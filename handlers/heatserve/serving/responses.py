@@ -291,16 +291,17 @@ class Writer:
             "parameters": {
                 "layer": self.explainer.layer_of(query),
                 "samples": query.samples,
+                "standard_error": query.standard_error,
                 "noise_level": query.noise_level if query.smoothed else None,
                 "seed": query.seed if query.smoothed else None,
                 "contrast": query.contrast,
+                "precision": self.explainer.precision if query.smoothed else "float32",
             },
             "quality": {
                 "empty": of.scale <= 0,
                 "samples_used": of.attribution.samples_used,
                 "standard_error": _standard_error(of),
-                # Nobody asked for an error that would be small enough: what is known is what is missing.
-                "converged": None if of.attribution.samples_used == query.count else False,
+                "converged": _converged(of),
             },
         }
         if request.boxes:
@@ -349,6 +350,15 @@ def _log(error: BaseException) -> None:
 def _standard_error(of: View) -> float | None:
     error = of.attribution.relative_error
     return None if error is None else float(error)
+
+
+def _converged(of: View) -> bool | None:
+    """Whether the standard error is as small as was asked for. Where nobody asked, what is known is what a deadline
+    cut off."""
+    query = of.attribution.query
+    if query.standard_error is not None:
+        return of.attribution.reached
+    return None if of.attribution.samples_used == query.count else False
 
 
 def _image(image: Image.Image) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..engine import PRECISIONS
 from ..imaging import Preprocess
 from .options import OPTIONS
 
@@ -41,6 +42,7 @@ class Settings:
     """layers: the layers to tap, the first one is the default; empty for the automatic choice.
 
     defaults: options by name where the archive changes them. chunk: noisy copies in a forward; None for automatic.
+    optimize: whether the network is made faster at load. precision: of the passes of noisy copies.
     continuous: whether a `handle` call is one step (TorchServe's `continuousBatching`), or a batch from start to end.
     grpc_stream: whether a gRPC row that asks for `stream` gets parts: a unary call that does so then blocks the model
     until the server is started again, so this is for trusted clients alone.
@@ -51,6 +53,8 @@ class Settings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     layers: Sequence[str] = ()
     chunk: int | None = None
+    optimize: bool = True
+    precision: str = "float32"
     continuous: bool = False
     grpc_stream: bool = False
 
@@ -62,7 +66,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     explain = _section(config, "explain")
     limit_names = [f.name for f in fields(Limits)]
     default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast", "stream")]
-    allowed = [*default_names, "layer", "chunk", "grpc_stream", *limit_names]
+    allowed = [*default_names, "layer", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
     for key in explain:
         if key not in allowed:
             raise SettingsError(f"explain.{key} is not a setting; allowed: {', '.join(allowed)}")
@@ -78,20 +82,33 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         defaults={name: explain[name] for name in default_names if name in explain},
         layers=_names("explain.layer", explain.get("layer")),
         chunk=_whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
+        optimize=_flag(explain, "optimize", Settings.optimize),
+        precision=_precision(explain.get("precision", Settings.precision)),
         continuous=bool(config.get("continuousBatching")),
         grpc_stream=_grpc_stream(explain, bool(config.get("continuousBatching"))),
     )
 
 
 def _grpc_stream(explain: Mapping[str, Any], continuous: bool) -> bool:
-    value = explain.get("grpc_stream", False)
-    if not isinstance(value, bool):
-        raise SettingsError(f"explain.grpc_stream is {value!r}; true or false is allowed")
+    value = _flag(explain, "grpc_stream", Settings.grpc_stream)
     if value and continuous:
         raise SettingsError(
             "explain.grpc_stream: true does not go with continuousBatching: true, in which TorchServe takes a part of "
             "a gRPC stream for its end; remove one of them (streams over HTTP work in both modes)"
         )
+    return value
+
+
+def _flag(explain: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = explain.get(name, default)
+    if not isinstance(value, bool):
+        raise SettingsError(f"explain.{name} is {value!r}; true or false is allowed")
+    return value
+
+
+def _precision(value: Any) -> str:
+    if not isinstance(value, str) or value not in PRECISIONS:
+        raise SettingsError(f"explain.precision is {value!r}; allowed: {', '.join(PRECISIONS)}")
     return value
 
 

@@ -42,7 +42,8 @@ class Service:
         engine = self.explainer
         return (
             f"layer={engine.layers[0] if engine.layers else None} methods={','.join(engine.methods())} "
-            f"device={engine.device} chunk={engine.chunk}"
+            f"device={engine.device} chunk={engine.chunk} precision={engine.precision} "
+            f"folded={engine.optimized.folded} layout={str(engine.optimized.layout).rpartition('.')[2]}"
         )
 
 
@@ -61,7 +62,14 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
     model = load_model(model_dir, manifest, on)
     labels = load_labels(model_dir)
-    explainer = Explainer(model, _example(settings, on), settings.layers, settings.chunk)
+    explainer = Explainer(
+        model,
+        _example(settings, on),
+        settings.layers,
+        settings.chunk,
+        optimize=settings.optimize,
+        precision=settings.precision,
+    )
     classes = explainer.classes
     if labels and set(labels) != set(range(classes)):
         raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")

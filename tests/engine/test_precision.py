@@ -1,0 +1,55 @@
+"""Noisy copies in fewer bits: what that changes, and what it must not touch."""
+
+import pytest
+import torch
+from torch import nn
+
+from heatserve.engine import PRECISIONS, Explainer, Query
+from tests.engine.networks import captum_gradcam, captum_gradient, distance, network, oracle, pictures, small
+from tests.engine.test_smoothing import copies
+
+FEW_BITS = [name for name in PRECISIONS if name != "float32"]
+#: Relative to the whole map, L2. bfloat16 has 8 bits, float16 has 11; what counts is how often a rectifier flips.
+FAR = {"bfloat16": 0.4, "float16": 0.15}
+
+
+@pytest.mark.parametrize("precision", FEW_BITS)
+@pytest.mark.parametrize("method", ["smoothgrad", "gradcam"])
+def test_a_smoothed_map_in_fewer_bits_is_near_captums_in_float32(precision, method):
+    image = pictures(1)
+    one = Explainer(network("resnet18"), pictures(2, seed=5), precision=precision)
+    (found,) = one.explain(image, Query(method, target=1, samples=6, seed=3))
+    assert found.values.dtype is torch.float32 and one.model.conv1.weight.dtype is torch.float32
+    noisy = copies(image, 6, seed=3)
+    captum = (
+        captum_gradient(oracle("resnet18"), noisy, 1)
+        if method == "smoothgrad"
+        else captum_gradcam("resnet18", noisy, 1)
+    )
+    theirs = captum.mean(0)
+    error = float((found.values - theirs).norm() / theirs.norm())
+    assert 1e-5 < error < FAR[precision]
+
+
+@pytest.mark.parametrize("precision", FEW_BITS)
+def test_predictions_and_unsmoothed_maps_are_equal_to_the_bit(precision):
+    images, queries = pictures(2), [[Query(), Query("gradient")], [Query("cam", rank=1)]]
+    scores, maps = Explainer(small(), pictures(2)).run(images, queries)
+    other = Explainer(small(), pictures(2), precision=precision).run(images, queries)
+    assert torch.equal(scores, other[0])
+    for row, same_row in zip(maps, other[1]):
+        assert all(torch.equal(one.values, same.values) for one, same in zip(row, same_row))
+
+
+def test_gradients_that_float16_could_not_hold_are_scaled_and_scaled_back():
+    # Each layer's weight is a float16; their product, which is the gradient, is not.
+    net, image = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 72, 1), nn.Linear(1, 4)), pictures(1)
+    for layer in (net[1], net[2]):
+        layer.weight.data.fill_(1e-4)
+    (found,) = Explainer(net, image, precision="float16").explain(image, Query("smoothgrad", target=2, samples=2))
+    assert distance(found.values, torch.full_like(found.values, 1e-8)) < 0.01
+
+
+def test_a_precision_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="there is no precision 'int8'; there are: float32"):
+        Explainer(small(), pictures(2), precision="int8")
