@@ -282,6 +282,24 @@ def test_several_targets_of_one_picture_are_several_maps_of_one_instance(small: 
     assert found["heatmap"]["shape"] == [3, 32, 32] and found["heatmap_instance"]["data"] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("method", ["gradcam", "cam"])
+def test_several_targets_beside_a_prediction_take_one_forward_pass(
+    small: Made, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    forward = torch.nn.Linear.forward
+
+    def counted(self: torch.nn.Linear, given: torch.Tensor) -> torch.Tensor:
+        rows.append(len(given))
+        return forward(self, given)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", counted)
+    body = {"data": b64(picture()), "target": "top3", "method": method}
+    answers = ask(small, ({"body": body}, EXPLAIN), ({"body": bytearray(picture(seed=1))}, PREDICT))
+    assert len(answers[0][1]["explanations"]) == 3 and answers[1][0] == 200
+    assert rows == [2]
+
+
 def test_binary_tensors_are_refused_with_the_way_out(small: Made) -> None:
     headers = {**EXPLAIN, "Inference-Header-Content-Length": "100"}
     ((status, answer, _),) = ask(small, ({"body": bytearray(b"{}...")}, headers))
