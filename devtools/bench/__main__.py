@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from devtools.bench import deaths, endurance, library, live, memory, results, servers, soak
+from devtools.bench import plots, results, scaling, servers, soak, stopwatch, suites
 from devtools.bench.children import ChildFailed
-from devtools.bench.networks import NETWORKS
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen
+from devtools.bench.suites import Steps
 from devtools.paths import ROOT
 from devtools.refusal import Refusal
 from devtools.torchserve import ServerError
 
-
-@dataclass(frozen=True)
-class Effort:
-    """Seconds and fewest rounds for each group of contestants, and the samples of the memory measurement."""
-
-    seconds: float
-    rounds: int
-    samples: tuple[int, ...]
-
-
-QUICK = Effort(12, 8, (4, 50))
-DEFAULT = Effort(60, 20, (4, 50, 200, 400))
+SOAKED = 1000
 
 
 def _counted(flag: str, name: str, otherwise: int, kind: click.ParamType, text: str) -> Callable[[Any], Any]:
@@ -48,30 +35,25 @@ def _counted(flag: str, name: str, otherwise: int, kind: click.ParamType, text: 
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Fewer rounds and samples: some two minutes.")
-@click.option("--server", is_flag=True, help="Also predictions against the stock handler, on two TorchServes.")
+@click.option("--quick", is_flag=True, help="As few rounds as show that it works; the figures are rough.")
 @click.option(
-    "--live",
-    "beside",
-    is_flag=True,
-    help="Instead: predictions beside explanations, ordinary mode and continuous batching; some half an hour.",
+    "--server", is_flag=True, help="Two TorchServes side by side, this handler and the stock one; 15 minutes."
 )
-@_counted(
-    "--endurance",
-    "minutes",
-    60,
-    click.FloatRange(min=0.5),
-    "Instead: MINUTES of mixed requests to continuous batching.",
+@click.option(
+    "--scaling", "growth", is_flag=True, help="How costs grow: batch, samples, targets, pixels, clients; plots."
 )
-@_counted("--deaths", "killed", 10, click.IntRange(min=1), "Instead: kill the worker N times under load.")
+@click.option("--gpu", "cuda", is_flag=True, help="The library on a CUDA device; under 8 minutes, no network.")
+@click.option("--live", "beside", is_flag=True, help="Predictions beside explanations, in both modes; half an hour.")
+@_counted("--endurance", "minutes", 60, click.FloatRange(min=0.5), "MINUTES of mixed requests to continuous batching.")
+@_counted("--deaths", "killed", 10, click.IntRange(min=1), "Kill the worker N times under load.")
 @_counted(
     "--soak",
     "soaked",
-    1000,
+    SOAKED,
     click.IntRange(min=soak.SETTLED + soak.WINDOW),
-    "Also the memory over N explanations in one process.",
+    "The memory over N explanations in one process.",
 )
-@click.option("--full", is_flag=True, help="Everything: --server and --soak.")
+@click.option("--full", is_flag=True, help="The library, --server, --scaling and --soak: an hour.")
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -89,6 +71,8 @@ def _counted(flag: str, name: str, otherwise: int, kind: click.ParamType, text: 
 def main(
     quick: bool,
     server: bool,
+    growth: bool,
+    cuda: bool,
     beside: bool,
     minutes: float | None,
     killed: int | None,
@@ -99,28 +83,53 @@ def main(
 ) -> None:
     """Measure what heatserve promises, and print it beside what is asked.
 
-    Explanations against a plain forward pass and against other libraries, in interleaved rounds; the memory of
-    SmoothGrad and of a Grad-CAM row. Some eight minutes. Writes DATE-MACHINE.json and .md.
+    Without a flag: explanations against a forward pass and against other libraries in interleaved rounds, and memory;
+    some 15 minutes. A flag measures something else instead; several may be given. Writes DATE-MACHINE-WHAT.json, a
+    table in .md, and plots.
     """
     torch.set_num_threads(threads)
-    effort = QUICK if quick else DEFAULT
-    soaked = soaked or (1000 if full else None)
-    label, steps = _continuous(quick, beside, minutes, killed)
-    if not steps:
-        steps = _steps(effort, threads, server or full, soaked)
+    if cuda:
+        try:
+            stopwatch.cuda()
+        except Refusal as refusal:
+            raise click.UsageError(str(refusal)) from None
+    of = suites.effort(quick, threads)
+    chosen: dict[str, Steps] = {}
+    if full:
+        chosen = {"": suites.of_the_library(of)}
+        server, growth, soaked = True, True, soaked or SOAKED
+    if server:
+        chosen["-server"] = suites.of_servers(of)
+    if growth:
+        chosen["-scaling"] = suites.of_scaling(of)
+    if cuda:
+        chosen["-gpu"] = suites.of_cuda(of)
+    if beside:
+        chosen["-live"] = suites.of_continuous_batching(of)
+    if minutes:
+        chosen["-endurance"] = suites.of_endurance(minutes)
+    if killed:
+        chosen["-deaths"] = suites.of_deaths(killed)
+    if soaked:
+        chosen["-soak"] = suites.of_soaking(soaked, threads)
+    chosen = chosen or {"": suites.of_the_library(of)}
     console = Console(highlight=False)
-    # Before the first step: the commit that is measured is the one whose code was read.
-    about = results.machine(threads)
-    try:
-        found, failed = _run(steps, console)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing is written")
-        sys.exit(130)
-    page = results.write(output, about, found, label + "-quick" * quick)
-    console.print(_table(found))
-    console.print(f"Written to {os.path.relpath(page)} and .json beside it.", soft_wrap=True)
-    if failed:
-        raise click.ClickException(f"not measured: {', '.join(failed)}")
+    missing: list[str] = []
+    # Each suite is written when it is done: what comes after it cannot lose it. Its commit is read before it starts.
+    for label, steps in chosen.items():
+        about = results.machine(threads)
+        try:
+            found, failed = _run(steps, console)
+        except KeyboardInterrupt:
+            console.print("stopped; what was not finished is not written")
+            sys.exit(130)
+        missing += failed
+        page = results.write(output, about, found, label + "-quick" * quick)
+        _draw(found, page)
+        console.print(_table(found))
+        console.print(f"Written to {os.path.relpath(page)}, .json and plots beside it.", soft_wrap=True)
+    if missing:
+        raise click.ClickException(f"not measured: {', '.join(missing)}")
 
 
 FAILURES = (
@@ -131,42 +140,9 @@ FAILURES = (
     servers.Differs,
     requests.RequestException,
 )
-Step = Callable[[Seen], "list[Result]"]
 
 
-def _steps(effort: Effort, threads: int, server: bool, soaked: int | None) -> dict[str, Step]:
-    steps: dict[str, Step] = {}
-    for name in NETWORKS:
-        for batch in library.BATCHES:
-            steps[f"{name}, batch {batch}"] = lambda seen, name=name, batch=batch: library.measure(
-                name, batch, effort.seconds, effort.rounds, seen
-            )
-    steps["memory of SmoothGrad"] = lambda seen: memory.smoothgrad(effort.samples, threads, seen)
-    steps["memory of Grad-CAM"] = memory.gradcam_row
-    if server:
-        steps["predictions through TorchServe"] = lambda seen: servers.measure(effort.seconds, seen)
-    if soaked:
-        steps[f"{soaked} explanations"] = lambda seen: soak.measure(soaked, threads, seen)
-    return steps
-
-
-def _continuous(quick: bool, beside: bool, minutes: float | None, killed: int | None) -> tuple[str, dict[str, Step]]:
-    """What is measured instead, of continuous batching; and how its file is told apart."""
-    label, steps = "", dict[str, Step]()
-    if beside:
-        effort = live.QUICK if quick else live.DEFAULT
-        label += "-live"
-        steps["predictions beside explanations"] = lambda seen: live.measure(effort, seen)
-    if minutes:
-        label += "-endurance"
-        steps[f"{minutes:g} minutes of mixed requests"] = lambda seen: endurance.measure(minutes, seen)
-    if killed:
-        label += "-deaths"
-        steps[f"{killed} deaths of the worker"] = lambda seen: deaths.measure(killed, seen)
-    return label, steps
-
-
-def _run(steps: dict[str, Step], console: Console) -> tuple[list[Result], list[str]]:
+def _run(steps: Steps, console: Console) -> tuple[list[Result], list[str]]:
     """What was found, and the names of the steps that failed: the others' minutes are not lost with them."""
     found: list[Result] = []
     failed: list[str] = []
@@ -182,6 +158,17 @@ def _run(steps: dict[str, Step], console: Console) -> tuple[list[Result], list[s
             progress.update(task, completed=1.0)
             progress.stop_task(task)
     return found, failed
+
+
+def _draw(found: list[Result], page: Path) -> None:
+    """A chart of what a pass costs, and one for each series."""
+    plots.scaling(found, page.parent, page.stem)
+    passes = "a plain forward pass"
+    if any(result.what.endswith(f"against {passes}") for result in found):
+        title = "What an explanation costs, in forward passes of plain PyTorch"
+        plots.ratios(found, page.with_suffix(".png"), title, passes)
+    for sentence in scaling.sentences(found):
+        click.echo(sentence)
 
 
 def _table(found: list[Result]) -> Table:

@@ -1,9 +1,9 @@
-"""What an explanation costs beside a plain forward pass of the same network without hooks, here and elsewhere."""
+"""What an explanation costs: against a plain forward pass, against a prediction of the same network, against peers."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -14,31 +14,73 @@ from devtools.bench.results import Result
 from devtools.bench.rounds import Measure, Seen, interleave, ratio, timed
 from heatserve import Explainer, Query
 
-LIMIT = 1.15
 BATCHES = (1, 8)
 FORWARD = "forward"
+PREDICTION = "prediction"
+#: Asked, in predictions of the same network.
+IN_PREDICTIONS = {"Grad-CAM": 1.05, "CAM": 1.02, "Grad-CAM of the top 5": 1.10}
+AGAINST_SALIENCY = 0.80
+AS_IT_IS = ", optimize: false"
+CHUNKS = (1, 2, 4, 8, 16)
 
 
 def measure(name: str, batch: int, seconds: float, rounds: int, seen: Seen) -> list[Result]:
-    """Each contestant against the forward pass; every one has a copy of the network, so that no hook is shared."""
+    """All contestants in turn; every one has a copy of the network, so that no hook is shared.
+
+    Ours runs twice: on a network that is made faster at load, as an archive's is, and on one as it is (`AS_IT_IS`).
+    """
     network = NETWORKS[name]
     model, inputs = network.build(), images(batch)
     # Peers last: what they leave in the allocator is theirs, and the next round's forward comes after it for all.
-    contestants = {FORWARD: timed(forward(deepcopy(model), inputs)), **_ours(deepcopy(model), inputs)}
+    contestants = {FORWARD: timed(forward(deepcopy(model), inputs))}
+    contestants |= _ours(Explainer(deepcopy(model), inputs, optimize=True), inputs, "")
+    contestants |= _ours(Explainer(deepcopy(model), inputs), inputs, AS_IT_IS)
+    contestants["Captum Saliency"] = timed(_saliency(deepcopy(model), inputs))
+    contestants["zennit Gradient"] = timed(_zennit(deepcopy(model), inputs))
     if batch == 1:
         contestants |= {peer: timed(build(deepcopy(model), network.layer, inputs)) for peer, build in PEERS.items()}
     found = interleave(contestants, seconds, least=rounds, seen=seen)
     medians = {what: round(1000 * statistics.median(values), 3) for what, values in found.items()}
+    where = f"{name}, batch {batch}"
+
+    def against(what: str, other: str, said: str, limit: float | None = None) -> Result:
+        times = ratio(found[what], found[other])
+        return Result.of(
+            f"{what}: {where}, against {said}", times, limit, median_ms=medians[what], other_median_ms=medians[other]
+        )
+
+    in_predictions = [
+        against(what + how, PREDICTION + how, "a prediction of the same network", limit)
+        for how in ("", AS_IT_IS)
+        for what, limit in IN_PREDICTIONS.items()
+    ]
+    return [
+        *in_predictions,
+        against("gradient", "Captum Saliency", "Captum Saliency", AGAINST_SALIENCY),
+        *(against(what, FORWARD, "a plain forward pass") for what in contestants if what != FORWARD),
+    ]
+
+
+def chunks(name: str, seconds: float, rounds: int, seen: Seen) -> list[Result]:
+    """The time of a noisy copy by how many of them share a forward pass: what the default is chosen by."""
+    inputs = images(1)
+    explainer = Explainer(NETWORKS[name].build(), inputs, optimize=True)
+    query = Query("smoothgrad", target=0, samples=max(CHUNKS))
+
+    def smoothing(chunk: int) -> Callable[[], object]:
+        def run() -> object:
+            explainer.chunk = chunk
+            return [*explainer.smooth(inputs[0], query)]
+
+        return run
+
+    found = interleave({str(chunk): timed(smoothing(chunk)) for chunk in CHUNKS}, seconds, least=rounds, seen=seen)
     return [
         Result.of(
-            f"{what}: {name}, batch {batch}, against a plain forward pass",
-            ratio(values, found[FORWARD]),
-            LIMIT if what in ("Grad-CAM", "CAM") else None,
-            median_ms=medians[what],
-            forward_median_ms=medians[FORWARD],
+            f"SmoothGrad, {chunk} noisy copies in a pass: {name}, against 4", ratio(found[str(chunk)], found["4"])
         )
-        for what, values in found.items()
-        if what != FORWARD
+        for chunk in CHUNKS
+        if chunk != 4
     ]
 
 
@@ -53,17 +95,34 @@ def forward(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
     return run
 
 
-def _ours(model: nn.Module, inputs: Tensor) -> dict[str, Measure]:
-    explainer = Explainer(model, inputs)
-
+def _ours(explainer: Explainer, inputs: Tensor, how: str) -> dict[str, Measure]:
     def asking(*queries: Query) -> Measure:
         return timed(lambda: explainer.run(inputs, [list(queries)] * len(inputs)))
 
-    return {
-        "prediction with idle hooks": asking(),
-        "Grad-CAM": asking(Query("gradcam")),
-        "CAM": asking(Query("cam")),
+    measures: dict[str, Sequence[Query]] = {
+        PREDICTION: (),
+        "Grad-CAM": (Query("gradcam"),),
+        "CAM": (Query("cam"),),
+        "Grad-CAM of the top 5": [Query("gradcam", rank=rank) for rank in range(5)],
+        "gradient": (Query("gradient"),),
     }
+    return {what + how: asking(*queries) for what, queries in measures.items()}
+
+
+def _saliency(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
+    from captum.attr import Saliency
+
+    # As ours: no gradient for the weights. The target is given, which spares it the pass that finds it.
+    method = Saliency(model.requires_grad_(False))
+    return lambda: method.attribute(inputs.clone().requires_grad_(), target=0, abs=False)
+
+
+def _zennit(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
+    from zennit.attribution import Gradient
+
+    method = Gradient(model.requires_grad_(False))
+    # What the output is multiplied by: the score of one class.
+    return lambda: method(inputs, lambda output: torch.eye(output.shape[1])[[0] * len(output)])
 
 
 def _captum(model: nn.Module, layer: str, inputs: Tensor) -> Callable[[], object]:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from devtools import lite0
+from devtools.demo import photographs
+from heatserve.imaging import decode
+from heatserve.serving.settings import read_settings
 
 SIDE = 224
 
@@ -25,6 +29,14 @@ class Network:
 def images(count: int) -> Tensor:
     """Repeatable noise, (count, 3, 224, 224): what a pass costs does not depend on what it shows."""
     return torch.randn((count, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
+
+
+def photograph() -> Tensor:
+    """A cat as lite0 sees it, (1, 3, 224, 224): what rounding does to a map depends on what is shown."""
+    config = yaml.safe_load((lite0.EXAMPLE / "model-config.yaml").read_text(encoding="utf-8"))
+    preprocess = read_settings(config, {}).preprocess
+    image, _ = preprocess.tensor(decode(photographs()["chelsea"], 10**7), 10**7)
+    return image[None]
 
 
 def _lite0() -> nn.Module:

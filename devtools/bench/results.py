@@ -17,7 +17,7 @@ from typing import Any, Optional
 from devtools.bench.rounds import Ratio
 from devtools.paths import ROOT
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "torchserve", "captum", "grad-cam", "torchcam")
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "torchserve", "captum", "grad-cam", "torchcam", "locust")
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def table(results: Sequence[Result]) -> list[tuple[str, str, str, str]]:
 
 
 def _page(about: Mapping[str, Any], results: Sequence[Result]) -> str:
+    sentences = [result.detail["sentence"] for result in results if "sentence" in result.detail]
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
     rows = [("what", "asked", "measured (95 % interval)", "met"), ("---",) * 4, *table(results)]
     body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
@@ -103,7 +104,7 @@ def _page(about: Mapping[str, Any], results: Sequence[Result]) -> str:
         f"{about['cpu']}, {about['threads']} threads of {about['cores']} cores, Python {about['python']}, {packages}; "
         f"commit {about['commit']}. Printed by `scripts/bench`: × is the median of the ratios within interleaved "
         "rounds, with its 95 % interval by bootstrap over the rounds.\n\n"
-        f"{body}\n"
+        f"{body}\n{''.join(f'{chr(10)}{sentence}{chr(10)}' for sentence in sentences)}"
     )
 
 

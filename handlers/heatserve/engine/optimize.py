@@ -2,13 +2,13 @@
 
 Batch normalisation in evaluation mode is a fixed scale and shift for each channel: it is folded into the convolution
 before it (Jacob et al. 2018, section 3.2). Convolutions then work on memory in the order NHWC (`channels_last`), which
-is the one that their kernels like. Each step is proved on an example, and undone where the network shows a difference.
+is the one that their kernels like. What is done is proved on an example, and undone where it makes a difference.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +36,8 @@ class Optimized:
 def optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Optimized:
     """Folds and reorders `model` in place: it never becomes a second copy. It must be in evaluation mode.
 
-    example: (N, C, H, W). layers: the tapped ones, whose activations stay what they were. A step that changes a
-    probability by more than 1e-5, a score or a tapped activation beyond rounding, or that fails, is undone.
+    example: (N, C, H, W). layers: the tapped ones, whose activations stay what they were. Both, or one of the two, or
+    neither: the first that changes no probability by more than 1e-5, and no score or tapped activation beyond rounding.
     """
     with _no_tensor_float():
         return _optimize(model, example, layers)
@@ -45,18 +45,20 @@ def optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opti
 
 def _optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Optimized:
     before = _seen(model, example, layers)
-    pairs = list(_pairs(model, example, layers))
-    folds = [_Fold(model, *pair) for pair in pairs]
-    if not _unchanged(before, lambda: _seen(model, example, layers)):
+    found = list(_pairs(model, example, layers))
+    for pairs, layout in (
+        (found, torch.channels_last),
+        (found, torch.contiguous_format),
+        ([], torch.channels_last),
+    ):
+        folds = [_Fold(model, *pair) for pair in pairs]
+        _reorder(model, layout)
+        if _agrees(model, example.contiguous(memory_format=layout), layers, before):
+            return Optimized(len(folds), layout)
+        _reorder(model, torch.contiguous_format)
         for fold in reversed(folds):
             fold.undo()
-        folds = []
-    layout = torch.channels_last
-    _reorder(model, layout)
-    if not _unchanged(before, lambda: _seen(model, example.contiguous(memory_format=layout), layers)):
-        layout = torch.contiguous_format
-        _reorder(model, layout)
-    return Optimized(len(folds), layout)
+    return Optimized()
 
 
 @contextmanager
@@ -81,9 +83,9 @@ def _seen(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Te
     return [scores, *(recording.activations[name] for name in layers)]
 
 
-def _unchanged(before: list[Tensor], after: Callable[[], list[Tensor]]) -> bool:
+def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: list[Tensor]) -> bool:
     try:
-        found = after()
+        found = _seen(model, example, layers)
     except RuntimeError:  # a network that counts on its layout (`view`) says so
         return False
     probable = [scores.softmax(1) for scores in (found[0], before[0])]
