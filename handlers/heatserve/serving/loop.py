@@ -136,6 +136,8 @@ class Loop:
             if exchange.explains:
                 # A batch of photographs at full size would fill the memory.
                 exchange.photograph = picture.upright(self._limits.max_side)
+        if self._explainer.device.type == "cuda":
+            image = image.pin_memory()  # or the copy would not be asynchronous
         exchange.image = image.to(self._explainer.device, non_blocking=True)
 
     def step(self) -> None:
@@ -156,16 +158,15 @@ class Loop:
 
     def fail(self, rows: Mapping[str, tuple[Any, Mapping[str, Any]]], error: Exception) -> dict[str, Visit]:
         """Ends everything: each row that is waited for, by its request id, is refused."""
+        begun, self.visits, self._chunk = self.visits, {}, None
         failed = {}
         for request_id, (row, headers) in rows.items():
-            visit = self.visits.get(request_id)
+            visit = begun.get(request_id)
             if visit is None or not visit.exchanges:
                 door = door_of(row, headers)
                 visit = Visit(door, [Exchange(door.explains)])
             visit.refuse(refusal_of(error))
             failed[request_id] = visit
-        self.visits.clear()
-        self._chunk = None
         return failed
 
     def _exchanges(self) -> Iterator[Exchange]:

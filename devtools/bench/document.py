@@ -1,0 +1,88 @@
+"""`python -m devtools.bench.document` writes the tables of docs/performance.md from the newest committed runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from devtools.bench.networks import NETWORKS
+from devtools.bench.results import Result
+from devtools.paths import ROOT
+
+DOCUMENT = ROOT / "docs" / "performance.md"
+BENCHMARKS = ROOT / "benchmarks"
+NAMES = {"lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50"}
+PASSES = "against a plain forward pass"
+#: By the mark in the document: the suite's files, and which of its results the table holds.
+TABLES: Mapping[str, tuple[str, Callable[[Result], bool]]] = {
+    "library": ("", lambda result: bool(result.asked)),
+    "passes": ("", lambda result: result.what.endswith(PASSES)),
+    "chunks": ("", lambda result: "noisy copies in a pass" in result.what),
+    "server": ("-server", lambda result: bool(result.asked)),
+}
+
+
+def written(text: str) -> str:
+    """The document with its tables as the newest runs say."""
+    for name, (suite, held) in TABLES.items():
+        run = newest(suite)
+        lines = _table([result for result in read(run) if held(result)])
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not marked.search(text):
+            raise ValueError(f"{DOCUMENT.name} has no place for the table {name!r}")
+        table = "\n".join([_about(run), "", *lines, ""])
+        text = marked.sub(lambda found, table=table: found[1] + table + found[2], text)
+    return text
+
+
+def newest(suite: str) -> Path:
+    """The JSON of a suite's newest run that was not a quick one."""
+    return sorted(BENCHMARKS.glob(f"*-threads{suite}.json"))[-1]
+
+
+def read(run: Path) -> list[Result]:
+    """The results of a run."""
+    names = {entry.name for entry in fields(Result)}
+    lines = json.loads(run.read_text(encoding="utf-8"))["results"]
+    return [Result(**{key: value for key, value in line.items() if key in names}) for line in lines]
+
+
+def _about(run: Path) -> str:
+    machine = json.loads(run.read_text(encoding="utf-8"))["machine"]
+    page = f"../benchmarks/{run.with_suffix('.md').name}"
+    return f"[{machine['date']}]({page}), {machine['cpu']}, {machine['threads']} threads, commit {machine['commit']}:"
+
+
+def _table(results: list[Result]) -> list[str]:
+    """A line for each measurement, a column for each network; what was measured of one alone stands in its column."""
+    found: dict[str, dict[str, Result]] = {}
+    for result in results:
+        network = next(name for name in NETWORKS if name in result.what)
+        found.setdefault(_title(result.what, network), {})[network] = result
+    lines = [f"| what | asked | {' | '.join(NAMES[name] for name in NETWORKS)} |", "|---|---|---|---|"]
+    for title, by_network in found.items():
+        asked = next(iter(by_network.values())).asked
+        cells = [_cell(by_network.get(name)) for name in NETWORKS]
+        lines.append(f"| {title} | {asked} | {' | '.join(cells)} |")
+    return lines
+
+
+def _title(what: str, network: str) -> str:
+    """A measurement's name without its network."""
+    for pattern in (rf" \({network}\)", rf"{network}, ", rf": {network}(?=,)"):
+        what = re.sub(pattern, "", what)
+    return what.removesuffix(f", {PASSES}")
+
+
+def _cell(result: Result | None) -> str:
+    if result is None:
+        return "–"
+    text = result.measured.replace(" ×", "")
+    return {"no": f"**{text}**, missed", "undecided": f"{text}, undecided"}.get(result.met, text)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(written(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
