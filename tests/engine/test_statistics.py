@@ -1,0 +1,90 @@
+"""Sums of few bits, and ends by a standard error, against numpy in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from heatserve.engine import Explainer, Query, Smoothing
+from heatserve.engine.smoothing import FEWEST, Statistic
+from tests.engine.networks import distance, pictures, small
+
+IMAGE = pictures(1, (24, 36), seed=8)
+#: For what has no network.
+ONCE = pytest.mark.parametrize("optimize", [False], indirect=True, ids=["plain"])
+
+
+def of_numpy(kind, samples):
+    """The statistic and its standard error, in float64."""
+    x = samples.double().numpy()
+    x = x**2 if kind == "mean_square" else x
+    if kind == "variance":
+        return x.var(0), ((x - x.mean(0)) ** 2).std(0) / len(x) ** 0.5
+    return x.mean(0), x.std(0, ddof=1) / len(x) ** 0.5
+
+
+def drawn(count, centre, spread, first=0.0):
+    x = np.random.default_rng(3).standard_normal((count, 40)) * spread + centre
+    x[0] += first
+    return torch.from_numpy(x.astype(np.float32))
+
+
+@ONCE
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+@pytest.mark.parametrize("kind", ["mean", "mean_square", "variance"])
+@pytest.mark.parametrize(
+    ("samples", "tolerance"),
+    [
+        (drawn(200, 1.0, 1.0), 1e-5),
+        (drawn(200, 0.0, 1e-8), 1e-5),
+        (drawn(200, 0.0, 1e6), 1e-5),
+        (drawn(200, 1e4, 100.0), 1e-4),
+        (drawn(200, 0.0, 1.0, first=100.0), 2e-4),
+    ],
+    ids=["ordinary", "tiny", "huge", "far from 0", "far from the first"],
+)
+def test_running_sums_give_what_numpy_gives_in_float64(kind, samples, tolerance, chunk):
+    statistic = Statistic(kind)
+    for part in samples.split(chunk):
+        statistic.update(part)
+    value, error = of_numpy(kind, samples)
+    assert distance(statistic.value().double(), torch.from_numpy(value)) < tolerance
+    assert distance(statistic.standard_error().double(), torch.from_numpy(error)) < tolerance
+
+
+@ONCE
+@pytest.mark.parametrize("kind", ["mean", "variance"])
+def test_a_small_spread_far_from_zero_is_not_lost(kind):
+    samples, statistic = drawn(50, 1e4, 0.02), Statistic(kind)
+    for part in samples.split(4):
+        statistic.update(part)
+    value, error = of_numpy(kind, samples)
+    np.testing.assert_allclose(statistic.value().numpy(), value, rtol=1e-5)
+    np.testing.assert_allclose(statistic.standard_error().numpy(), error, rtol=1e-4)
+
+
+@ONCE
+def test_many_chunks_add_no_error_of_their_own():
+    samples, statistic = drawn(6000, 3.0, 1.0), Statistic("variance")
+    for part in samples.split(1):
+        statistic.update(part)
+    value, error = of_numpy("variance", samples)
+    assert distance(statistic.value().double(), torch.from_numpy(value)) < 5e-7
+    assert distance(statistic.standard_error().double(), torch.from_numpy(error)) < 5e-7
+
+
+def test_what_ended_is_done_and_takes_no_further_samples():
+    one, smoothing = Explainer(small(), IMAGE), Smoothing(IMAGE[0], Query("vargrad", target=2, standard_error=9.0))
+    list(one.advance([(smoothing, FEWEST - 1)]))
+    assert (smoothing.left, smoothing.estimate().reached) == (50 - FEWEST + 1, False)
+    list(one.advance([(smoothing, 1)]))
+    assert (smoothing.left, smoothing.presentable, smoothing.estimate().reached) == (0, True, True)
+
+
+def test_one_that_ended_leaves_another_in_the_same_pass_alone():
+    one = Explainer(small(), IMAGE)
+    ends, goes_on = (
+        Smoothing(IMAGE[0], Query("smoothgrad", target=2, samples=30, standard_error=error)) for error in (9.0, 1e-6)
+    )
+    list(one.advance([(ends, FEWEST), (goes_on, FEWEST)]))
+    assert (ends.left, goes_on.left) == (0, 30 - FEWEST)
+    assert torch.equal(ends.estimate().values, goes_on.estimate().values)
