@@ -135,6 +135,44 @@ def test_where_a_fold_would_change_the_answer_it_is_left_or_undone(build):
         assert distance(one.run(images, [[], []])[0], untouched(images)) < 1e-5
 
 
+class Padded(nn.Conv2d):
+    """Pads by a child of its own, as ports of TensorFlow's networks do."""
+
+    def __init__(self, *sides: int, own: int = 0) -> None:
+        super().__init__(3, 6, 3, padding=own, bias=False)
+        self.pad = nn.ZeroPad2d(sides)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(self.pad(x), self.weight, self.bias, padding=self.padding)
+
+
+class Deaf(Padded):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(self.pad(x), self.weight, self.bias)
+
+
+@pytest.mark.parametrize(
+    ("build", "padded"),
+    [
+        (lambda: Padded(1, 1, 2, 2), 1),
+        (lambda: Padded(0, 1, 0, 1), 0),  # not alike on both sides
+        (lambda: Padded(1, 1, 2, 2, own=1), 0),  # pads by itself too
+        (lambda: Deaf(1, 1, 2, 2), 0),  # would not listen
+    ],
+)
+def test_a_childs_padding_becomes_the_convolutions_where_that_changes_nothing(build, padded):
+    net, images = seeded(Net).eval(), pictures(2)
+    net.conv = seeded(build)
+    untouched = copy.deepcopy(net)
+    one = Explainer(net, images, layers=("norm",))
+    assert one.optimized.padded == padded
+    with torch.no_grad():
+        assert distance(one.run(images, [[], []])[0], untouched(images)) < 1e-5
+    theirs = captum_gradient(untouched, images, 2)
+    ours = torch.stack([answer.values for answer in one.explain(images, Query("gradient", target=2))])
+    assert distance(ours, theirs) < 1e-4
+
+
 def test_a_network_that_counts_on_its_layout_keeps_it():
     net, images = seeded(Viewing).eval(), pictures(2)
     untouched = copy.deepcopy(net)

@@ -56,7 +56,7 @@ class Explainer:
             raise ValueError(f"there is no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
         self.precision = precision
         self.fallbacks = 0
-        self.structure = trace(model, example.clone())
+        self.structure = trace(model, example)
         self.classes = self.structure.classes
         automatic = (self.structure.layer,) if self.structure.layer else ()
         self.layers = tuple(str(Layer.parse(name)) for name in layers) or automatic

@@ -6,6 +6,7 @@ this activation is averaged over all places and goes through one linear layer. B
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,18 +54,29 @@ def trace(model: nn.Module, example: Tensor) -> Structure:
 
     Raises UnsuitableModel where the model does not answer with one score per class, shape (N, classes).
     """
-    calls, vectors, logits = _watch(model, example)
+    calls, vectors, logits = _watch(model, example, rectified=False)
     if logits.ndim != 2:
         raise UnsuitableModel(f"the model answers with shape {tuple(logits.shape)}, not (N, classes)")
-    times = {call.name: sum(other.name == call.name for other in calls) for call in calls}
-    once = [call for call in calls if times[call.name] == 1 and call.name]
-    head = _head(once, vectors, logits)
+    head = _head(_once(calls), vectors, logits)
+    if head is None:  # a second look, which few networks need: for what a function rectifies
+        calls, vectors, logits = _watch(model, example, rectified=True)
+        head = _head(_once(calls), vectors, logits)
+    once = _once(calls)
     candidates = tuple(call.name for call in once if call.spatial and _convolves(call.module))
     layer = head.layer if head else _trunk(calls, once)
     return Structure(layer, head, candidates[-8:], logits.shape[1])
 
 
-def _watch(model: nn.Module, example: Tensor) -> tuple[list[_Call], dict[str, tuple[Tensor, Tensor]], Tensor]:
+def _once(calls: list[_Call]) -> list[_Call]:
+    """The calls of modules that run once."""
+    times = Counter(call.name for call in calls)
+    return [call for call in calls if times[call.name] == 1 and call.name]
+
+
+def _watch(
+    model: nn.Module, example: Tensor, rectified: bool
+) -> tuple[list[_Call], dict[str, tuple[Tensor, Tensor]], Tensor]:
+    """One forward pass of the example. rectified: whether the means of rectified outputs are wanted as well."""
     calls: list[_Call] = []
     vectors: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -80,10 +92,9 @@ def _watch(model: nn.Module, example: Tensor) -> tuple[list[_Call], dict[str, tu
             entered = pending.pop()
             if isinstance(module, nn.Linear) and isinstance(output, Tensor) and output.ndim == 2:
                 vectors[name] = (inputs[0].clone(), output.clone())
-            rectified = _mean(output.relu()) if _mean(output) is not None else None
-            calls.append(
-                _Call(name, module, entered, _mean(output), rectified, rectified is not None, _positions(output))
-            )
+            mean = _mean(output)
+            positive = _mean(output.relu()) if rectified and mean is not None else None
+            calls.append(_Call(name, module, entered, mean, positive, mean is not None, _positions(output)))
 
         return hook
 
@@ -94,7 +105,7 @@ def _watch(model: nn.Module, example: Tensor) -> tuple[list[_Call], dict[str, tu
             handles.append(module.register_forward_pre_hook(before(name)))
             handles.append(module.register_forward_hook(after(name)))
         with torch.no_grad():
-            logits = model(example)
+            logits = model(example.clone())
     finally:
         for handle in handles:
             handle.remove()
