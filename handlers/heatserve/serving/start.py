@@ -43,7 +43,8 @@ class Service:
         return (
             f"layer={engine.layers[0] if engine.layers else None} methods={','.join(engine.methods())} "
             f"device={engine.device} chunk={engine.chunk} precision={engine.precision} "
-            f"folded={engine.optimized.folded} padded={engine.optimized.padded} layout={str(engine.optimized.layout).rpartition('.')[2]}"
+            f"folded={engine.optimized.folded} padded={engine.optimized.padded} "
+            f"layout={str(engine.optimized.layout).rpartition('.')[2]}"
         )
 
 
