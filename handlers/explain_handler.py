@@ -17,6 +17,7 @@ from ts.torch_handler.base_handler import BaseHandler
 
 from heatserve.serving import errors, metrics, responses, settings, start
 from heatserve.serving.batch import Batch
+from heatserve.serving.exchange import Visit
 
 logger = logging.getLogger(__name__)
 
@@ -60,18 +61,23 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
 
     def _answers(self, batch: Batch) -> dict[str, responses.Answer]:
         loop, writer = self.service.loop, self.service.writer
-        given_up = loop.keep(batch.ids)
-        new = [loop.admit(*row) for row in batch if row[0] not in loop.visits]
+        given_up = loop.begin(batch.ids)
+        new: list[Visit] = []
+        for row in batch:
+            if row[0] not in loop.visits and not (new and loop.late):
+                new.append(loop.admit(*row))
         loop.step()
         while loop.busy and not self.settings.continuous:
             batch.send(self._lines())
             loop.step()
-        done = loop.take_done()
-        answers = {request_id: writer.write(visit) for request_id, visit in done.items()}
+        done: list[Visit] = []
+        answers = {}
+        for request_id in loop.done:
+            if not (done and loop.late):
+                done.append(loop.take(request_id))
+                answers[request_id] = writer.write(done[-1])
         lines = self._lines()
-        self.metrics.seen(
-            metrics.Seen(new, [*done.values()], given_up, loop.under_way, self.service.explainer.fallbacks)
-        )
+        self.metrics.seen(metrics.Seen(new, done, given_up, loop.under_way, self.service.explainer.fallbacks))
         return {**answers, **lines}
 
     def _lines(self) -> dict[str, responses.Answer]:

@@ -83,7 +83,7 @@ class Errand:
         """Seconds from the map of what was read to the bytes of its answer."""
         while self._service.loop.busy:
             self._service.loop.step()
-        visit = self._service.loop.take_done()["one"]
+        visit = self._service.loop.take("one")
         started = time.perf_counter()
         answer = self._service.writer.write(visit)
         elapsed = time.perf_counter() - started

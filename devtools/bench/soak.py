@@ -90,7 +90,7 @@ def _answer(service: start.Service, picture: bytes, options: dict[str, str]) -> 
     service.loop.admit("one", {"body": picture}, headers)
     while service.loop.busy:
         service.loop.step()
-    return service.writer.write(service.loop.take_done()["one"])
+    return service.writer.write(service.loop.take("one"))
 
 
 if __name__ == "__main__":

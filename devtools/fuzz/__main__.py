@@ -36,7 +36,12 @@ from devtools.torchserve import Server
 RIGHT = frozenset({200, 400, 404, 405, 406, 411, 413, 415})
 THREADS = 4
 #: Enough to be hostile with, and soon done.
-CONFIG = {"batchSize": 8, "maxBatchDelay": 10, "explain": {"max_samples": 20, "max_pixels": 10_000_000}}
+CONFIG = {
+    "batchSize": 8,
+    "maxBatchDelay": 10,
+    "preprocess": {"resize": bodies.SIDE + 8, "crop": bodies.SIDE},
+    "explain": {"max_samples": 20, "max_pixels": 10_000_000},
+}
 _GROWTH = 1.10
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from devtools.fuzz.pictures import any_picture, noise, plain
 from heatserve.serving.options import OPTIONS
 
+#: Of the model's view: a small one, so that the time goes into reading requests.
+SIDE = 64
 FORGED = "[METRICS]forged.Count:1|#a:b"
 #: In a body of JSON: a list that is nested about as deeply as TorchServe's parser goes.
 DEEP = "<deep>"
@@ -23,6 +25,7 @@ _GOOD: dict[str, list[Any]] = {
     "top_k": [1, 1000],
     "stream": [True, False],
     "deadline_ms": [1, 50],
+    "standard_error": [0.5, 5],
     "colormap": ["jet", "viridis"],
 }
 _ODD: list[Any] = [
@@ -119,8 +122,8 @@ def _tensor(chosen: random.Random) -> Any:
     if kind < 0.1:
         return chosen.choice(_ODD)
     if kind < 0.3:
-        shape = chosen.choice([[3, 224, 224], [1, 3, 224, 224], [3, 2, 2], [2**30, 2**30], [-1], [0], [1.5], ["a"]])
-        data: Any = chosen.choice([[0.5] * 12, [float("nan")] * 12, ["x"], [[1], [2, 3]], [0.1] * 150_528, *_ODD])
+        shape = chosen.choice([[3, SIDE, SIDE], [1, 3, SIDE, SIDE], [3, 2, 2], [2**30, 2**30], [-1], [0], [1.5], ["a"]])
+        data: Any = chosen.choice([[0.5] * 12, [float("nan")] * 12, ["x"], [[1], [2, 3]], [0.1] * (3 * SIDE**2), *_ODD])
         return {"name": "view", "datatype": chosen.choice(["FP32", "FP64", "BYTES"]), "shape": shape, "data": data}
     count = chosen.randint(1, 3)
     tensor: dict[str, Any] = {

@@ -111,7 +111,7 @@ def schemas() -> dict[str, Schema]:
 
 def _error(more: Schema) -> Schema:
     types = ", ".join(name for name, _ in STATUSES.values())
-    return exactly({"code": WHOLE, "type": TEXT, "message": TEXT, **more}) | {
+    return exactly({"code": WHOLE, "type": TEXT, "message": TEXT, **more}, {"retry_after": WHOLE}) | {
         "description": f"type: of the handler {types}; of TorchServe's frontend a name that ends in Exception"
     }
 

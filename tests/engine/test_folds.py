@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import Tensor, nn
 
-from heatserve.engine import Explainer
+from heatserve.engine import Explainer, UnsuitableModel
 from tests.engine.networks import distance, pictures, seeded
 from tests.engine.test_optimize import Net, Stubborn
 
@@ -187,3 +188,69 @@ def test_where_nothing_helps_the_network_is_left_in_its_own_order_in_memory():
     one = proved(net, "norm")
     assert one.optimized == type(one.optimized)()
     assert all(parameter.is_contiguous() for parameter in net.parameters())
+
+
+class NormalisedBySeveral(Ordinary):
+    """What the first convolution gives goes into two batch normalisations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other_norm = normalisation()
+
+    def first(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.norm(y) + self.other_norm(y)
+
+
+def test_a_convolution_that_is_normalised_by_several_keeps_its_weight():
+    net = seeded(NormalisedBySeveral)
+    weight = net.conv.weight.detach().clone()
+    one = proved(net, "second_norm")
+    assert torch.equal(one.model.conv.weight, weight) and one.model.conv.bias is None
+
+
+class Reading(Ordinary):
+    """Counts on its batch normalisation being one."""
+
+    def first(self, x: Tensor) -> Tensor:
+        return super().first(x) * (self.norm.num_features / self.norm.num_features)
+
+
+class Pruned(Ordinary):
+    """The weight is made anew before each pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():  # or the network could not be copied
+            torch.nn.utils.prune.random_unstructured(self.conv, "weight", 0.3)
+
+
+@pytest.mark.parametrize("build", [Reading, Pruned])
+def test_a_network_that_cannot_be_folded_there_is_served_as_it_was(build):
+    proved(seeded(build), "second_norm")
+
+
+def test_a_layer_that_never_runs_is_refused_with_a_sentence():
+    net = seeded(Ordinary)
+    net.aside = nn.Conv2d(3, 3, 1)
+    with pytest.raises(UnsuitableModel, match="layer 'aside'"):
+        proved(net, "aside")
+
+
+def test_halves_of_a_batch_see_the_images_as_they_were(monkeypatch):
+    """Where the network works in place on its input and the first try ran out of memory."""
+    net, images = nn.Sequential(nn.Hardtanh(-0.5, 0.5, inplace=True), seeded(Ordinary)).eval(), pictures(2)
+    with torch.no_grad():
+        expected = copy.deepcopy(net)(images.clone())
+    one, tries = Explainer(net, pictures(2, seed=5)), []
+
+    def short(_module, _inputs):
+        tries.append(1)
+        if len(tries) == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    net[1].register_forward_pre_hook(short)
+    before = images.clone()
+    scores, _ = one.run(images, [[], []])
+    assert len(tries) == 3 and torch.equal(images, before)
+    assert distance(scores, expected) < 1e-4

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from heatserve.engine import PRECISIONS, Explainer, Query
+from heatserve.engine import PRECISIONS, Explainer, Query, UnsuitableModel
 from tests.engine.networks import captum_gradcam, captum_gradient, distance, network, oracle, pictures, small
 from tests.engine.test_smoothing import copies
 
@@ -53,3 +53,26 @@ def test_gradients_that_float16_could_not_hold_are_scaled_and_scaled_back():
 def test_a_precision_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="there is no precision 'int8'; there are: float32"):
         Explainer(small(), pictures(2), precision="int8")
+
+
+def test_a_network_whose_gradients_overflow_in_float16_is_refused_at_load():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 72, 4))
+    net[1].weight.data.fill_(100.0)
+    with pytest.raises(UnsuitableModel, match="overflow in float16; use bfloat16 or float32"):
+        Explainer(net, pictures(2), precision="float16")
+    Explainer(net, pictures(2), precision="bfloat16")
+
+
+def test_a_network_that_does_not_run_in_fewer_bits_is_refused_at_load():
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3 * 40 * 72, 4)
+
+        def forward(self, x):
+            scores = torch.zeros(len(x), 4)
+            scores[torch.arange(len(x))] = self.linear(x.flatten(1))
+            return scores
+
+    with pytest.raises(UnsuitableModel, match="does not run in precision bfloat16"):
+        Explainer(Picky(), pictures(2), precision="bfloat16")

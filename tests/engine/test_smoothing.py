@@ -357,3 +357,14 @@ def test_a_few_samples_end_nothing_however_large_an_error_is_allowed():
 def test_a_standard_error_without_samples_or_of_nothing_is_refused(query):
     with pytest.raises(ValueError, match="standard_error"):
         Query(**{"method": "gradcam", "standard_error": 0.5, **query})
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-14])
+def test_a_map_of_nothing_or_of_next_to_nothing_has_an_error_that_can_be_reached(scale):
+    net = small()
+    net.linear.weight.data *= scale
+    (found,) = Explainer(net, IMAGE, chunk=10).explain(
+        IMAGE, Query("smoothgrad", target=2, samples=60, standard_error=9.0)
+    )
+    assert (found.samples_used, found.reached) == (10, True)
+    assert 0 <= float(found.relative_error) < 9

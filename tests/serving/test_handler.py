@@ -244,7 +244,7 @@ def test_a_large_answer_is_sent_as_a_smaller_picture_and_413_where_that_cannot_h
     )
     assert [status for status, _, _ in answers] == [200, 200]
     entry = answers[0][1]["explanations"][0]
-    assert entry["overlay"]["width"] == entry["heatmap"]["width"] == 225
+    assert entry["overlay"]["width"] == entry["heatmap"]["width"] == 315
     assert len(answers[1][1]) <= 200_000
     tiny = handler(tmp_path, {"explain": {"max_response_bytes": 2_000}})
     answers = ask(tiny, (body(stream.getvalue(), target="top6"), EXPLAIN), ({"body": picture()}, PREDICT))
@@ -346,3 +346,59 @@ def test_nothing_of_a_request_reaches_the_log_or_a_metric_as_it_came(
             (body(picture(), target=5), EXPLAIN),
         )
     assert "forged" not in caplog.text and "heatserve_explanations_total" in caplog.text
+
+
+def test_samples_end_by_the_standard_error_and_the_answer_says_so(tmp_path: Path) -> None:
+    one = handler(tmp_path, {"explain": {"max_samples": 60, "chunk": 4}})
+    answers = ask(one, *((body(picture(), method="smoothgrad", standard_error=e), EXPLAIN) for e in (10, 0.001)))
+    ended, full = (answer["explanations"][0] for _, answer, _ in answers)
+    assert (ended["parameters"]["samples"], ended["parameters"]["standard_error"]) == (60, 10)
+    assert 10 <= ended["quality"]["samples_used"] < 20 and ended["quality"]["converged"] is True
+    assert full["quality"]["samples_used"] == 60 and full["quality"]["converged"] is False
+
+
+def test_the_precision_is_told_of_what_it_was_used_for(tmp_path: Path) -> None:
+    one = handler(tmp_path, {"explain": {"precision": "bfloat16"}})
+    answers = ask(one, (body(picture(), method="smoothgrad", samples=3), EXPLAIN), (body(picture()), EXPLAIN))
+    assert [a["explanations"][0]["parameters"]["precision"] for _, a, _ in answers] == ["bfloat16", "float32"]
+
+
+def test_an_archives_standard_error_is_no_obstacle_to_maps_without_samples(tmp_path: Path) -> None:
+    one = handler(tmp_path, {"explain": {"method": "smoothgrad", "standard_error": 5, "max_samples": 30}})
+    answers = ask(one, (body(picture()), EXPLAIN), (body(picture(), method="gradcam"), EXPLAIN))
+    assert [a["explanations"][0]["parameters"]["standard_error"] for _, a, _ in answers] == [5, None]
+
+
+def test_a_variance_without_noise_is_refused(small: tuple[ExplainHandler, Context]) -> None:
+    ((status, answer, _),) = ask(small, (body(picture(), method="vargrad", noise_level=0), EXPLAIN))
+    assert status == 400 and answer["message"].startswith("noise_level must be above 0 for vargrad")
+
+
+def test_maps_of_one_request_are_bounded(small: tuple[ExplainHandler, Context]) -> None:
+    image = base64.b64encode(picture()).decode()
+    row = {"body": {"instances": [{"data": image}] * 40, "target": "top2"}}
+    ((status, answer, _),) = ask(small, (row, EXPLAIN))
+    codes = [entry.get("code", 200) for entry in answer["explanations"]]
+    assert status == 200 and codes == [200] * 32 + [413] * 8
+
+
+def test_no_pass_has_more_rows_than_it_should_and_a_small_request_does_not_wait_for_a_large_one(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, passes = Explainer.steps, []
+
+    def counted(self: Explainer, images: torch.Tensor, queries: Any, *precision: str) -> Any:
+        passes.append([len(images), any(service.loop.visits[name].done for name in ("many", "one"))])
+        return steps(self, images, queries, *precision)
+
+    monkeypatch.setattr(Explainer, "steps", counted)
+    service = small[0].service
+    image = base64.b64encode(picture()).decode()
+    headers = {**PREDICT, "Content-Length": "1"}
+    service.loop.admit("many", {"body": {"instances": [image] * 64}}, headers)
+    service.loop.admit("one", {"body": picture()}, headers)
+    service.loop.step()
+    assert service.loop.done == ["one"] and passes == [[16, False]]
+    while service.loop.busy:
+        service.loop.step()
+    assert [rows for rows, _ in passes] == [16, 16, 16, 16, 1]

@@ -90,6 +90,11 @@ class Explainer:
             )
             raise UnsuitableModel(f"{method} is not possible: {reason}; use gradcam, which suits any head")
 
+    @property
+    def rows(self) -> int:
+        """How many images a forward pass should have at most: more are not faster, and need memory each."""
+        return max(16, self.chunk)
+
     def methods(self) -> tuple[str, ...]:
         """The methods that this network can answer."""
         return tuple(name for name in METHODS if self._possible(name))
@@ -154,21 +159,22 @@ class Explainer:
         taps = {layer for layer in layers if layer is not None}
         to_input = None in layers
         graph = to_input or any(head is None or layer != head.layer for layer in taps)
-        images = images.contiguous(memory_format=self.optimized.layout)
+        given, images = images, images.contiguous(memory_format=self.optimized.layout)
         with self._taps.recording(taps, graph) as recording, forward_mode(graph), self._autocast(precision):
             # A caller's inference tensor cannot become a leaf; a copy of it can.
             images = images.clone() if graph and images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
             # A copy goes on: the network's first operation may work in place.
-            logits = self.model(inputs.clone() if to_input else inputs)
+            shared = to_input or inputs.data_ptr() == given.data_ptr()
+            logits = self.model(inputs.clone() if shared else inputs)
         recorded = Recorded(inputs, logits, recording.activations, head, self.layer_of, precision)
         return logits.detach(), (yield from recorded.attributions(queries))
 
     def _autocast(self, precision: torch.dtype) -> AbstractContextManager[object]:
         if precision == torch.float32:
             return nullcontext()
-        # Frozen weights are cast anew at each pass: a cache of them would be a second copy of the model.
-        return torch.autocast(self.device.type, precision, cache_enabled=False)
+        # Frozen weights are cast anew at each pass: autocast keeps none of them.
+        return torch.autocast(self.device.type, precision)
 
     def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
         """So many further samples for each of several smoothed explanations, all in one forward pass.
@@ -235,7 +241,7 @@ class Explainer:
             queries = [[Query("gradcam", target=target, layer=layer) for target in classes]]
             try:
                 logits, [by_autograd] = _finish(self._steps(example.clone(), queries, None))
-            except (RuntimeError, IndexError) as error:
+            except (RuntimeError, IndexError, KeyError) as error:
                 raise UnsuitableModel(
                     f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
                     f"that the class scores depend on ({type(error).__name__})"
@@ -248,6 +254,20 @@ class Explainer:
                 _, [in_closed_form] = _finish(self._steps(example.clone(), queries, self.head))
                 if not all(same(one.values, other.values) for one, other in zip(by_autograd, in_closed_form)):
                     raise UnsuitableModel(f"layer {layer!r}: the closed-form gradient differs from autograd's")
+        if self.precision != "float32":
+            self._prove_precision(example)
+
+    def _prove_precision(self, example: Tensor) -> None:
+        """The network runs in fewer bits, and its gradient does not overflow in them."""
+        precision = PRECISIONS[self.precision]
+        try:
+            _, [[found]] = _finish(self._steps(example, [[Query("gradient", target=0)]], None, precision))
+        except RuntimeError as error:
+            raise UnsuitableModel(
+                f"the network does not run in precision {self.precision} ({type(error).__name__}); use float32"
+            ) from error
+        if not bool(torch.isfinite(found.values).all()):
+            raise UnsuitableModel(f"gradients of this network overflow in {self.precision}; use bfloat16 or float32")
 
     def _suitable_chunk(self, example: Tensor) -> int:
         """On a GPU what a quarter of the free memory holds, 64 at most; on a CPU larger chunks were only slower."""

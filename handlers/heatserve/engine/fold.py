@@ -27,28 +27,31 @@ class Followed:
 def following(model: nn.Module) -> Iterator[Followed]:
     """Watches the forward pass that is made inside."""
     seen, handles = Followed(), []
-    made_by: dict[int, tuple[str, Tensor]] = {}  # with the tensor: its identity stays taken
+    # With the tensor, whose identity stays taken so, and its version: what worked in place on it came in between.
+    made_by: dict[int, tuple[str, Tensor, int]] = {}
 
     def after(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             seen.runs[name] += 1
             if isinstance(output, Tensor):
-                made_by[id(output)] = name, output
+                made_by[id(output)] = name, output, output._version
 
         return hook
 
     def before(name: str) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
             seen.runs[name] += 1
-            if inputs and id(inputs[0]) in made_by:
-                seen.pairs.append((made_by[id(inputs[0])][0], name))
+            made = made_by.get(id(inputs[0])) if inputs else None
+            if made is not None and made[2] == inputs[0]._version:
+                seen.pairs.append((made[0], name))
 
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and not hasattr(module, "parametrizations"):
+        # Where the weight is not a parameter, or made anew before each pass, something else decides what it is.
+        if isinstance(module, nn.Conv2d) and "weight" in module._parameters and not module._forward_pre_hooks:
             handles.append(module.register_forward_hook(after(name)))
-        elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        elif type(module) is nn.BatchNorm2d and module.running_mean is not None:
             handles.append(module.register_forward_pre_hook(before(name)))
     try:
         yield seen
@@ -58,14 +61,16 @@ def following(model: nn.Module) -> Iterator[Followed]:
 
 
 def foldable(model: nn.Module, seen: Followed, layers: Collection[str]) -> list[tuple[str, str]]:
-    """The pairs that run once and share no weight; not where what lies between them is tapped."""
+    """The pairs that run once, each convolution in one of them, and share no weight; not where what lies between them
+    is tapped."""
     uses = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
+    times = Counter(convolution for convolution, _ in seen.pairs)
     tapped = {(layer.module, layer.point == "input") for layer in map(Layer.parse, layers)}
 
     def alone(convolution: str, normalisation: str) -> bool:
         between = (convolution, False) in tapped or (normalisation, True) in tapped
         parameters = [*model.get_submodule(convolution).parameters(), *model.get_submodule(normalisation).parameters()]
-        once = seen.runs[convolution] == seen.runs[normalisation] == 1
+        once = seen.runs[convolution] == seen.runs[normalisation] == times[convolution] == 1
         return once and not between and all(uses[id(parameter)] == 1 for parameter in parameters)
 
     return [pair for pair in seen.pairs if alone(*pair)]

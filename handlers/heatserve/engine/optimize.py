@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .errors import UnsuitableModel
 from .fold import Fold, foldable, following
 from .padding import Padding, padded_by_a_child
 from .structure import same
@@ -58,9 +59,9 @@ def _optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opt
         if _agrees(model, example.contiguous(memory_format=layout), layers, before):
             return Optimized(len(normalisations), layout, len(paddings))
         _reorder(model, torch.contiguous_format)
-        for padding in paddings:
+        for padding in reversed(paddings):
             padding.undo()
-        for normalisation in normalisations:
+        for normalisation in reversed(normalisations):
             normalisation.undo()
     return Optimized()
 
@@ -84,13 +85,16 @@ def _seen(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Te
             scores: Tensor = model(example.clone(memory_format=torch.preserve_format))
     finally:
         taps.remove()
+    idle = [name for name in layers if name not in recording.activations]
+    if idle:
+        raise UnsuitableModel(f"layer {idle[0]!r} does not run in a forward pass; name one that does")
     return [scores, *(recording.activations[name] for name in layers)]
 
 
 def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: list[Tensor]) -> bool:
     try:
         found = _seen(model, example, layers)
-    except RuntimeError:  # a network that counts on its layout (`view`) says so
+    except Exception:  # a network that counts on its layout (`view`), or on what is gone, says so in its own way
         return False
     probable = [scores.softmax(1) for scores in (found[0], before[0])]
     close = bool((probable[0] - probable[1]).abs().max() <= _PROBABILITY)

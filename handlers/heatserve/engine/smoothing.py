@@ -110,8 +110,15 @@ class Statistic:
 
     def relative_error(self) -> Tensor:
         """|standard error| / |value| in the L2 norm: one number for the whole attribution, on the device."""
-        ratio: Tensor = torch.linalg.vector_norm(self.standard_error()) / torch.linalg.vector_norm(self.value())
-        return ratio
+        error, size = self.norms()
+        # Samples that are all alike have no error, also where they are all 0.
+        return torch.where(error == 0, error, error / size).float()
+
+    def norms(self) -> tuple[Tensor, Tensor]:
+        """|standard error| and |value|, in the precision of the sums: squares of small gradients are very small."""
+        precise = self._sums[0].dtype
+        error, size = (torch.linalg.vector_norm(each, dtype=precise) for each in (self.standard_error(), self.value()))
+        return error, size
 
 
 class Smoothing:
@@ -125,7 +132,7 @@ class Smoothing:
         self.query = query
         self._noise = Noise(image, query.noise_level, query.seed)
         self._statistic = Statistic(METHODS[query.method].statistic)
-        self._reached = False
+        self._ended = False
 
     @property
     def samples(self) -> int:
@@ -135,7 +142,7 @@ class Smoothing:
     @property
     def left(self) -> int:
         """Samples still to see."""
-        return 0 if self._reached else self.query.count - self.samples
+        return 0 if self._ended else max(0, self.query.count - self.samples)
 
     @property
     def presentable(self) -> bool:
@@ -149,9 +156,14 @@ class Smoothing:
     def update(self, attributions: Tensor) -> None:
         """Takes the attributions of the copies that were drawn last, (count, ...)."""
         self._statistic.update(attributions)
-        # Only who asked for it waits for the device here.
-        if self.query.standard_error is not None and self.samples >= FEWEST:
-            self._reached = bool(self._statistic.relative_error() <= self.query.standard_error)
+        self._ended = self.samples >= FEWEST and self._reached()
+
+    def _reached(self) -> bool:
+        """Whether the error is as small as was asked for. Only who asked waits for the device here."""
+        if self.query.standard_error is None or self.samples < 2:
+            return False
+        error, size = self._statistic.norms()
+        return bool(error <= self.query.standard_error * size)
 
     def estimate(self) -> Attribution:
         """The attribution so far, with its error; needs one sample at least (two for a variance)."""
@@ -162,5 +174,5 @@ class Smoothing:
             statistic.samples,
             statistic.standard_error(),
             statistic.relative_error(),
-            self._reached,
+            self._reached(),
         )

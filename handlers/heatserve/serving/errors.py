@@ -37,7 +37,9 @@ class Refusal(Exception):
 
     def body(self, kserve: bool = False) -> dict[str, object]:
         """TorchServe's own shape of an error; KServe's clients look for a member `error` besides."""
-        own = {"code": self.code, "type": self.type, "message": self.message}
+        own: dict[str, object] = {"code": self.code, "type": self.type, "message": self.message}
+        if self.retry_after is not None:
+            own["retry_after"] = self.retry_after
         return {"error": self.message, **own} if kserve else own
 
 

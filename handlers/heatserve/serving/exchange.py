@@ -75,6 +75,11 @@ class Exchange:
         return any(query.through_input and not query.smoothed for query in queries)
 
     @property
+    def wants_chunks(self) -> bool:
+        """Whether its next piece of work is a chunk's."""
+        return not self.done and (bool(self.jobs) or (self.waiting and self.through_input))
+
+    @property
     def done(self) -> bool:
         if self.refusal is not None or (self.request is not None and self.request.describes):
             return True

@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
 
 from ..engine import Explainer, Smoothing, is_out_of_memory
 from ..imaging import Preprocess, decode, plan
-from .doors import Instance, door_of
+from .doors import MAX_MAPS, Instance, door_of
 from .errors import Refusal, refusal_of, where
 from .exchange import Exchange, Job, Visit
 from .requests import Reader
@@ -63,6 +64,7 @@ class Loop:
         self._policy = policy
         self._grpc_stream = grpc_stream
         self._chunk: Chunk | None = None
+        self._until = math.inf
 
     @property
     def busy(self) -> bool:
@@ -84,8 +86,14 @@ class Loop:
             if exchange.improvements > exchange.lines
         }
 
-    def keep(self, request_ids: Collection[str]) -> int:
-        """Drops the rows that nobody waits for any more; how many there were."""
+    @property
+    def late(self) -> bool:
+        """Whether admitting or answering further rows would hold up those who come next. Never where nobody can."""
+        return self._policy.clock() > self._until
+
+    def begin(self, request_ids: Collection[str]) -> int:
+        """Starts a call for these rows; drops those that nobody waits for any more, and says how many there were."""
+        self._until = self._policy.clock() + self._policy.patience
         gone = [request_id for request_id in self.visits if request_id not in request_ids]
         for request_id in gone:
             del self.visits[request_id]
@@ -113,6 +121,8 @@ class Loop:
                 if request.deadline_ms is not None:
                     exchange.deadline = started + request.deadline_ms / 1000
                 self._bound(exchange)
+                if sum(len(other.request.queries) for other in visit.exchanges if other.request) > MAX_MAPS:
+                    raise Refusal(413, f"pictures x targets: at most {MAX_MAPS} maps in one request")
                 # Of all pictures of a row together: decoding them holds everybody up.
                 shown = sum(other.size[0] * other.size[1] for other in visit.exchanges)
                 self._look(exchange, max(0, self._limits.max_pixels - shown))
@@ -143,18 +153,22 @@ class Loop:
     def step(self) -> None:
         """Does the next piece of work. Never raises: a fault ends the exchange that it belongs to."""
         passes = [exchange for exchange in self._exchanges() if exchange.waiting and not exchange.through_input]
-        if self._policy.chunk_next(bool(passes), any(exchange not in passes for exchange in self._unfinished())):
+        # A request of many pictures shares its passes with others, and none fills the memory.
+        passes = passes[: self._explainer.rows]
+        if self._policy.chunk_next(bool(passes), any(exchange.wants_chunks for exchange in self._exchanges())):
             self._advance()
         elif passes:
             self._forward(passes)
         self._conclude_overdue()
 
-    def take_done(self) -> dict[str, Visit]:
-        """Hands the finished rows over and forgets them."""
-        done = {request_id: visit for request_id, visit in self.visits.items() if visit.done}
-        for request_id in done:
-            del self.visits[request_id]
-        return done
+    @property
+    def done(self) -> list[str]:
+        """The request ids of the finished rows."""
+        return [request_id for request_id, visit in self.visits.items() if visit.done]
+
+    def take(self, request_id: str) -> Visit:
+        """Hands a row over and forgets it."""
+        return self.visits.pop(request_id)
 
     def fail(self, rows: Mapping[str, tuple[Any, Mapping[str, Any]]], error: Exception) -> dict[str, Visit]:
         """Ends everything: each row that is waited for, by its request id, is refused."""
@@ -170,7 +184,9 @@ class Loop:
         return failed
 
     def _exchanges(self) -> Iterator[Exchange]:
-        return (exchange for visit in self.visits.values() for exchange in visit.exchanges)
+        """The first of every row, then the second of those that have one, and so on."""
+        turns = zip_longest(*(visit.exchanges for visit in self.visits.values()))
+        return (exchange for turn in turns for exchange in turn if exchange is not None)
 
     def _unfinished(self) -> list[Exchange]:
         return [exchange for exchange in self._exchanges() if not exchange.done]
@@ -239,7 +255,7 @@ class Loop:
 
     def _next_chunk(self) -> Chunk:
         """What the policy owes first; others fill what it leaves of the forward pass."""
-        owed = [exchange for exchange in self._unfinished() if exchange.jobs or exchange.through_input]
+        owed = [exchange for exchange in self._exchanges() if exchange.wants_chunks]
         claims = self._policy.order(owed)
         size = self._policy.size(self._explainer.chunk)
         if claims[0].waiting:
@@ -265,15 +281,25 @@ class Loop:
         yield from self._explainer.advance([(job.smoothing, count) for _, job, count in shares])
         for exchange, job, _ in shares:
             if not job.smoothing.left and job in exchange.jobs:
-                exchange.attributions[job.index] = job.smoothing.estimate()
-                exchange.jobs.remove(job)
+                self._conclude(exchange, job)
+
+    def _conclude(self, exchange: Exchange, job: Job) -> None:
+        found = job.smoothing.estimate()
+        if self._explainer.precision != "float32" and not bool(found.values.isfinite().all()):
+            self._refuse(exchange, OverflowError(f"a gradient does not fit into {self._explainer.precision}"))
+            return
+        exchange.attributions[job.index] = found
+        exchange.jobs.remove(job)
 
     def _recover(self, chunk: Chunk, error: Exception) -> None:
         """A fault stays with its row: those that shared a pass each get one of their own."""
+        # A deadline may have ended some of them between two steps.
+        left = [exchange for exchange in chunk.exchanges if not exchange.done]
         if len(chunk.exchanges) == 1:
-            self._refuse(chunk.exchanges[0], error)
+            for exchange in left:
+                self._refuse(exchange, error)
             return
-        for exchange in chunk.exchanges:
+        for exchange in left:
             if exchange.waiting:
                 self._forward([exchange])
                 continue

@@ -19,6 +19,8 @@ from .options import MEDIA_TYPES, OPTIONS, PICTURES, STREAM, Vocabulary, parse, 
 from .settings import Limits
 
 _HEADER = "x-explain-"
+#: Of a number in the model's normalised view: beyond it only overflow is to be seen.
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Reader:
         if not door.explains:
             image, tensor = self._picture(instance)
             return Request(image, tensor, top_k=self._lenient_top_k(instance.options, headers))
-        options = self._options(instance.options, headers)
+        # Over gRPC there are no headers, but inputs of any name that a client likes.
+        options = self._options(instance.options, headers if door.http else {})
         output, stream = _output(options, headers) if door.plain else _enveloped(options, door.pictures)
         queries = self._queries(options)
         if output in PICTURES and door.plain and len(queries) > 1:
@@ -95,8 +98,8 @@ class Reader:
         height, width = self.view
         if instance.shape != (3, height, width):
             raise Refusal(400, f"shape: the model's view is (3, {height}, {width}), or (N, 3, {height}, {width})")
-        if not np.isfinite(instance.tensor).all():
-            raise Refusal(400, "data must be finite numbers")
+        if not (np.abs(instance.tensor) <= _LARGEST).all():
+            raise Refusal(400, f"data must be numbers from -{_LARGEST:g} to {_LARGEST:g}")
         return b"", instance.tensor
 
     def _options(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +129,12 @@ class Reader:
             raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the input")
         if options["layer"] is not None and method.needs_linear_head:
             raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
-        if options["standard_error"] is not None and samples == 1:
+        if method.statistic == "variance" and options["noise_level"] == 0:
+            raise Refusal(400, f"noise_level must be above 0 for {method.name}: equal copies have no variance")
+        error = options["standard_error"]
+        if samples == 1 and error == self.defaults.get("standard_error"):
+            error = None  # the archive's wish for smoothed maps, and this is none
+        if error is not None and samples == 1:
             raise Refusal(400, "standard_error belongs to smoothed maps: ask for samples too, as the most to take")
         queries = tuple(
             Query(
@@ -138,7 +146,7 @@ class Reader:
                 samples=samples,
                 noise_level=options["noise_level"],
                 seed=options["seed"],
-                standard_error=options["standard_error"],
+                standard_error=error,
             )
             for rank in ranks
         )
@@ -236,7 +244,7 @@ def _accepted(headers: Mapping[str, Any]) -> str:
     for part in accept.split(",")[:50]:
         media, *parameters = [piece.strip().lower() for piece in part.split(";")]
         quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        ranges[media] = float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0
+        ranges[media] = float(f"0{quality}") if re.fullmatch(r"0?(\.[0-9]{0,3})?|1(\.0{0,3})?", quality) else 0.0
 
     def liking(media: str) -> float:
         for pattern in (media, media.split("/")[0] + "/*", "*/*"):

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Rendered = TypeVar("Rendered")
 _SMALLEST_SIDE = 64
+#: Of PNGs that compress well: grey maps, and photographs with a map over them.
+_BYTES_PER_PIXEL = {False: 0.02, True: 0.5}
 #: Bytes left for what surrounds an answer.
 _ENVELOPE = 1_000
 
@@ -200,7 +202,11 @@ class Writer:
             values = views[0].values if len(views) == 1 else np.stack([each.values for each in views])
             return Answer(200, npy(values), OUTPUTS["npy"], self._headers(exchange, views[0]))
         if request.output in PICTURES:
-            (picture,) = self._fitting(exchange, views, among, lambda found: self._pictures(exchange, found, request))
+
+            def pictures(drawings: Sequence[Drawing]) -> list[bytes]:
+                return self._pictures(exchange, drawings, request)
+
+            (picture,) = self._fitting(exchange, views, among, True, pictures)
             return Answer(200, picture, PICTURES[request.output], self._headers(exchange, views[0]))
 
         def document(drawings: Sequence[Drawing]) -> list[bytes]:
@@ -208,7 +214,7 @@ class Writer:
                 entries = [self._entry(exchange, request, each) for each in drawings]
             return [self.json(self._document(exchange, request, entries))]
 
-        (body,) = self._fitting(exchange, views, among, document)
+        (body,) = self._fitting(exchange, views, among, request.overlay, document)
         return self.ok(body)
 
     def _pieces(self, exchange: Exchange, request: Request, among: int) -> Pieces:
@@ -222,7 +228,7 @@ class Writer:
         def encoded(drawings: Sequence[Drawing]) -> list[bytes]:
             return [base64.b64encode(picture) for picture in self._pictures(exchange, drawings, pictured)]
 
-        texts = [picture.decode("ascii") for picture in self._fitting(exchange, views, among, encoded)]
+        texts = [picture.decode("ascii") for picture in self._fitting(exchange, views, among, True, encoded)]
         return Pieces(about, pictures=texts) if pictured is request else Pieces(about, maps, overlays=texts)
 
     def _fitting(
@@ -230,16 +236,21 @@ class Writer:
         exchange: Exchange,
         views: Sequence[View],
         among: int,
+        coloured: bool,
         render: Callable[[Sequence[Drawing]], list[bytes]],
     ) -> list[bytes]:
-        """What is rendered from drawings, made smaller until all of it fits into its share of an answer."""
+        """What is rendered from drawings, made smaller until all of it fits into its share of an answer.
+
+        coloured: whether it holds photographs, not only maps. The first size is one that could fit at best.
+        """
         assert exchange.geometry is not None and exchange.photograph is not None
-        side = max(exchange.photograph.size)
+        room = self.limits.max_response_bytes // among - _ENVELOPE
+        pixels = room / len(views) / _BYTES_PER_PIXEL[coloured]
+        side = min(max(exchange.photograph.size), max(_SMALLEST_SIDE, math.isqrt(int(max(0, pixels)))))
         while True:
             with exchange.stage("render"):
                 drawings = [draw(exchange.photograph, exchange.geometry, each, side) for each in views]
             bodies = render(drawings)
-            room = self.limits.max_response_bytes // among - _ENVELOPE
             if sum(map(len, bodies)) <= room or side <= _SMALLEST_SIDE:
                 return bodies
             side = max(_SMALLEST_SIDE, side // 2)

@@ -20,6 +20,8 @@ EXCHANGE_RATE = 3.0
 PREDICTIONS_PER_STEP = 2.0
 #: Of so many chunks one goes to the least served, whatever the deadlines.
 TURNS = 4
+#: Seconds that a call takes for what is neither pass nor chunk, at least, where there is so much to do.
+LEAST_PATIENCE = 0.05
 _SMOOTHING = 0.2
 
 
@@ -52,6 +54,13 @@ class Policy:
         self._passes = 0
         self._credit = 0.0
         self._busy_since: float | None = None
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a call may go on admitting and answering; inf where nobody waits to come in."""
+        if math.isinf(self._predictions_per_step):
+            return math.inf
+        return max(LEAST_PATIENCE, self._predictions_per_step * self._prediction_seconds)
 
     def chunk_next(self, passes: bool, chunks: bool) -> bool:
         """Whether the next step is a chunk's, where there are passes or chunks to do."""

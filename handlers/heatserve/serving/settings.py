@@ -31,7 +31,7 @@ class Limits:
     max_pixels: int = 50_000_000
     max_resized_pixels: int = 4_000_000
     max_explanations: int = 32
-    max_batch_work: int = 1_200
+    max_batch_work: int = 1_250
     max_waiting_bytes: int = 16_000_000
     max_response_bytes: int = 6_000_000
     max_side: int = 1_024

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import refusal_of, where
-from .door import Door, Instance, over_http
+from .door import MAX_MAPS, Door, Instance, over_http
 from .kserve_v1 import KServeV1
 from .kserve_v2 import KServeV2, refuse_binary
 from .rest import Rest, instance_of, json_body
 
-__all__ = ["Door", "Instance", "KServeV1", "KServeV2", "Rest", "door_of", "over_http"]
+__all__ = ["MAX_MAPS", "Door", "Instance", "KServeV1", "KServeV2", "Rest", "door_of", "over_http"]
 
 
 logger = logging.getLogger(__name__)

@@ -68,5 +68,5 @@ def members(name: str, value: Any, most: int) -> list[Any] | Refusal:
     return value
 
 
-#: Instances in one request. Each may be refused for its own pixels, samples and work.
-MOST = 64
+#: Instances in one request, and maps of them all. Each may be refused for its own pixels, samples and work.
+MOST = MAX_MAPS = 64

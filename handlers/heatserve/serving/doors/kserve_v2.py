@@ -169,7 +169,8 @@ def _views(shape: list[int], data: list[Any], options: Mapping[str, Any]) -> Ite
         yield Instance(refusal=Refusal(413, "the tensor is too large"))
         return
     try:
-        values = np.asarray(data, np.float32).reshape(-1)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, and is refused
+            values = np.asarray(data, np.float32).reshape(-1)
     except (TypeError, ValueError, OverflowError):
         yield Instance(refusal=Refusal(400, "data must be numbers"))
         return
