@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .orientation import Box, upright_array, upright_box, upright_size
-from .resampling import resize_weights, sample_weights
+from .resampling import applied, product, resize_weights, sample_weights
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Geometry:
         """
         down = resize_weights(view_map.shape[0], self.crop_height).astype(np.float32)
         across = resize_weights(view_map.shape[1], self.crop_width).astype(np.float32)
-        return np.asarray(down @ _finite(view_map) @ across.T, np.float32)
+        return applied(down, _finite(view_map), across)
 
     def project(self, view_map: NDArray[Any], width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A map [h, w] of the view, of any resolution, on an upright picture of `width` x `height` pixels.
@@ -76,7 +76,7 @@ class Geometry:
         down, seen_rows = _axis(view_map.shape[0], self.crop_height, self.crop_top, self.resized_height, rows)
         across, seen_columns = _axis(view_map.shape[1], self.crop_width, self.crop_left, self.resized_width, columns)
         stored = np.zeros((rows, columns), np.float32)
-        stored[seen_rows, seen_columns] = down @ _finite(view_map) @ across.T
+        stored[seen_rows, seen_columns] = applied(down, _finite(view_map), across)
         seen = np.zeros((rows, columns), np.bool_)
         seen[seen_rows, seen_columns] = True
         return upright_array(stored, self.orientation), upright_array(seen, self.orientation)
@@ -135,7 +135,7 @@ def _axis(count: int, view: int, offset: int, resized: int, size: int) -> tuple[
     seen = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
     on_picture = sample_weights(view, centres[seen], step).astype(np.float32)
     if count != view:
-        on_picture = on_picture @ resize_weights(count, view).astype(np.float32)
+        on_picture = product(on_picture, resize_weights(count, view).astype(np.float32))
     return on_picture, seen
 
 

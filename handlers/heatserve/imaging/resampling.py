@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 
@@ -26,3 +27,15 @@ def resize_weights(count: int, size: int) -> NDArray[np.float64]:
     """Weights [size, count] that stretch `count` values over `size` pixels (align_corners=False)."""
     step = count / size
     return sample_weights(count, (np.arange(size) + 0.5) * step, step)
+
+
+def applied(down: NDArray[np.float32], values: NDArray[np.float32], across: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values [h, w] with weights for their rows, [H, h], and for their columns, [W, w]: float32 [H, W]."""
+    return product(product(down, values), across.T)
+
+
+def product(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A matrix product, by torch: NumPy's BLAS has threads of its own, which go on spinning for a while after each
+    product and keep the processors from the network's next pass."""
+    found: NDArray[np.float32] = (torch.from_numpy(one) @ torch.from_numpy(np.ascontiguousarray(other))).numpy()
+    return found
