@@ -41,6 +41,9 @@ def measure(deaths: int, seen: Seen) -> list[Result]:
             while not over.is_set():
                 try:
                     answers[f"{what} {_post(server, what, image, headers)}"] += 1
+                except requests.exceptions.ChunkedEncodingError:
+                    # Its status was sent before the worker died: the client sees that the rest is missing.
+                    answers[f"{what}, a stream cut after it had begun"] += 1
                 except requests.RequestException as error:
                     unanswered.append(f"{what} {dict(headers)}: {type(error).__name__}")
                     time.sleep(0.05)

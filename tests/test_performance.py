@@ -1,0 +1,33 @@
+"""The figures of docs/performance.md are those of the committed runs that it names."""
+
+from __future__ import annotations
+
+import re
+
+from devtools.bench.document import DOCUMENT, newest, read, written
+from devtools.bench.results import Result
+
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_the_tables_are_what_the_newest_runs_measured() -> None:
+    assert written(TEXT) == TEXT, "python -m devtools.bench.document writes them anew"
+
+
+def test_a_figure_in_the_text_stands_in_a_run() -> None:
+    measured = {
+        f"{found.value:.{digits}f}"
+        for suite in ("", "-server")
+        for found in read(newest(suite))
+        for digits in (1, 2, 3)
+    }
+    prose = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", TEXT, flags=re.DOTALL)
+    for figure in re.findall(r"(\d+\.\d+) ×", prose):
+        assert figure in measured, figure
+
+
+def test_what_is_missed_says_so() -> None:
+    for suite in ("", "-server"):
+        for found in read(newest(suite)):
+            if isinstance(found, Result) and found.met == "no":
+                assert f"**{found.measured.replace(' ×', '')}**, missed" in TEXT, found.what
