@@ -15,13 +15,13 @@ from devtools import imagenet, lite0
 from devtools.packager import Packaged
 from devtools.torchserve import Server
 
-#: The stock handler's preprocessing, and a batch that waits long enough for everybody.
+#: The stock handler's preprocessing and the network as it is, and a batch that waits long enough for everybody.
 SLOW_BATCH = {
     "minWorkers": 1,
     "maxWorkers": 1,
     "batchSize": 8,
     "maxBatchDelay": 2000,
-    "explain": {"max_samples": 60, "max_batch_work": 200, "max_response_bytes": 400_000},
+    "explain": {"optimize": False, "max_samples": 60, "max_batch_work": 200, "max_response_bytes": 400_000},
 }
 
 

@@ -18,8 +18,11 @@ import torch
 from captum.attr import LayerGradCam
 from PIL import Image
 
+from devtools.bench.networks import NETWORKS
 from devtools.demo import photographs
 from devtools.torchserve import Server
+from heatserve.engine import Explainer
+from heatserve.imaging import Preprocess, decode
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]
@@ -50,6 +53,18 @@ def test_predictions_are_the_stock_handlers_to_the_letter(server: Server, name: 
     assert ours.json() == pytest.approx(stock.json(), abs=1e-5)
     assert ours.text == stock.text
     assert ours.headers.get("content-type") == stock.headers.get("content-type")
+
+
+def test_a_network_that_is_made_faster_at_load_predicts_the_same_within_1e_5() -> None:
+    as_it_is, faster = (
+        Explainer(NETWORKS["lite0"].build(), torch.rand(2, 3, 224, 224), optimize=optimize)
+        for optimize in (False, True)
+    )
+    assert faster.optimized.folded == 49 and faster.optimized.padded == 12
+    for image in photographs().values():
+        view, _ = Preprocess().tensor(decode(image, 10**7), 10**7)
+        one, other = (explainer.run(view[None], [[]])[0].softmax(1) for explainer in (as_it_is, faster))
+        assert float((one - other).abs().max()) < 1e-5 and torch.equal(one.topk(5).indices, other.topk(5).indices)
 
 
 def test_an_explanation_shows_the_cat_as_captum_does(server: Server) -> None:
