@@ -295,3 +295,92 @@ def test_the_answer_is_built_from_the_rows_that_were_left(frontend: Frontend) ->
     assert code == 200 and set(answers) == {"goes", "refused"}
     assert answers["refused"]["status"] == 415 and answers["goes"]["status"] == 200
     assert struct.unpack("!i", message[:4]) == (200,)
+
+
+class Clock:
+    """Stands still unless told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(frontend: Frontend) -> Clock:
+    given = Clock()
+    frontend.handler.service.loop._policy.clock = given
+    return given
+
+
+def test_a_slow_pass_keeps_none_of_its_answers_back(
+    frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Explainer.steps
+
+    def slow(self: Explainer, images: torch.Tensor, queries: Any, *precision: str) -> Any:
+        clock.now += 60
+        return steps(self, images, queries, *precision)
+
+    monkeypatch.setattr(Explainer, "steps", slow)
+    for index in range(8):
+        frontend.send(f"p{index}", picture(seed=index), "predictions")
+    assert len(frontend.step()) == 8
+
+
+def test_pictures_that_take_long_to_decode_let_newcomers_in_between(
+    frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit = type(frontend.handler.service.loop)._look
+
+    def slow(*given: Any) -> None:
+        clock.now += 8
+        admit(*given)
+
+    monkeypatch.setattr(type(frontend.handler.service.loop), "_look", slow)
+    for index in range(3):
+        frontend.send(f"p{index}", picture(seed=index), "predictions")
+    assert [[*frontend.step()] for _ in range(3)] == [["p0"], ["p1"], ["p2"]]
+
+
+def test_answers_that_take_long_to_draw_let_newcomers_in_between(
+    frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = type(frontend.handler.service.writer)
+    write = writer.write
+
+    def slow(*given: Any) -> Any:
+        clock.now += 8
+        return write(*given)
+
+    monkeypatch.setattr(writer, "write", slow)
+    for index in range(3):
+        frontend.send(f"e{index}", picture(seed=index))
+    assert [[*frontend.step()] for _ in range(3)] == [["e0"], ["e1"], ["e2"]]
+
+
+def test_what_a_deadline_has_ended_stays_answered_when_its_chunk_fails(
+    frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = frontend.handler.service.loop
+    monkeypatch.setattr(type(loop._policy), "size", lambda self, largest: 8)
+    for name, options in {"a": {"samples": 12, "deadline_ms": 1000}, "b": {"samples": 40}}.items():
+        frontend.send(name, picture(), method="smoothgrad", **options)
+    while not (loop.visits and loop._chunk and len(loop._chunk.exchanges) == 2 and _samples(loop, "a") >= 2):
+        assert not frontend.step()
+    a = loop.visits["a"].exchanges[0]
+    a.conclude()
+
+    def fails() -> Any:
+        raise RuntimeError("in the second half of a chunk")
+        yield
+
+    loop._chunk.steps = fails()
+    answers = frontend.until_done()
+    assert {name: answer["status"] for name, answer in answers.items()} == {"a": 200, "b": 200}
+
+
+def _samples(loop: Any, name: str) -> int:
+    jobs = loop.visits[name].exchanges[0].jobs
+    return jobs[0].smoothing.samples if jobs else 0

@@ -160,6 +160,8 @@ class Loop:
         elif passes:
             self._forward(passes)
         self._conclude_overdue()
+        # What a step took is no reason to keep its answers back.
+        self._until = self._policy.clock() + self._policy.patience
 
     @property
     def done(self) -> list[str]:
