@@ -94,25 +94,19 @@ def main(
         except Refusal as refusal:
             raise click.UsageError(str(refusal)) from None
     of = suites.effort(quick, threads)
-    chosen: dict[str, Steps] = {}
-    if full:
-        chosen = {"": suites.of_the_library(of)}
-        server, growth, soaked = True, True, soaked or SOAKED
-    if server:
-        chosen["-server"] = suites.of_servers(of)
-    if growth:
-        chosen["-scaling"] = suites.of_scaling(of)
-    if cuda:
-        chosen["-gpu"] = suites.of_cuda(of)
-    if beside:
-        chosen["-live"] = suites.of_continuous_batching(of)
-    if minutes:
-        chosen["-endurance"] = suites.of_endurance(minutes)
-    if killed:
-        chosen["-deaths"] = suites.of_deaths(killed)
-    if soaked:
-        chosen["-soak"] = suites.of_soaking(soaked, threads)
-    chosen = chosen or {"": suites.of_the_library(of)}
+    soaked = soaked or (SOAKED if full else None)
+    # By the ending of the file's name.
+    instead: dict[str, Steps] = {
+        "-server": suites.of_servers(of) if server or full else {},
+        "-scaling": suites.of_scaling(of) if growth or full else {},
+        "-gpu": suites.of_cuda(of) if cuda else {},
+        "-live": suites.of_continuous_batching(of) if beside else {},
+        "-endurance": suites.of_endurance(minutes) if minutes else {},
+        "-deaths": suites.of_deaths(killed) if killed else {},
+        "-soak": suites.of_soaking(soaked, threads) if soaked else {},
+    }
+    library = suites.of_the_library(of) if full or not any(instead.values()) else {}
+    chosen = {label: steps for label, steps in {"": library, **instead}.items() if steps}
     console = Console(highlight=False)
     missing: list[str] = []
     # Each suite is written when it is done: what comes after it cannot lose it. Its commit is read before it starts.

@@ -207,14 +207,14 @@ def test_a_fault_of_an_unknown_kind_is_one_rows_500(
 def test_an_out_of_memory_that_no_halving_cures_is_a_507_of_its_row(
     small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = Explainer._steps
+    forward = Explainer.passes
 
     def starved(self: Explainer, images: torch.Tensor, queries: Any, *head: Any) -> Any:
         if any(query.through_input for row in queries for query in row):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return forward(self, images, queries, *head)
 
-    monkeypatch.setattr(Explainer, "_steps", starved)
+    monkeypatch.setattr(Explainer, "passes", starved)
     answers = ask(
         small,
         ({"body": picture()}, PREDICT),

@@ -1,9 +1,10 @@
 """Model + image tensors + targets -> attribution maps. torch alone: knows neither HTTP nor pictures."""
 
 from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
-from .explainer import PRECISIONS, Explainer
+from .explainer import Explainer
 from .methods import METHODS, Method
 from .query import Attribution, Query
+from .recorded import PRECISIONS
 from .smoothing import Smoothing
 
 __all__ = [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,19 +12,13 @@ from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
 from .methods import METHODS
 from .optimize import Optimized
 from .optimize import optimize as optimized
+from .proof import prove, suitable_chunk
 from .query import Attribution, Query
-from .recorded import LinearHead, Recorded, forward_mode
+from .recorded import PRECISIONS, LinearHead, Recorded, forward_mode
 from .smoothing import Smoothing
-from .structure import same, trace
+from .steps import finish
+from .structure import trace
 from .taps import Layer, Taps
-
-Result = TypeVar("Result")
-
-PRECISIONS: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 class Explainer:
@@ -63,8 +56,8 @@ class Explainer:
         self.optimized = optimized(model, example, self.layers) if optimize else Optimized()
         self._taps = Taps(model, self.layers)
         self.head = self._linear_head()
-        self._prove(example[:1])
-        self.chunk = chunk or self._suitable_chunk(example[:1])
+        prove(self, example[:1])
+        self.chunk = chunk or suitable_chunk(self, example[:1])
 
     @property
     def layer(self) -> str:
@@ -124,7 +117,7 @@ class Explainer:
         Smoothing is not done here. Where the device's memory is short the batch is halved; OutOfMemory is raised when
         a single row does not fit. Raises ValueError for a class that the network does not have.
         """
-        return _finish(self.steps(images, queries))
+        return finish(self.steps(images, queries))
 
     def steps(
         self, images: Tensor, queries: Sequence[Sequence[Query]], precision: str = "float32"
@@ -135,7 +128,7 @@ class Explainer:
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
                 raise ValueError(f"the network has {self.classes} classes: {query}")
         try:
-            return (yield from self._steps(images, queries, self.head, PRECISIONS[precision]))
+            return (yield from self.passes(images, queries, self.head, PRECISIONS[precision]))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -148,13 +141,14 @@ class Explainer:
         second = yield from self.steps(images[middle:], queries[middle:], precision)
         return torch.cat([first[0], second[0]]), first[1] + second[1]
 
-    def _steps(
+    def passes(
         self,
         images: Tensor,
         queries: Sequence[Sequence[Query]],
         head: LinearHead | None,
         precision: torch.dtype = torch.float32,
     ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
+        """`steps`, but for what it does where memory is short. head: None where autograd has to find every gradient."""
         layers = {self.layer_of(query) for row in queries for query in row}
         taps = {layer for layer in layers if layer is not None}
         to_input = None in layers
@@ -203,7 +197,7 @@ class Explainer:
         """
         smoothing = Smoothing(image, query)
         while smoothing.left:
-            _finish(self.advance([(smoothing, min(self.chunk, smoothing.left))]))
+            finish(self.advance([(smoothing, min(self.chunk, smoothing.left))]))
             yield smoothing
 
     def explain(self, images: Tensor, query: Query | None = None) -> list[Attribution]:
@@ -231,62 +225,3 @@ class Explainer:
         if found is None or not isinstance(classifier, nn.Linear):
             return None
         return LinearHead(found.layer, classifier.weight.detach())
-
-    def _prove(self, example: Tensor) -> None:
-        """Every tapped layer carries a gradient to the score, changes no score, and the closed form agrees."""
-        plain, _ = _finish(self._steps(example.clone(), [[]], None))
-        for layer in self.layers:
-            # Several classes: the map of one may be empty.
-            classes = sorted({0, self.classes // 2, self.classes - 1})
-            queries = [[Query("gradcam", target=target, layer=layer) for target in classes]]
-            try:
-                logits, [by_autograd] = _finish(self._steps(example.clone(), queries, None))
-            except (RuntimeError, IndexError, KeyError) as error:
-                raise UnsuitableModel(
-                    f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
-                    f"that the class scores depend on ({type(error).__name__})"
-                ) from error
-            if not torch.allclose(logits, plain, rtol=1e-4, atol=1e-4):
-                raise UnsuitableModel(f"layer {layer!r}: recording it changes the prediction; name another one")
-            if by_autograd[0].values.ndim != 2:
-                raise UnsuitableModel(f"layer {layer!r}: its activation is not of shape (N, K, h, w)")
-            if self.head is not None and self.head.layer == layer:
-                _, [in_closed_form] = _finish(self._steps(example.clone(), queries, self.head))
-                if not all(same(one.values, other.values) for one, other in zip(by_autograd, in_closed_form)):
-                    raise UnsuitableModel(f"layer {layer!r}: the closed-form gradient differs from autograd's")
-        if self.precision != "float32":
-            self._prove_precision(example)
-
-    def _prove_precision(self, example: Tensor) -> None:
-        """The network runs in fewer bits, and its gradient does not overflow in them."""
-        precision = PRECISIONS[self.precision]
-        try:
-            _, [[found]] = _finish(self._steps(example, [[Query("gradient", target=0)]], None, precision))
-        except RuntimeError as error:
-            raise UnsuitableModel(
-                f"the network does not run in precision {self.precision} ({type(error).__name__}); use float32"
-            ) from error
-        if not bool(torch.isfinite(found.values).all()):
-            raise UnsuitableModel(f"gradients of this network overflow in {self.precision}; use bfloat16 or float32")
-
-    def _suitable_chunk(self, example: Tensor) -> int:
-        """On a GPU what a quarter of the free memory holds, 64 at most; on a CPU larger chunks were only slower."""
-        if self.device.type != "cuda":
-            return 4
-        torch.cuda.synchronize(self.device)
-        before = torch.cuda.memory_allocated(self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        self.run(example, [[Query("gradient", target=0)]])
-        row = max(1, torch.cuda.max_memory_allocated(self.device) - before)
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return int(min(64, max(1, free // 4 // row)))
-
-
-def _finish(steps: Generator[None, None, Result]) -> Result:
-    """Does all the steps at once, and gives what they give."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result

@@ -12,6 +12,11 @@ from torch import Tensor
 from .methods import METHODS, InputSignal, LayerSignal
 from .query import Attribution, Query
 
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 #: What the score is multiplied by, and its gradient divided: float16 ends at 6e-8, where gradients are.
 _SCALE = {torch.float16: 1024.0}
 

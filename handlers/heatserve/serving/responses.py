@@ -7,21 +7,18 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from .. import __version__ as VERSION
-from ..engine import Explainer
-from ..imaging import jpeg, npy, png, webp
-from .archive import ModelInfo
-from .errors import Refusal, printable, refusal_of, where
-from .exchange import STAGES, Exchange, Visit
-from .options import MEDIA_TYPES, OUTPUTS, PICTURES, STREAM, Vocabulary
-from .rendering import Drawing, View, boxes, draw, view
+from ..imaging import npy
+from .errors import Refusal, refusal_of, where
+from .exchange import Exchange, Visit
+from .options import MEDIA_TYPES, OUTPUTS, PICTURES, STREAM
+from .rendering import Drawing, View, draw, view
+from .report import Report
 from .requests import Request
 from .settings import Limits
 
@@ -72,9 +69,7 @@ class Pieces:
 class Writer:
     """Writes the answers of one archive: all of a visit through its door, which asks for its exchanges one by one."""
 
-    explainer: Explainer
-    vocabulary: Vocabulary
-    model: ModelInfo
+    report: Report
     limits: Limits
     description: Mapping[str, Any]
 
@@ -111,7 +106,7 @@ class Writer:
             if request.describes:
                 return self.ok(self.json(self.description))
             if not request.queries:
-                return Answer(200, self._prediction(exchange))
+                return Answer(200, self.report.prediction(exchange))
             return self._explanation(exchange, request, among)
 
         found = self._unless_refused(exchange, answer)
@@ -122,7 +117,7 @@ class Writer:
 
         def pieces(request: Request) -> Pieces:
             if not request.queries:
-                return Pieces(self.text(self._prediction(exchange)))
+                return Pieces(self.text(self.report.prediction(exchange)))
             return self._pieces(exchange, request, among)
 
         found = self._unless_refused(exchange, pieces)
@@ -175,20 +170,6 @@ class Writer:
             raise Refusal(413, "the answer would be too large; ask for fewer targets or pictures, no overlay, or png")
         return answer
 
-    def _prediction(self, exchange: Exchange) -> dict[str, Any]:
-        """The stock image_classifier's answer: {label: probability} of the five (or top_k) likeliest classes."""
-        assert exchange.request is not None
-        count = exchange.request.top_k or min(5, self.vocabulary.classes)
-        return {entry["label"]: entry["probability"] for entry in self._ranking(exchange, count)}
-
-    def _ranking(self, exchange: Exchange, count: int) -> list[dict[str, Any]]:
-        assert exchange.probabilities is not None
-        top = exchange.probabilities.topk(count)
-        return [
-            {"index": index, "label": self.vocabulary.label(index), "probability": probability}
-            for index, probability in zip(top.indices.tolist(), top.values.tolist())
-        ]
-
     def _views(self, exchange: Exchange) -> list[View]:
         assert exchange.geometry is not None
         with exchange.stage("render"):
@@ -200,26 +181,28 @@ class Writer:
         views = self._views(exchange)
         if request.output == "npy":
             values = views[0].values if len(views) == 1 else np.stack([each.values for each in views])
-            return Answer(200, npy(values), OUTPUTS["npy"], self._headers(exchange, views[0]))
+            return Answer(200, npy(values), OUTPUTS["npy"], self.report.headers(exchange, views[0]))
         if request.output in PICTURES:
 
             def pictures(drawings: Sequence[Drawing]) -> list[bytes]:
                 return self._pictures(exchange, drawings, request)
 
             (picture,) = self._fitting(exchange, views, among, True, pictures)
-            return Answer(200, picture, PICTURES[request.output], self._headers(exchange, views[0]))
+            return Answer(200, picture, PICTURES[request.output], self.report.headers(exchange, views[0]))
 
         def document(drawings: Sequence[Drawing]) -> list[bytes]:
             with exchange.stage("render"):
-                entries = [self._entry(exchange, request, each) for each in drawings]
-            return [self.json(self._document(exchange, request, entries))]
+                entries = [self.report.entry(exchange, request, each) for each in drawings]
+            return [self.json(self.report.document(exchange, request, entries))]
 
         (body,) = self._fitting(exchange, views, among, request.overlay, document)
         return self.ok(body)
 
     def _pieces(self, exchange: Exchange, request: Request, among: int) -> Pieces:
         views = self._views(exchange)
-        about = self.text(self._document(exchange, request, [self._about(exchange, request, each) for each in views]))
+        about = self.text(
+            self.report.document(exchange, request, [self.report.about(exchange, request, each) for each in views])
+        )
         maps = [each.values for each in views]
         pictured = request if request.output in PICTURES else replace(request, output="png")
         if pictured is not request and not request.overlay:
@@ -257,127 +240,13 @@ class Writer:
 
     def _pictures(self, exchange: Exchange, drawings: Sequence[Drawing], request: Request) -> list[bytes]:
         with exchange.stage("render"):
-            return [self._picture(exchange, each, request) for each in drawings]
-
-    def _picture(self, exchange: Exchange, of: Drawing, request: Request) -> bytes:
-        """The overlay; as a PNG it says in its text chunks what it shows."""
-        overlay = of.overlay(request.colormap, request.opacity)
-        if request.output == "webp":
-            return webp(overlay)
-        if request.output == "jpeg":
-            return jpeg(overlay)
-        about = {name[2:].replace("-", " "): value for name, value in self._headers(exchange, of.view).items()}
-        model = f"{self.model.name} {self.model.version}, weights {self.model.weights_sha256}"
-        return png(overlay, {**about, "Model": printable(model, 200), "Software": f"heatserve {VERSION}"})
-
-    def _document(self, exchange: Exchange, request: Request, explanations: Sequence[Any]) -> dict[str, Any]:
-        assert exchange.geometry is not None
-        return {
-            "predictions": self._ranking(exchange, request.top_k or 5),
-            "explanations": explanations,
-            "image": {
-                "width": exchange.size[0],
-                "height": exchange.size[1],
-                "seen": list(exchange.geometry.seen()),
-            },
-            "model": asdict(self.model),
-            "timing_ms": {stage: round(1000 * exchange.seconds[stage], 2) for stage in STAGES},
-        }
-
-    def _entry(self, exchange: Exchange, request: Request, of: Drawing) -> dict[str, Any]:
-        entry = self._about(exchange, request, of.view)
-        entry["heatmap"] = {**_image(of.heatmap()), "scale": entry.pop("scale")}
-        if request.overlay:
-            entry["overlay"] = _image(of.overlay(request.colormap, request.opacity))
-        return entry
-
-    def _about(self, exchange: Exchange, request: Request, of: View) -> dict[str, Any]:
-        """A map's entry without its pictures."""
-        assert exchange.geometry is not None
-        query = of.attribution.query
-        entry: dict[str, Any] = {
-            "method": query.method,
-            "target": self._target(exchange, of),
-            "scale": of.scale,
-            "parameters": {
-                "layer": self.explainer.layer_of(query),
-                "samples": query.samples,
-                "standard_error": query.standard_error,
-                "noise_level": query.noise_level if query.smoothed else None,
-                "seed": query.seed if query.smoothed else None,
-                "contrast": query.contrast,
-                "precision": self.explainer.precision if query.smoothed else "float32",
-            },
-            "quality": {
-                "empty": of.scale <= 0,
-                "samples_used": of.attribution.samples_used,
-                "standard_error": _standard_error(of),
-                "converged": _converged(of),
-            },
-        }
-        if request.boxes:
-            entry["boxes"] = boxes(exchange.geometry, of, request.box_threshold)
-        return entry
-
-    def _target(self, exchange: Exchange, of: View) -> dict[str, Any]:
-        assert exchange.probabilities is not None and exchange.scores is not None
-        index = of.attribution.query.target
-        assert index is not None
-        return {
-            "index": index,
-            "label": self.vocabulary.label(index),
-            "probability": float(exchange.probabilities[index]),
-            "score": float(exchange.scores[index]),
-        }
-
-    def _headers(self, exchange: Exchange, of: View) -> dict[str, str]:
-        """Prediction and explanation for answers that are not JSON; labels in printable ASCII."""
-        best = self._ranking(exchange, 1)[0]
-        query, target = of.attribution.query, self._target(exchange, of)
-        headers = {
-            "X-Prediction-Index": str(best["index"]),
-            "X-Prediction-Label": printable(best["label"], 100),
-            "X-Prediction-Probability": f"{best['probability']:.6g}",
-            "X-Explanation-Method": query.method,
-            "X-Explanation-Target-Index": str(target["index"]),
-            "X-Explanation-Target-Label": printable(target["label"], 100),
-            "X-Explanation-Scale": f"{of.scale:.6g}",
-        }
-        error = _standard_error(of)
-        if query.smoothed:
-            headers["X-Explanation-Samples"] = str(of.attribution.samples_used)
-            headers["X-Explanation-Seed"] = str(query.seed)
-        if error is not None and math.isfinite(error):
-            headers["X-Explanation-Standard-Error"] = f"{error:.6g}"
-        return headers
+            return [self.report.picture(exchange, each, request) for each in drawings]
 
 
 def _log(error: BaseException) -> None:
     """For what is nobody's fault but ours."""
     if refusal_of(error).code == 500:
         logger.error("heatserve: an answer could not be written: %s", where(error))
-
-
-def _standard_error(of: View) -> float | None:
-    error = of.attribution.relative_error
-    return None if error is None else float(error)
-
-
-def _converged(of: View) -> bool | None:
-    """Whether the standard error is as small as was asked for. Where nobody asked, what is known is what a deadline
-    cut off."""
-    query = of.attribution.query
-    if query.standard_error is not None:
-        return of.attribution.reached
-    return None if of.attribution.samples_used == query.count else False
-
-
-def _image(image: Image.Image) -> dict[str, Any]:
-    return {"format": "png", "width": image.width, "height": image.height, "data": _base64(png(image))}
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
 
 
 def _line(answer: Answer, more: bool | None = None) -> Answer:

@@ -18,6 +18,7 @@ from .errors import Refusal
 from .lock import only_worker
 from .loop import Loop
 from .options import OPTIONS, Vocabulary, parse
+from .report import Report
 from .requests import Reader
 from .responses import Writer
 from .scheduling import PREDICTIONS_PER_STEP, Policy
@@ -82,7 +83,7 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     return Service(
         explainer,
         Loop(explainer, reader, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream),
-        Writer(explainer, vocabulary, info, settings.limits, description),
+        Writer(Report(explainer, vocabulary, info), settings.limits, description),
         info,
         settings,
     )

@@ -75,7 +75,7 @@ class KServeV2:
         return self._envelope(writer, outputs)
 
     def _envelope(self, writer: Writer, outputs: Mapping[str, _Tensor]) -> bytes:
-        head = {"model_name": writer.model.name, "model_version": writer.model.version}
+        head = {"model_name": writer.report.model.name, "model_version": writer.report.model.version}
         if isinstance(self._id, str) and len(self._id) <= 500:
             head["id"] = self._id
         elif not self.http:
