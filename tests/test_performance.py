@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from devtools.bench.document import DOCUMENT, newest, read, written
-from devtools.bench.results import Result
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 
@@ -29,5 +28,5 @@ def test_a_figure_in_the_text_stands_in_a_run() -> None:
 def test_what_is_missed_says_so() -> None:
     for suite in ("", "-server"):
         for found in read(newest(suite)):
-            if isinstance(found, Result) and found.met == "no":
+            if found.met == "no":
                 assert f"**{found.measured.replace(' ×', '')}**, missed" in TEXT, found.what

@@ -42,6 +42,9 @@ def _counted(flag: str, name: str, otherwise: int, kind: click.ParamType, text: 
 @click.option(
     "--scaling", "growth", is_flag=True, help="How costs grow: batch, samples, targets, pixels, clients; plots."
 )
+@click.option(
+    "--limits", "why", is_flag=True, help="Where a SmoothGrad's time goes, and how often rounding shows in it."
+)
 @click.option("--gpu", "cuda", is_flag=True, help="The library on a CUDA device; under 8 minutes, no network.")
 @click.option("--live", "beside", is_flag=True, help="Predictions beside explanations, in both modes; half an hour.")
 @_counted("--endurance", "minutes", 60, click.FloatRange(min=0.5), "MINUTES of mixed requests to continuous batching.")
@@ -72,6 +75,7 @@ def main(
     quick: bool,
     server: bool,
     growth: bool,
+    why: bool,
     cuda: bool,
     beside: bool,
     minutes: float | None,
@@ -99,6 +103,7 @@ def main(
     instead: dict[str, Steps] = {
         "-server": suites.of_servers(of) if server or full else {},
         "-scaling": suites.of_scaling(of) if growth or full else {},
+        "-limits": suites.of_limits() if why else {},
         "-gpu": suites.of_cuda(of) if cuda else {},
         "-live": suites.of_continuous_batching(of) if beside else {},
         "-endurance": suites.of_endurance(minutes) if minutes else {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from devtools.bench import deaths, endurance, gpu, library, live, memory, scaling, servers, smoothgrad, soak
+from devtools.bench import deaths, endurance, gpu, library, limits, live, memory, scaling, servers, smoothgrad, soak
 from devtools.bench.networks import NETWORKS
 from devtools.bench.results import Result
 from devtools.bench.rounds import Seen
@@ -65,6 +65,11 @@ def of_scaling(of: Effort) -> Steps:
         f"over the {what}": lambda seen, step=step: step(of.seconds, of.curve, seen)
         for what, step in scaling.STEPS.items()
     }
+
+
+def of_limits() -> Steps:
+    """What explains the library's figures."""
+    return {"where the time goes": limits.measure}
 
 
 def of_cuda(of: Effort) -> Steps:

@@ -102,7 +102,18 @@ def test_peak_memory_is_what_was_held_at_one_time():
 
 def test_help_names_every_flag():
     text = CliRunner().invoke(main, ["--help"]).output
-    for flag in ("--quick", "--server", "--live", "--soak", "--full", "--threads", "--output"):
+    for flag in (
+        "--quick",
+        "--server",
+        "--scaling",
+        "--limits",
+        "--gpu",
+        "--live",
+        "--soak",
+        "--full",
+        "--threads",
+        "--output",
+    ):
         assert flag in text
 
 

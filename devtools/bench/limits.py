@@ -1,0 +1,89 @@
+"""Why a figure is what it is: where a SmoothGrad's time goes, and how often rounding shows in a gradient."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from devtools.bench.networks import NETWORKS, photograph
+from devtools.bench.results import Result
+from devtools.bench.rounds import Seen
+from heatserve import Explainer, Query
+from heatserve.engine import Smoothing
+from heatserve.engine.smoothing import Noise
+
+PRECISIONS = ("float32", "bfloat16")
+PASSES = 10
+#: Of a gradient's maximum: above what rounding alone does to it.
+JUMP = 1e-4
+COPIES = 160
+_FORWARD = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
+_BACKWARD = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
+
+
+def measure(seen: Seen) -> list[Result]:
+    """Shares of a chunk's time, in each precision, and the kinks that noisy copies meet."""
+    found: list[Result] = []
+    for number, name in enumerate(NETWORKS):
+        seconds = {precision: _operations(name, precision) for precision in PRECISIONS}
+        exact = seconds["float32"]
+        for way in ("forwards", "backwards"):
+            share = 100 * exact[way] / exact.total()
+            found.append(
+                Result(f"SmoothGrad, time of convolutions {way}: {name}, float32, of all operations", share, "%")
+            )
+            for precision in PRECISIONS[1:]:
+                times = seconds[precision][way] / exact[way]
+                found.append(
+                    Result(f"SmoothGrad, time of convolutions {way}: {name}, {precision} against float32", times)
+                )
+        found += _kinks(name)
+        seen((number + 1) / len(NETWORKS))
+    return found
+
+
+def _operations(name: str, precision: str) -> Counter[str]:
+    """Seconds of a few chunks of noisy copies: convolutions forwards, backwards, and everything else."""
+    image = photograph()
+    explainer = Explainer(NETWORKS[name].build(), image, optimize=True, precision=precision)
+    smoothing = Smoothing(image[0], Query("smoothgrad", target=0, samples=explainer.chunk * (PASSES + 2)))
+
+    def chunk() -> None:
+        for _ in explainer.advance([(smoothing, explainer.chunk)]):
+            pass
+
+    chunk()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(PASSES):
+            chunk()
+    spent: Counter[str] = Counter()
+    for event in profile.key_averages():
+        kind = "forwards" if event.key in _FORWARD else "backwards" if event.key in _BACKWARD else "other"
+        spent[kind] += event.self_cpu_time_total / 1e6
+    return spent
+
+
+def _kinks(name: str) -> list[Result]:
+    """How many noisy copies have another gradient alone than in a pass of four: rounding moved a pre-activation across
+    a kink of a rectifier."""
+    image = photograph()
+    explainer = Explainer(NETWORKS[name].build(), image)
+    noise, query = Noise(image[0], 0.15, seed=0), [Query("gradient", target=0)]
+    jumps = []
+    for first in range(0, COPIES, 4):
+        copies = noise.draw(first, 4)
+        together = _gradients(explainer, copies, query)
+        alone = torch.cat([_gradients(explainer, copy[None], query) for copy in copies])
+        jumps += ((together - alone).abs().amax((1, 2, 3)) / together.abs().amax((1, 2, 3))).tolist()
+    count = sum(jump > JUMP for jump in jumps)
+    return [
+        Result(f"noisy copies of {COPIES} whose gradient jumps, alone against among four: {name}", count, ""),
+        Result(f"the largest such jump, of the gradient's maximum: {name}", 100 * max(jumps), "%"),
+    ]
+
+
+def _gradients(explainer: Explainer, images: Tensor, query: list[Query]) -> Tensor:
+    _, answers = explainer.run(images, [query] * len(images))
+    return torch.stack([answer.values for (answer,) in answers])
