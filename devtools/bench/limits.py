@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "bfloat16")
 PASSES = 10
 #: Of a gradient's maximum: above what rounding alone does to it.
 JUMP = 1e-4
-COPIES = 160
+COPIES = 1_000
 _FORWARD = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
 _BACKWARD = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
 
