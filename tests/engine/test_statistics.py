@@ -56,7 +56,7 @@ def test_running_sums_give_what_numpy_gives_in_float64(kind, samples, tolerance,
 @ONCE
 @pytest.mark.parametrize("true", [0.1, 1.0, 3.0])
 def test_the_relative_error_is_that_of_the_true_value_however_noisy_the_mean_is(true):
-    """20 samples of 40,000 numbers around 1: each mean's error is `spread / sqrt(20)`, and its own size holds it too."""
+    """20 samples of 40,000 numbers around 1: the error is `spread / sqrt(20)`, and the mean's own size holds it too."""
     x = torch.randn((20, 40_000), generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     statistic = Statistic("mean")
     statistic.update(1 + true * 20**0.5 * x)
