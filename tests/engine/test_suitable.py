@@ -88,8 +88,8 @@ def test_what_looks_like_probabilities_is_refused(end):
         lambda y: (y.softmax(1) + 1).log() * 3,
     ],
     ids=[
-        "a head of zeros", "a constant", "nearly a constant", "positive", "absolute", "normalised", "log-softmax", "tanh",
-        "small and positive",
+        "a head of zeros", "a constant", "nearly a constant", "positive", "absolute", "normalised", "log-softmax",
+        "tanh", "small and positive",
     ],
 )  # fmt: skip
 def test_scores_that_happen_to_lie_between_0_and_1_are_no_probabilities(end):
@@ -135,8 +135,7 @@ class Permuted(nn.Module):
 )
 def test_a_layer_of_another_layout_is_refused_and_its_axes_are_named(axes, rows, columns, fixed):
     message = refused(seeded(lambda: Permuted(*axes, fixed=fixed)).eval(), layers=("permuted",))
-    # The sentence counts the axes of one picture's activation from 0.
-    assert f"rows along axis {rows - 1} and columns along axis {columns - 1}" in message
+    assert f"rows along axis {rows} and columns along axis {columns}" in message
     assert "(K, h, w)" in message
 
 
@@ -197,6 +196,16 @@ def test_layers_that_see_far_or_the_whole_picture_are_shown_to_be_maps(name, lay
     """Squeeze and excitation lets every place answer to every change; at 64 pixels a map has 2 x 2 places."""
     net = seeded(lambda: torchvision.models.get_model(name, num_classes=5)).eval()
     Explainer(net, pictures(2, (64, 64)), layers=(layer,))
+
+
+def test_a_change_of_all_places_at_once_does_not_hide_the_corner():
+    """As attention does it: every corner's change moves each channel as a whole, and its own corner a little."""
+    changed = torch.zeros(5, 16, 7, 7)
+    changed[1:] = torch.randn(4, 16, 1, 1, generator=torch.Generator().manual_seed(0))
+    for corner, (row, column) in enumerate(((0, 0), (0, 5), (5, 0), (5, 5))):
+        changed[corner + 1, :, row : row + 2, column : column + 2] += 0.2
+    assert axes_of_places(changed) == (2, 3)
+    assert axes_of_places(changed.permute(0, 2, 3, 1)) == (1, 2)
 
 
 def test_what_no_corner_answers_to_is_not_decided():

@@ -6,7 +6,7 @@ A map of an activation (N, h, w, K) that is taken for (N, K, h, w) looks like a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 
 import torch
 from torch import Tensor, nn
@@ -56,13 +56,14 @@ def axes_of_places(activation: Tensor) -> Axes | None:
 
     activation: (5, a, b, c), of the picture and of the four with a changed corner.
     """
-    moves = {axis: _moves(activation, axis) for axis in _AXES}
-    for rows, columns in permutations(_AXES, 2):
-        matching = torch.cat([moves[rows][0], moves[columns][1]])
-        others = [moves[axis][way] for axis in _AXES for way in (0, 1) if (axis, way) not in ((rows, 0), (columns, 1))]
-        if float(matching.min()) > max(_LEAST, _CLEARLY * float(torch.cat(others).abs().max())):
-            return rows, columns
-    return None
+    changes = (activation[1:] - activation[:1]).double()
+    places = _axes_that_move(changes)
+    if places is not None:
+        return places
+    # Attention, and squeeze and excitation, change all places of a channel alike: without that the corner is left.
+    local = (changes - changes.mean(axes, keepdim=True) for axes in combinations(_AXES, 2))
+    found = {_axes_that_move(change) for change in local} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _planted(picture: Tensor) -> Tensor:
@@ -80,12 +81,21 @@ def _planted(picture: Tensor) -> Tensor:
     return torch.stack(changed)
 
 
-def _moves(activation: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+def _axes_that_move(changes: Tensor) -> Axes | None:
+    moves = {axis: _moves(changes.abs(), axis) for axis in _AXES}
+    for rows, columns in permutations(_AXES, 2):
+        matching = torch.cat([moves[rows][0], moves[columns][1]])
+        others = [moves[axis][way] for axis in _AXES for way in (0, 1) if (axis, way) not in ((rows, 0), (columns, 1))]
+        if float(matching.min()) > max(_LEAST, _CLEARLY * float(torch.cat(others).abs().max())):
+            return rows, columns
+    return None
+
+
+def _moves(answers: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """How far the centre of the answer moves along an axis from the top corners to the bottom ones, and from the left
     ones to the right ones, two of each; 1 is the whole axis. NaN where a corner gets no answer."""
-    answers = (activation[1:] - activation[:1]).abs().double()
     profiles = answers.sum([other for other in _AXES if other != axis])
-    places = (torch.arange(activation.shape[axis], device=activation.device).double() + 0.5) / activation.shape[axis]
+    places = (torch.arange(answers.shape[axis], device=answers.device).double() + 0.5) / answers.shape[axis]
     top_left, top_right, bottom_left, bottom_right = (profiles @ places) / profiles.sum(1)
     rows = torch.stack([bottom_left - top_left, bottom_right - top_right])
     columns = torch.stack([top_right - top_left, bottom_right - bottom_left])

@@ -50,7 +50,8 @@ class Statistic:
 
     def size(self) -> Tensor:
         """The L2 norm of `value()`, in the precision of the sums."""
-        return torch.linalg.vector_norm(self._value())
+        norm: Tensor = torch.linalg.vector_norm(self._value())
+        return norm
 
     def relative_error(self) -> Tensor:
         """The L2 norm of the error over that of the true value, one number on the device; NaN below two samples.
