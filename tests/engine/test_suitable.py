@@ -131,7 +131,7 @@ class Permuted(nn.Module):
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize(
     ("axes", "rows", "columns"),
-    [((0, 2, 3, 1), 1, 2), ((0, 1, 3, 2), 3, 2), ((0, 3, 2, 1), 2, 1), ((0, 3, 1, 2), 3, 1)],
+    [((0, 2, 3, 1), 0, 1), ((0, 1, 3, 2), 2, 1), ((0, 3, 2, 1), 1, 0), ((0, 3, 1, 2), 2, 0)],
 )
 def test_a_layer_of_another_layout_is_refused_and_its_axes_are_named(axes, rows, columns, fixed):
     message = refused(seeded(lambda: Permuted(*axes, fixed=fixed)).eval(), layers=("permuted",))
