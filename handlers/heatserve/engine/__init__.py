@@ -3,8 +3,8 @@
 from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
 from .explainer import Explainer
 from .methods import METHODS, Method
+from .precision import PRECISIONS
 from .query import Attribution, Query
-from .recorded import PRECISIONS
 from .smoothing import Smoothing
 
 __all__ = [

@@ -10,15 +10,8 @@ import torch
 from torch import Tensor
 
 from .methods import METHODS, InputSignal, LayerSignal
+from .precision import PRECISIONS, tensor_float_of
 from .query import Attribution, Query
-
-PRECISIONS: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-#: What the score is multiplied by, and its gradient divided: float16 ends at 6e-8, where gradients are.
-_SCALE = {torch.float16: 1024.0}
 
 
 @contextmanager
@@ -52,8 +45,9 @@ class Recorded:
 
     inputs: (N, C, H, W), a leaf where a query needs the input's gradient. logits: (N, classes).
     activations: by layer, (N, K, h, w). head: None where gradients in every layer have to be computed.
-    layer_of: the layer of a query's map, None for methods of the input. precision: that of the forward pass; what
-    comes out is float32.
+    layer_of: the layer of a query's map, None for methods of the input. precision: that of the passes, None for the
+    process's own; what comes out is float32. scale: the score is multiplied by it and its gradient divided, where a
+    precision's smallest number is larger than gradients are.
     """
 
     inputs: Tensor
@@ -61,7 +55,8 @@ class Recorded:
     activations: Mapping[str, Tensor]
     head: LinearHead | None
     layer_of: Callable[[Query], str | None]
-    precision: torch.dtype = torch.float32
+    precision: str | None = None
+    scale: float = 1.0
 
     def attributions(self, queries: Sequence[Sequence[Query]]) -> Generator[None, None, list[list[Attribution]]]:
         """An attribution for each query of each row, in order; yields before each backward pass.
@@ -115,8 +110,9 @@ class Recorded:
         }
         if not sources:
             return {}
-        scale = _SCALE.get(self.precision, 1.0)
-        found = torch.autograd.grad(score * scale, list(sources.values()), retain_graph=keep_graph)
+        scale = self.scale
+        with tensor_float_of(self.precision):
+            found = torch.autograd.grad(score * scale, list(sources.values()), retain_graph=keep_graph)
         return {layer: gradient.float() / scale if scale != 1 else gradient for layer, gradient in zip(sources, found)}
 
     def _signal(
@@ -125,7 +121,7 @@ class Recorded:
         if layer is None:
             return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[None]))
         activations = wave.of(self.activations[layer].detach())
-        if self.precision != torch.float32:
+        if PRECISIONS[self.precision or "float32"] != torch.float32:
             activations = activations.float()
         if layer in gradients:
             return LayerSignal(activations, wave.of(gradients[layer]).to(activations.dtype), None)
