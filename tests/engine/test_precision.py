@@ -81,7 +81,7 @@ def test_a_network_whose_gradients_overflow_in_float16_is_refused_at_load():
 
 @pytest.mark.parametrize("weights", [(1e-6, 1e-6), (1e-3, 1e-3, 1e-3, 1e-3)])
 def test_a_network_whose_gradients_vanish_in_float16_is_refused_at_load(weights):
-    with pytest.raises(UnsuitableModel, match="lost in float16, .*; use bfloat16 or float32"):
+    with pytest.raises(UnsuitableModel, match=r"lost in float16, .*; use bfloat16 or float32"):
         Explainer(products(*weights), pictures(2), precision="float16")
     for fits in ("bfloat16", "float32"):
         (found,) = Explainer(products(*weights), pictures(2), precision=fits).explain(

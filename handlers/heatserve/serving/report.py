@@ -90,7 +90,7 @@ class Report:
                 "noise_level": query.noise_level if query.smoothed else None,
                 "seed": query.seed if query.smoothed else None,
                 "contrast": query.contrast,
-                "precision": self.explainer.precision if query.smoothed else "float32",
+                "precision": self.explainer.precision if query.smoothed else self.explainer.prediction_precision,
             },
             "quality": {
                 "empty": of.scale <= 0,
