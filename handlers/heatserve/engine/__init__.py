@@ -5,6 +5,7 @@ from .explainer import Explainer
 from .methods import METHODS, Method
 from .precision import PRECISIONS
 from .query import Attribution, Query
+from .ranking import ranking
 from .smoothing import Smoothing
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Smoothing",
     "UnsuitableModel",
     "is_out_of_memory",
+    "ranking",
 ]

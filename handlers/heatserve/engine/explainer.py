@@ -15,6 +15,7 @@ from .optimize import optimize as optimized
 from .precision import autocast, available, of_predictions, tensor_float, tensor_float_of
 from .proof import prove, suitable_chunk
 from .query import Attribution, Query
+from .ranking import ranking
 from .recorded import LinearHead, Recorded, forward_mode
 from .smoothing import Smoothing
 from .steps import finish
@@ -218,7 +219,7 @@ class Explainer:
         images = images.clone()  # a network may work in place on its input
         if not query.smoothed:
             return [row[0] for row in self.run(images, [[query]] * len(images))[1]]
-        ranked = self.run(images, [[]] * len(images))[0].topk(query.rank + 1).indices[:, query.rank].tolist()
+        ranked = ranking(self.run(images, [[]] * len(images))[0])[:, query.rank].tolist()
         return [self._smoothed(image, query, target) for image, target in zip(images, ranked)]
 
     def _smoothed(self, image: Tensor, query: Query, predicted: int) -> Attribution:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .methods import METHODS, InputSignal, LayerSignal
 from .precision import PRECISIONS, tensor_float_of
 from .query import Attribution, Query
+from .ranking import ranking
 
 
 @contextmanager
@@ -162,6 +163,10 @@ class _Wave:
         return given if len(given) == len(queries) else [int(target) for target in self.targets.tolist()]
 
 
+def _at(ranked: Tensor, ranks: Tensor) -> Tensor:
+    return ranked.gather(1, ranks[:, None])[:, 0]
+
+
 def _scored(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> _Wave:
     """The classes and scores that are asked for, without a copy back to the host."""
     given = torch.tensor(
@@ -172,7 +177,9 @@ def _scored(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> _Wave:
     ).to(logits.device, non_blocking=True)
     rows, targets, ranks, contrasts = given.unbind(1)
     if any(query.target is None for _, query in asked):
-        ranked = logits.detach().topk(max(query.rank for _, query in asked) + 1).indices
-        targets = torch.where(targets < 0, ranked[rows, ranks], targets)
+        found = logits.detach()[rows]
+        # The sort is not needed for the best one, which most ask for.
+        best = found.argmax(1) if max(query.rank for _, query in asked) == 0 else _at(ranking(found), ranks)
+        targets = torch.where(targets < 0, best, targets)
     scores = logits[rows, targets] - torch.where(contrasts < 0, 0.0, logits[rows, contrasts.clamp_min(0)])
     return _Wave(rows, targets, contrasts, scores, [row for row, _ in asked] == [*range(len(logits))])

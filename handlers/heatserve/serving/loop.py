@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..engine import Explainer, Smoothing, is_out_of_memory
+from ..engine import Explainer, Smoothing, is_out_of_memory, ranking
 from ..imaging import Preprocess, decode, plan
 from .doors import MAX_MAPS, Instance, door_of
 from .errors import Refusal, refusal_of, where
@@ -224,7 +224,7 @@ class Loop:
         for row, exchange in enumerate(group):
             exchange.probabilities, exchange.scores = probabilities[row], scores[row]
             found = iter(attributions[row])
-            ranked = scores[row].argsort(descending=True) if exchange.attributions else None
+            ranked = ranking(scores[row]) if exchange.attributions else None
             for index, query in enumerate(exchange.request.queries if exchange.request else ()):
                 if not query.smoothed:
                     exchange.attributions[index] = next(found)
