@@ -202,5 +202,5 @@ def test_a_network_that_gives_probabilities_is_refused_by_the_handler_itself_in_
     state |= {"linear.weight": torch.rand(2, 4), "linear.bias": torch.rand(2)}
     torch.save(state, tmp_path / "weights.pth")
     files = [tmp_path / name for name in ("weights.pth", "labels.txt", "settings.yaml")]
-    with pytest.raises(Refusal, match="does not load: .*scores before its softmax or sigmoid"):
+    with pytest.raises(Refusal, match=r"does not load: .*scores before its softmax or sigmoid"):
         package(Recipe("net", f"{tmp_path / 'model.py'}:Net", *files), tmp_path / "store")
