@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from devtools.bench import document, smoothgrad
 from devtools.bench import fidelity as measured
 from devtools.bench.fidelity import Fidelity, common, fidelity
+from devtools.bench.networks import Network
 from devtools.bench.smoothgrad import errors
 from heatserve.engine import Attribution, Query
+from tests.engine.networks import pictures, small
 
 
 class Known:
@@ -59,3 +62,18 @@ def test_samples_for_an_error_are_those_that_give_it():
     assert one.samples_for(0.3) is None
     assert [line.unit for line in errors("small", "bfloat16", one, 0.7)] == ["%", "%", ""]
     assert len(errors("small", "bfloat16", one, 0.2)) == 2
+
+
+def test_the_suite_prints_bias_error_and_samples_of_every_precision_and_the_document_shows_them(monkeypatch):
+    monkeypatch.setattr(smoothgrad, "NETWORKS", {"lite0": Network(small, "trunk")})
+    monkeypatch.setattr(smoothgrad, "photograph", lambda: pictures(1))
+    monkeypatch.setattr(smoothgrad, "SAMPLES", 4)
+    found = smoothgrad.measure("lite0", 0, 1, lambda share: None, part=3)
+    shown = [line for line in found if line.what.startswith(document.ERRORS)]
+    lines = document._table(shown)
+    for precision in smoothgrad.PRECISIONS:
+        assert any(line.startswith(f"| SmoothGrad, bias of {precision}: of the true map's size |") for line in lines)
+        assert any(line.startswith(f"| SmoothGrad, error of n = 4 in {precision}: of the") for line in lines)
+    assert any("samples in float32 for float32's error" in line and "4.0" in line for line in lines)
+    (same_error,) = [line for line in found if "to the total error" in line.what]
+    assert same_error.detail["samples"] > 0
