@@ -160,12 +160,16 @@ def _smoothgrad(
 
 
 def _growth(bench: Bench, name: str, smooths: Mapping[str, Smooths]) -> Result:
-    """Peak memory of many samples against few; as many in a chunk for both."""
+    """Peak memory of many samples against few; as many in a chunk for both.
+
+    Few are two chunks: the sums of the first live beside the pass of the second.
+    """
     ours = next(one for one in smooths.values() if one.explainer is not None)
     assert ours.explainer is not None
     ours.explainer.chunk = min(ours.explainer.chunk, bench.samples)
-    few, many = (bench.watch.peak(ours.of(count)) for count in (bench.samples, 8 * bench.samples))
-    what = f"SmoothGrad, peak memory on the device: {8 * bench.samples} samples against {bench.samples} ({name})"
+    counts = 2 * bench.samples, 8 * bench.samples
+    few, many = (bench.watch.peak(ours.of(count)) for count in counts)
+    what = f"SmoothGrad, peak memory on the device: {counts[1]} samples against {counts[0]} ({name})"
     return Result(what, many / few, detail={"peak_mb": round(many / 1e6, 2), "first_peak_mb": round(few / 1e6, 2)})
 
 
