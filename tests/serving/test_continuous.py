@@ -392,7 +392,7 @@ def _samples(loop: Any, name: str) -> int:
     return jobs[0].smoothing.samples if jobs else 0
 
 
-PROMISED = {60: 1.0, 61: 400.0, 62: 20.0}
+PROMISED = {60: 1.0, 61: 390.0, 62: 20.0}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..imaging import Preprocess, decode, inspect, plan, upright_ms
+from ..imaging import Preprocess, decode, inspect, plan, refuse_dear, shown_ms
 from .doors import MAX_MAPS, Instance
 from .errors import Refusal
 from .exchange import Exchange, Visit
@@ -90,13 +90,14 @@ class Admission:
         self._preprocess.check(header.width, header.height, limits.max_resized_pixels)
         cost = header.decode_ms + self._preprocess.cost_ms(header.width, header.height)
         if newcomer.explains:
-            cost += upright_ms(header.width, header.height, limits.max_side)
+            cost += shown_ms(header.width, header.height, limits.max_side)
+        refuse_dear(cost, len(request.image), limits.max_decode_ms)
         own = cost + sum(exchange.cost_ms for exchange in visit.exchanges)
         if own > limits.max_decode_ms:
             raise Refusal(
                 413,
-                f"decoding would take {own:.0f} ms of a processor; at most {limits.max_decode_ms} are allowed in one "
-                "request: send fewer or smaller pictures, or a JPEG",
+                f"the pictures of one request would take {own:.0f} ms to decode and resize; at most "
+                f"{limits.max_decode_ms} ms are allowed: send fewer or smaller ones",
             )
         waiting = sum(exchange.cost_ms for exchange in others if exchange.undecoded)
         if waiting + own > limits.max_batch_decode_ms:

@@ -11,10 +11,16 @@ from ..imaging import ImageTooLarge, UnreadableImage
 STATUSES = {
     400: ("BadRequest", "the client can correct it: the message names the option and what is allowed"),
     406: ("NotAcceptable", "nothing in `Accept` can be sent"),
-    413: ("PayloadTooLarge", "too many bytes, pixels, samples, or an answer beyond `max_response_bytes`"),
+    413: (
+        "PayloadTooLarge",
+        "too many bytes, pixels, samples, too costly to decode, or an answer beyond `max_response_bytes`",
+    ),
     415: ("UnsupportedMediaType", "not a picture that can be decoded (JPEG, PNG, WebP, GIF, BMP, TIFF)"),
     500: ("InternalServerError", "the handler failed on this row; its log says where, without the request's text"),
-    503: ("ServiceUnavailable", "too much explanation is under way; `Retry-After` says when to come again"),
+    503: (
+        "ServiceUnavailable",
+        "too much explanation is under way, or too many pictures wait to be decoded; `Retry-After` says when to come again",
+    ),
     507: ("InsufficientStorage", "out of memory, after halving the batch down to one row"),
 }
 
