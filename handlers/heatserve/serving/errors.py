@@ -13,13 +13,13 @@ STATUSES = {
     406: ("NotAcceptable", "nothing in `Accept` can be sent"),
     413: (
         "PayloadTooLarge",
-        "too many bytes, pixels, samples, too costly to decode, or an answer beyond `max_response_bytes`",
+        "too many bytes, pixels or samples, too costly to decode, or an answer beyond `max_response_bytes`",
     ),
     415: ("UnsupportedMediaType", "not a picture that can be decoded (JPEG, PNG, WebP, GIF, BMP, TIFF)"),
     500: ("InternalServerError", "the handler failed on this row; its log says where, without the request's text"),
     503: (
         "ServiceUnavailable",
-        "too much explanation is under way, or too many pictures wait to be decoded; `Retry-After` says when to come again",
+        "too much work is under way or waits to be decoded; `Retry-After` says when to come again",
     ),
     507: ("InsufficientStorage", "out of memory, after halving the batch down to one row"),
 }
