@@ -44,8 +44,13 @@ class Refusal(Exception):
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """What a client is told of any exception."""
+    """What a client is told of any exception.
+
+    It is kept until its row is answered, and so without traceback, cause and context: their frames hold the row itself,
+    and that circle would live until a full garbage collection.
+    """
     if isinstance(error, Refusal):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         return error
     if isinstance(error, UnreadableImage):
         return Refusal(415, str(error))
