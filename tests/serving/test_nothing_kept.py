@@ -110,6 +110,19 @@ def test_a_pass_that_failed_keeps_no_tensors(small: Made, monkeypatch: pytest.Mo
     assert len(held) == 3 and [each() for each in held] == [None] * 3
 
 
+@pytest.mark.usefixtures("counting_alone")
+def test_a_chunk_that_nobody_waits_for_is_freed_with_its_row(small: Made) -> None:
+    loop, before = small[0].service.loop, ours()
+    headers = {**EXPLAIN, "X-Explain-Method": "smoothgrad", "X-Explain-Samples": "3"}
+    loop.begin(["id"])
+    loop.admit("id", {"body": bytearray(picture())}, headers)
+    for _ in range(2):
+        loop.step()
+    assert loop.busy and not loop.improved()
+    assert loop.begin([]) == 1
+    assert ours() - before == Counter()
+
+
 def test_a_kept_refusal_has_forgotten_how_it_came_about() -> None:
     try:
         try:

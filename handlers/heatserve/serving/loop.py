@@ -97,6 +97,8 @@ class Loop:
         gone = [request_id for request_id in self.visits if request_id not in request_ids]
         for request_id in gone:
             del self.visits[request_id]
+        if self._chunk and not any(exchange in self._chunk.exchanges for exchange in self._unfinished()):
+            self._chunk = None  # it holds a graph and the pictures of its rows
         return len(gone)
 
     def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> Visit:
