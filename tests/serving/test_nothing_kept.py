@@ -6,7 +6,6 @@ import gc
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
