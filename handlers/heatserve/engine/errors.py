@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-#: What an allocation says that failed, on a CPU, in CUDA and in its libraries, which have no type for it. A library that
+#: What a failed allocation says on a CPU, in CUDA and in CUDA's libraries, which have no type for it. A library that
 #: cannot make its handle, or finds no algorithm for a convolution, had no room for its workspace.
 _NO_ROOM = (
     "can't allocate memory",

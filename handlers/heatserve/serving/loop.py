@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from ..engine import Explainer, Smoothing, is_out_of_memory
+from ..engine import Explainer, Smoothing, is_device_lost, is_out_of_memory
 from ..imaging import Preprocess, decode, plan
 from .doors import MAX_MAPS, Instance, door_of
-from .errors import Refusal, refusal_of, where
+from .errors import Refusal, printable, refusal_of, where
 from .exchange import Exchange, Job, Visit
 from .requests import Reader
 from .scheduling import Policy
@@ -57,6 +57,8 @@ class Loop:
         grpc_stream: bool = False,
     ) -> None:
         self.visits: dict[str, Visit] = {}
+        #: What is left to tell everybody once the device is lost.
+        self.lost: Refusal | None = None
         self._explainer = explainer
         self._reader = reader
         self._preprocess = preprocess
@@ -183,7 +185,7 @@ class Loop:
             if visit is None or not visit.exchanges:
                 door = door_of(row, headers)
                 visit = Visit(door, [Exchange(door.explains)])
-            visit.refuse(refusal_of(error))
+            visit.refuse(self._told(error))
             failed[request_id] = visit
         return failed
 
@@ -336,7 +338,15 @@ class Loop:
             raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
 
     def _refuse(self, exchange: Exchange, error: BaseException) -> None:
-        refusal = refusal_of(error)
+        refusal = self._told(error)
         exchange.refuse(refusal)
         if refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
             logger.error("request failed: %s", where(error))
+
+    def _told(self, error: BaseException) -> Refusal:
+        refusal = refusal_of(error)
+        if is_device_lost(error):
+            if self.lost is None:
+                logger.error("heatserve: the device is lost: %s", printable(str(error).partition("\n")[0], 120))
+            self.lost = refusal
+        return refusal
