@@ -57,7 +57,7 @@ def measure(minutes: float, seen: Seen) -> list[Result]:
                 try:
                     name, fault = own.ask(chosen)
                 except requests.RequestException as error:
-                    name, fault = "no answer", f"{type(error).__name__}: {error}"[:300]
+                    name, fault = "no answer", f"after {time.monotonic() - started:.0f} s: {error!r}"[:1000]
                 tally[name] += 1
                 if fault:
                     faults.append(f"{name}: {fault}")

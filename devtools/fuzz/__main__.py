@@ -123,7 +123,7 @@ def _attack(server: Server, doors: tuple[str, ...], count: int, seed: int, findi
             try:
                 reply = DOORS[door](Sender(server, "lite0", client), chosen)
             except SILENCE as error:
-                reply = Reply(-1, b"", f"request {index} of seed {seed}", f"no answer: {type(error).__name__}: {error}")
+                reply = Reply(-1, b"", f"request {index} of seed {seed}", f"no answer: {error!r}")
             except Exception:
                 reply = Reply(-2, b"", f"request {index} of seed {seed}", traceback.format_exc())
             fault = asked.result()
@@ -173,7 +173,7 @@ class _Good:
             off = distance(self._mapped(), self._map)
             return "" if off <= KINK else f"the map differs by {off:.3g} of its maximum"
         except Exception as error:
-            return f"{type(error).__name__}: {error}"
+            return repr(error)
 
     def _predicted(self) -> dict[str, float]:
         found: dict[str, float] = self._post("predictions", {}).json()

@@ -15,6 +15,7 @@ from .optimize import optimize as optimized
 from .proof import prove, suitable_chunk
 from .query import Attribution, Query
 from .recorded import PRECISIONS, LinearHead, Recorded, forward_mode
+from .room import Room
 from .smoothing import Smoothing
 from .steps import finish
 from .structure import trace
@@ -58,6 +59,15 @@ class Explainer:
         self.head = self._linear_head()
         prove(self, example[:1])
         self.chunk = chunk or suitable_chunk(self, example[:1])
+
+    @property
+    def chunk(self) -> int:
+        """Noisy copies in one forward pass, for now: fewer after a lack of memory. Set it for another size at best."""
+        return self._room.size
+
+    @chunk.setter
+    def chunk(self, most: int) -> None:
+        self._room = Room(most)
 
     @property
     def layer(self) -> str:
@@ -136,7 +146,7 @@ class Explainer:
             if len(images) == 1:
                 raise OutOfMemory("the device has no memory left for this row") from None
         middle = len(images) // 2
-        self.chunk = max(1, min(self.chunk, middle))
+        self._room.short(len(images))
         first = yield from self.steps(images[:middle], queries[:middle], precision)
         second = yield from self.steps(images[middle:], queries[middle:], precision)
         return torch.cat([first[0], second[0]]), first[1] + second[1]
@@ -178,7 +188,10 @@ class Explainer:
         copies = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
         images = torch.cat(copies) if len(copies) > 1 else copies[0]
+        before = self.fallbacks
         _, attributions = yield from self.steps(images, queries, self.precision)
+        if self.fallbacks == before:
+            self._room.fitted(len(images))
         values = iter(row[0].values for row in attributions)
         for smoothing, count in shares:
             smoothing.update(torch.stack([next(values) for _ in range(count)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from ..engine import is_out_of_memory
+from ..engine import is_device_lost, is_out_of_memory
 from ..imaging import ImageTooLarge, UnreadableImage
 
 #: By status: the `type` in the body, and what it means to whoever asked.
@@ -50,8 +50,13 @@ class Refusal(Exception):
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """What a client is told of any exception."""
+    """What a client is told of any exception.
+
+    It is kept until its row is answered, and so without traceback, cause and context: their frames hold the row itself,
+    and that circle would live until a full garbage collection.
+    """
     if isinstance(error, Refusal):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         return error
     if isinstance(error, UnreadableImage):
         return Refusal(415, str(error))
@@ -59,6 +64,8 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(413, str(error))
     if is_out_of_memory(error):
         return Refusal(507, "out of memory while computing this answer; send fewer samples or a smaller image")
+    if is_device_lost(error):
+        return Refusal(500, "the server's accelerator failed; its worker starts again: ask once more in a moment")
     return Refusal(500, "the server failed on this request; its log says where")
 
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from ..engine import Explainer, Smoothing, is_out_of_memory
+from ..engine import Explainer, Smoothing, is_device_lost, is_out_of_memory
 from ..imaging import Preprocess
 from .admission import Admission
 from .doors import door_of
-from .errors import Refusal, refusal_of, where
+from .errors import Refusal, printable, refusal_of, where
 from .exchange import Exchange, Job, Visit
 from .requests import Reader
 from .scheduling import Policy
@@ -59,6 +59,8 @@ class Loop:
         grpc_stream: bool = False,
     ) -> None:
         self.visits: dict[str, Visit] = {}
+        #: What is left to tell everybody once the device is lost.
+        self.lost: Refusal | None = None
         self._explainer = explainer
         self._admission = Admission(reader, preprocess, limits, policy, explainer.device)
         self._policy = policy
@@ -97,6 +99,8 @@ class Loop:
         gone = [request_id for request_id in self.visits if request_id not in request_ids]
         for request_id in gone:
             del self.visits[request_id]
+        if self._chunk and not any(exchange in self._chunk.exchanges for exchange in self._unfinished()):
+            self._chunk = None  # it holds a graph and the pictures of its rows
         return len(gone)
 
     def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> Visit:
@@ -148,7 +152,7 @@ class Loop:
             if visit is None or not visit.exchanges:
                 door = door_of(row, headers)
                 visit = Visit(door, [Exchange(door.explains)])
-            visit.refuse(refusal_of(error))
+            visit.refuse(self._told(error))
             failed[request_id] = visit
         return failed
 
@@ -317,7 +321,15 @@ class Loop:
                 exchange.conclude()
 
     def _refuse(self, exchange: Exchange, error: BaseException) -> None:
-        refusal = refusal_of(error)
+        refusal = self._told(error)
         exchange.refuse(refusal)
         if refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
             logger.error("request failed: %s", where(error))
+
+    def _told(self, error: BaseException) -> Refusal:
+        refusal = refusal_of(error)
+        if is_device_lost(error):
+            if self.lost is None:
+                logger.error("heatserve: the device is lost: %s", printable(str(error).partition("\n")[0], 120))
+            self.lost = refusal
+        return refusal
