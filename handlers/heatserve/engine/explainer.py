@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
+from .layout import prove_layouts
 from .methods import METHODS
 from .optimize import Optimized
 from .optimize import optimize as optimized
@@ -58,6 +59,7 @@ class Explainer:
         self._taps = Taps(model, self.layers)
         self.head = self._linear_head()
         prove(self, example[:1])
+        prove_layouts(model, example.contiguous(memory_format=self.optimized.layout), self.layers, bool(layers))
         self.chunk = chunk or suitable_chunk(self, example[:1])
 
     @property

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .errors import UnsuitableModel
 from .fold import Fold, foldable, following
 from .padding import Padding, padded_by_a_child
 from .structure import same
-from .taps import Taps
+from .taps import activations
 
 #: Of a probability: what `/predictions` may differ by.
 _PROBABILITY = 1e-5
@@ -79,16 +78,8 @@ def _no_tensor_float() -> Iterator[None]:
 
 def _seen(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Tensor]:
     """Scores, and the activations of the tapped layers."""
-    taps = Taps(model, layers)
-    try:
-        with taps.recording(layers, graph=False) as recording, torch.no_grad():
-            scores: Tensor = model(example.clone(memory_format=torch.preserve_format))
-    finally:
-        taps.remove()
-    idle = [name for name in layers if name not in recording.activations]
-    if idle:
-        raise UnsuitableModel(f"layer {idle[0]!r} does not run in a forward pass; name one that does")
-    return [scores, *(recording.activations[name] for name in layers)]
+    scores, found = activations(model, example, layers)
+    return [scores, *(found[name] for name in layers)]
 
 
 def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: list[Tensor]) -> bool:
