@@ -11,6 +11,7 @@ from devtools import archive
 from devtools.package import main
 from devtools.packager import MANIFEST, Recipe, members, package
 from devtools.refusal import Refusal
+from heatserve.serving.integrity import contents_sha256
 
 MODEL = "import torch\n\n\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n"
 
@@ -29,6 +30,9 @@ class Handler:
     def handle(self, data, context):
         answers = []
         for row, part in enumerate(data):
+            if context.get_request_header(row, "url_path") == "describe":
+                answers.append({"methods": ["gradcam"]})
+                continue
             Image.open(io.BytesIO(part["body"])).load()
             if context.get_request_header(row, "explain") == "True":
                 answers.append({"explanations": [{"parameters": {"layer": "fc"}}]})
@@ -85,7 +89,8 @@ def test_the_manifest_says_what_torchserve_and_heatserve_read(recipe, tmp_path):
         "version": "9.9",
         "architecture": "model:Net",
         "weights_sha256": archive.sha256(tmp_path / "weights.pth"),
-        "contents_sha256": archive.contents_sha256(others),
+        "members": {name: archive.sha256(content) for name, content in others.items()},
+        "contents_sha256": contents_sha256(manifest),
     }
     assert json.loads(contents["index_to_name.json"]) == {"0": "cat", "1": "dog"}
 
