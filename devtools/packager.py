@@ -145,12 +145,15 @@ def _config(path: Path | None, continuous: bool) -> bytes | None:
     content = path.read_bytes() if path else b""
     try:
         read = yaml.safe_load(content) if path else {}
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or an impossible date
         assert path is not None
         raise Refusal(f"The configuration {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(read, dict):
         assert path is not None
-        raise Refusal(f"The configuration {path.name} is not a mapping of settings.")
+        found = "empty" if read is None else f"a {type(read).__name__}"
+        raise Refusal(
+            f"The configuration {path.name} is {found}, not a mapping of settings; TorchServe would end over it."
+        )
     if continuous:
         return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode()
     return content if path else None

@@ -72,14 +72,19 @@ def damage(path: Path, error: BaseException) -> str | None:
 def not_finite(state: Mapping[str, Tensor]) -> str | None:
     """Names the first tensor with a NaN or an infinity and says how many it has; None where there is none.
 
-    A tensor of nothing but 0 and minus infinity is a mask of attention, which is added to scores, and is fine.
+    A tensor of zeros and minus infinities is a mask of attention, which is added to scores, and is fine.
     """
     for name, tensor in state.items():
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
         values = tensor if tensor.dtype in _COMPUTES else tensor.float()
         finite = values.isfinite()
-        if finite.all() or (not values.is_complex() and ((values == 0) | (values == -torch.inf)).all()):
+        if finite.all() or _is_mask(values):
             continue
         return f"{int((~finite).sum())} of {values.numel()} values of {name} are NaN or infinite"
     return None
+
+
+def _is_mask(values: Tensor) -> bool:
+    kept = values == 0
+    return not values.is_complex() and bool(kept.any()) and bool((kept | (values == -torch.inf)).all())
