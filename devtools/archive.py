@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
 
+from heatserve.serving import integrity
+
 Content = Union[bytes, Path]
 
 _STORED = (".pt", ".pth")
@@ -19,19 +21,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def sha256(content: Content) -> str:
     """The SHA-256 of bytes or of a file, in hexadecimal."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    digest = hashlib.sha256()
-    with open(content, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def contents_sha256(members: Mapping[str, Content]) -> str:
-    """One hash over all members: of the lines `name, NUL, sha256`, sorted by name."""
-    lines = (f"{name}\0{sha256(members[name])}\n" for name in sorted(members))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else integrity.sha256(content)
 
 
 def write(path: Path, members: Mapping[str, Content]) -> None:

@@ -18,11 +18,10 @@ from devtools.archive import Content
 from devtools.paths import HANDLERS
 from devtools.proof import Proof, prove
 from devtools.refusal import Refusal
+from heatserve.serving.integrity import LABELS, MANIFEST, contents_sha256
 
 HANDLER = "explain_handler.py"
 CONFIG = "model-config.yaml"
-LABELS = "index_to_name.json"
-MANIFEST = "MAR-INF/MANIFEST.json"
 ARCHIVER_VERSION = "0.12.0"
 #: What TorchServe needs to hand rows over step by step: one worker, room for who comes, no waiting for more.
 CONTINUOUS = {"minWorkers": 1, "maxWorkers": 1, "continuousBatching": True, "batchSize": 64, "maxBatchDelay": 1}
@@ -63,11 +62,13 @@ def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
         raise Refusal(f"{target} exists; --force replaces it.")
     contents = members(recipe)
     about = json.loads(bytes(contents[MANIFEST]))["heatserve"]
+    sources = [path for path in (recipe.weights, recipe.labels, recipe.config) if path]
+    sources += [content for content in contents.values() if isinstance(content, Path)]
     export_path.mkdir(parents=True, exist_ok=True)
     unfinished = archive.temporary(target)
     try:
         archive.write(unfinished, contents)
-        proof = prove(unfinished, recipe.name)
+        proof = prove(unfinished, recipe.name, sources)
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -105,19 +106,21 @@ def members(recipe: Recipe) -> dict[str, Content]:
     entry["modelVersion"] = recipe.version
     if config is not None:
         entry["configFile"] = CONFIG
+    block = {
+        "version": heatserve_version(recipe.handlers),
+        "architecture": model.reference,
+        "weights_sha256": archive.sha256(recipe.weights),
+        "members": {name: archive.sha256(merged[name]) for name in sorted(merged)},
+    }
     manifest = {
         # A fixed date, as everywhere in the archive: TorchServe asks for one and does nothing with it.
         "createdOn": "01/01/1980 00:00:00",
         "runtime": "python",
         "model": entry,
         "archiverVersion": ARCHIVER_VERSION,
-        "heatserve": {
-            "version": heatserve_version(recipe.handlers),
-            "architecture": model.reference,
-            "weights_sha256": archive.sha256(recipe.weights),
-            "contents_sha256": archive.contents_sha256(merged),
-        },
+        "heatserve": block,
     }
+    block["contents_sha256"] = contents_sha256(manifest)
     return {**merged, MANIFEST: json.dumps(manifest, indent=2).encode()}
 
 
@@ -142,12 +145,15 @@ def _config(path: Path | None, continuous: bool) -> bytes | None:
     content = path.read_bytes() if path else b""
     try:
         read = yaml.safe_load(content) if path else {}
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or an impossible date
         assert path is not None
         raise Refusal(f"The configuration {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(read, dict):
         assert path is not None
-        raise Refusal(f"The configuration {path.name} is not a mapping of settings.")
+        found = "empty" if read is None else f"a {type(read).__name__}"
+        raise Refusal(
+            f"The configuration {path.name} is {found}, not a mapping of settings; TorchServe would end over it."
+        )
     if continuous:
         return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode()
     return content if path else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,9 +10,15 @@ from typing import Any
 
 from ..engine import PRECISIONS
 from ..imaging import Preprocess
+from . import typos
+from .errors import printable
 from .options import OPTIONS
 
+logger = logging.getLogger(__name__)
+
 ENVIRONMENT_PREFIX = "HEATSERVE_"
+#: Below the largest number of float32, with room for a network's first sums. A NaN is not below it.
+_LARGEST = 1e30
 
 
 class SettingsError(ValueError):
@@ -66,9 +73,10 @@ class Settings:
 def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:
     """Reads `explain:`, `preprocess:` and what of TorchServe's own keys concerns the handler. Raises SettingsError."""
     config = config or {}
+    limit_names = [f.name for f in fields(Limits)]
+    _refuse_what_was_mistyped(config, environment, limit_names)
     _refuse_what_cannot_be(config, environment)
     explain = _section(config, "explain")
-    limit_names = [f.name for f in fields(Limits)]
     default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast", "stream")]
     allowed = [*default_names, "layer", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
     for key in explain:
@@ -80,9 +88,10 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         if text is not None:
             value = _whole(ENVIRONMENT_PREFIX + name.upper(), text)
             limits[name] = min(value, limits.get(name, getattr(Limits(), name)))
+    consistent = _consistent(Limits(**limits))
     return Settings(
-        limits=_consistent(Limits(**limits)),
-        preprocess=_preprocess(_section(config, "preprocess")),
+        limits=consistent,
+        preprocess=_fitting(_preprocess(_section(config, "preprocess")), consistent),
         defaults={name: explain[name] for name in default_names if name in explain},
         layers=_names("explain.layer", explain.get("layer")),
         chunk=_whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
@@ -116,6 +125,25 @@ def _precision(value: Any) -> str:
     return value
 
 
+def _refuse_what_was_mistyped(
+    config: Mapping[str, Any], environment: Mapping[str, str], limit_names: Sequence[str]
+) -> None:
+    """A block or a limit that would be ignored is refused: predictions would be silently wrong, the server
+    unprotected. What is nearly another name is a warning in the log."""
+    for key, meant in typos.keys(config):
+        if meant in typos.SECTIONS:
+            raise SettingsError(f"{printable(key)} is not a setting; do you mean {meant}?")
+        logger.warning("heatserve: the setting %s is ignored; do you mean %s?", printable(key), meant)
+    limits = [ENVIRONMENT_PREFIX + name.upper() for name in limit_names]
+    for name, nearest in typos.variables(environment, limits):
+        if name.startswith(ENVIRONMENT_PREFIX + "MAX_"):
+            raise SettingsError(
+                f"the environment variable {printable(name)} is no limit; do you mean {nearest}? "
+                f"Allowed: {', '.join(limits)}"
+            )
+        logger.warning("heatserve: the environment variable %s is ignored; do you mean %s?", printable(name), nearest)
+
+
 def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     pt2 = config.get("pt2")
     compiles = pt2.get("compile", pt2) if isinstance(pt2, dict) else pt2
@@ -124,6 +152,10 @@ def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, 
         raise SettingsError("pt2 is not supported: a compiled or exported model has no layers to explain; remove it")
     if environment.get("TS_IPEX_ENABLE", "false").lower() == "true":
         raise SettingsError("TS_IPEX_ENABLE=true is not supported: IPEX replaces the layers to explain; unset it")
+    for key in ("continuousBatching", "asyncCommunication"):
+        # TorchServe takes a text for false, where Python would take it for true.
+        if not isinstance(config.get(key), (bool, type(None))):
+            raise SettingsError(f"{key} is {config[key]!r}; true or false is allowed")
     if config.get("asyncCommunication"):
         raise SettingsError(
             "asyncCommunication: true is not supported (one worker death takes the model down); remove it"
@@ -188,6 +220,17 @@ def _consistent(limits: Limits) -> Limits:
     return limits
 
 
+def _fitting(preprocess: Preprocess, limits: Limits) -> Preprocess:
+    """No picture at all could be served where the view alone has too many pixels."""
+    for name, side in (("crop", preprocess.crop), ("resize", preprocess.resize)):
+        if isinstance(side, int) and side * side > limits.max_resized_pixels:
+            raise SettingsError(
+                f"preprocess.{name} is {side}, which makes {side * side} pixels of every picture; "
+                f"at most max_resized_pixels = {limits.max_resized_pixels} are allowed"
+            )
+    return preprocess
+
+
 def _preprocess(section: Mapping[str, Any]) -> Preprocess:
     allowed = [f.name for f in fields(Preprocess)]
     for key in section:
@@ -208,12 +251,19 @@ def _preprocess(section: Mapping[str, Any]) -> Preprocess:
             raise SettingsError(f"preprocess.{key} is {values[key]!r}; allowed: {', '.join(choices)}")
     if values.get("crop", Preprocess().crop) is None:
         raise SettingsError("preprocess.crop is null; a whole number is allowed: a batch needs images of one size")
-    return Preprocess(**values)
+    preprocess = Preprocess(**values)
+    for mean, std in zip(preprocess.mean, preprocess.std):
+        if not (1 + abs(mean)) / std < _LARGEST:
+            raise SettingsError(
+                f"preprocess.mean {list(preprocess.mean)} and preprocess.std {list(preprocess.std)} make values that "
+                "float32 cannot hold; smaller means and larger deviations are allowed"
+            )
+    return preprocess
 
 
 def _channels(name: str, value: Any, positive: bool) -> tuple[float, float, float]:
     numbers = list(value) if isinstance(value, (list, tuple)) else []
-    fine = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers)
+    fine = all(isinstance(n, (int, float)) and not isinstance(n, bool) and abs(n) < _LARGEST for n in numbers)
     if len(numbers) != 3 or not fine or (positive and min(numbers) <= 0):
         raise SettingsError(f"{name} is {value!r}; three {'positive ' if positive else ''}numbers are allowed")
     return (float(numbers[0]), float(numbers[1]), float(numbers[2]))
