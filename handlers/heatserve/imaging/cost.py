@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from .errors import ImageTooLarge
 
+#: What one picture may take by default: twice a progressive JPEG of 50 megapixels.
+MAX_DECODE_MS = 3_000.0
 #: What may be spent on each 100 kB of a file, and on the first 100 kB or less as a whole.
 MS_PER_100_KB = 400.0
 #: Of every picture, however small.
