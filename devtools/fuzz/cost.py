@@ -31,8 +31,8 @@ def search(console: Console, seconds: float, seed: int, output: Path | None) -> 
     console.print(_table(found))
     console.print(
         f"{found.tried} pictures. CPU seconds are those of a machine that decodes a plain JPEG of 12 megapixels in"
-        f" {1000 * REFERENCE:.0f} ms. Bounds: {SMALL_SECONDS} s and {SMALL_PEAK / 1e6:.0f} MB for up to {SMALL:,} bytes,"
-        f" {SECONDS} s and {PEAK / 1e6:.0f} MB for any picture."
+        f" {1000 * REFERENCE:.0f} ms.\nBounds: {SMALL_SECONDS} s and {SMALL_PEAK / 1e6:.0f} MB for up to {SMALL:,}"
+        f" bytes, {SECONDS} s and {PEAK / 1e6:.0f} MB for any picture."
     )
     if output:
         output.write_text(json.dumps([asdict(each) for each in found.worst()], indent=1) + "\n", encoding="utf-8")

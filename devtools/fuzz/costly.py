@@ -6,7 +6,7 @@ import io
 import random
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from devtools.fuzz import tiffs
 
 #: The most bytes and pixels that the server accepts by default.
 MAX_BYTES = 20_000_000
-MAX_PIXELS = 50_000_000
+MIN_PIXELS, MAX_PIXELS = 1_000, 50_000_000
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Dials:
 
     def size(self, longest: int = 10**9) -> tuple[int, int]:
         """Width and height of up to the most pixels allowed, of any shape."""
-        pixels = self.number("pixels", 1e3, MAX_PIXELS)
+        pixels = self.number("pixels", MIN_PIXELS, MAX_PIXELS)
         shape = float(self.pick("shape", 1.0, 1.0, 1.5, 100.0, 0.01, 1e9, 1e-9))  # type: ignore[arg-type]
         width = min(max(1, round((pixels * shape) ** 0.5)), pixels, longest)
         return width, min(max(1, pixels // width), longest)
@@ -289,6 +289,29 @@ def tiled(dials: Dials) -> bytes:
         tags=dials.number("tags", 1, 60_000) if dials.pick("tagged", False, True) else 0,
         tag_bytes=dials.number("tag bytes", 1, 1e7),
     )
+
+
+def extremes() -> Iterator[tuple[str, dict[str, float]]]:
+    """Kinds and dials to begin with: each oddity and each coding at its most, in large pictures of one colour."""
+    large = {"pixels": 0.97, "shape": 0.1, "content": 0.1, "amount": 0.99, "claimed": 0.9, "times": 0.97}
+    for kind, dial, count in (
+        ("jpeg", "oddity", len(JPEG_ODDITIES)),
+        ("png", "oddity", len(PNG_ODDITIES)),
+        ("webp", "oddity", 4),
+        ("gif", "oddity", 5),
+        ("bmp", "compression", 5),
+        ("tiff", "compression", 10),
+    ):
+        for index in range(count):
+            yield kind, {**large, dial: (index + 0.5) / count}
+    yield "webp", {**large, "lossless": 0.9, "mode": 0.9, "oddity": 0.1}
+    yield "jpeg", {**large, "progressive": 0.9, "mode": 0.1, "subsampling": 0.1, "oddity": 0.3}
+    yield "jpeg", {**large, "progressive": 0.9, "mode": 0.9, "oddity": 0.25}
+    yield "tiff", {**large, "compression": 0.05, "mode": 0.25, "value": 0.3}
+    yield "bmp", {**large, "compression": 0.5, "bits": 0.5, "shape": 0.8}
+    for dial in ("shared", "reversed", "tagged", "cut"):
+        yield "tiled", {**large, "across": 0.1, "down": 0.1, "tags": 0.9, "tag bytes": 0.99, "cut": 0.1, dial: 0.99}
+    yield "tiled", {**large, "pixels": 0.1, "across": 0.99, "down": 0.99, "cut": 0.1}
 
 
 KINDS: Mapping[str, Callable[[Dials], bytes]] = {

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
-from devtools.fuzz.costly import KINDS
+from devtools.fuzz.costly import KINDS, MAX_PIXELS, MIN_PIXELS, extremes
 from devtools.fuzz.measured import Candidate, Child, Found
+from heatserve.imaging import MAX_DECODE_MS
+from heatserve.imaging.cost import allowed_ms
 
 #: A picture of this many bytes counts as small, and must stay within these.
 SMALL = 100_000
@@ -28,16 +32,23 @@ class Search:
 
     seed: int = 0
     dearest: dict[str, list[Found]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    #: What to try before anything else.
+    first: deque[Candidate] = field(default_factory=deque)
     tried: int = 0
 
+    def __post_init__(self) -> None:
+        self.first.extend(Candidate(kind, dials, self.seed) for kind, dials in extremes())
+
     def next(self) -> Candidate:
-        """A new kind of picture at times, and at times a change of a dear one."""
+        """A candidate to begin with, a new one at times, and a change of a dear one otherwise."""
         self.tried += 1
+        if self.first:
+            return self.first.popleft()
         seed = self.seed * 1_000_003 + self.tried
         chosen = random.Random(seed)
         kind = chosen.choice([*KINDS])
-        if not self.dearest[kind] or chosen.random() < 0.35:
-            return Candidate(kind, {"pixels": max(chosen.random(), chosen.random(), chosen.random())}, seed)
+        if not self.dearest[kind] or chosen.random() < 0.3:
+            return Candidate(kind, {"pixels": max(chosen.random() for _ in range(3))}, seed)
         dials = dict(chosen.choice(self.dearest[kind]).dials)
         for name in chosen.sample(sorted(dials), min(len(dials), chosen.choice([1, 1, 2, 3]))):
             near = dials[name] + chosen.gauss(0, 0.1)
@@ -46,14 +57,24 @@ class Search:
 
     def take(self, found: Found) -> None:
         """Keeps it where it is dearer than those kept, by its share of what is allowed."""
-        kept = self.dearest[found.candidate.kind]
         if not found.sent and found.verdict.startswith("not made"):
             return
-        kept.append(found)
-        kept.sort(key=self.share, reverse=True)
-        # One of each kind of file, or small changes of the dearest would push out all others.
-        first = {f"{other.what.rsplit(' ', 3)[0]} {other.verdict[:20]}": other for other in reversed(kept)}
-        kept[:] = sorted(first.values(), key=self.share, reverse=True)[:_KEPT]
+        self._shrink(found)
+        kept = [*self.dearest[found.candidate.kind], found]
+        kept.sort(key=self.share)
+        # One of each sort of file, or small changes of the dearest would push out all others.
+        each = {f"{other.what.rsplit(' ', 3)[0]} {other.verdict[:20]}": other for other in kept}
+        self.dearest[found.candidate.kind] = sorted(each.values(), key=self.share, reverse=True)[:_KEPT]
+
+    def _shrink(self, found: Found) -> None:
+        """Tries one that was refused for its cost again, so small that it is just accepted."""
+        if not found.verdict.startswith("The image would take") or "pixels" not in found.dials:
+            return
+        allowed = allowed_ms(found.sent, MAX_DECODE_MS) / 1000
+        less = math.log(0.97 * allowed / found.promised) / math.log(MAX_PIXELS / MIN_PIXELS)
+        pixels = found.dials["pixels"] + less
+        if 0 < pixels < found.dials["pixels"] - 1e-4:
+            self.first.append(Candidate(found.candidate.kind, {**found.dials, "pixels": pixels}, found.candidate.seed))
 
     def share(self, found: Found) -> float:
         """Of what is allowed, the dearer of CPU seconds and memory."""

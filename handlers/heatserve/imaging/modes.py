@@ -29,7 +29,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if mode == "RGB":
         return image
     if mode in _ALPHA or (mode in _COLOUR_KEYED and "transparency" in image.info):
-        return _by_parts(image, _on_white)
+        return _on_white(image)
     if mode.startswith("I;16"):
         return _by_parts(image, lambda part: Image.fromarray(_SIXTEEN_TO_EIGHT[np.asarray(part)]))
     if mode == "F" or mode.startswith("I"):
@@ -55,12 +55,17 @@ def _boxes(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
             yield left, top, min(left + across, width), min(top + down, height)
 
 
-def _on_white(part: Image.Image) -> Image.Image:
-    if part.mode == "La":
-        part = part.convert("LA")
-    rgba = part.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba)
+def _on_white(image: Image.Image) -> Image.Image:
+    """Pasting on opaque white gives the bits that `Image.alpha_composite` gives, in one step."""
+    rgb = Image.new("RGB", image.size, (255, 255, 255))
+    if image.mode == "RGBA":
+        rgb.paste(image, (0, 0), image)
+        return rgb
+    for box in _boxes(*image.size):
+        part = image.crop(box)
+        part = (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
+        rgb.paste(part, box, part)
+    return rgb
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
