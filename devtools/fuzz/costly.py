@@ -86,11 +86,11 @@ def jpeg(dials: Dials) -> bytes:
         restart_marker_blocks=dials.pick("restarts", 0, 0, 1),
     )
     if claimed:
-        data = _claim(data, size)
+        data = claim(data, size)
     return JPEG_ODDITIES[str(dials.pick("oddity", *JPEG_ODDITIES))](data, dials)
 
 
-def _claim(data: bytes, size: tuple[int, int]) -> bytes:
+def claim(data: bytes, size: tuple[int, int]) -> bytes:
     """The same scans in a frame of another size: what is missing, decoders fill up."""
     start = min(found for marker in (0xC0, 0xC1, 0xC2) if (found := data.find(bytes([0xFF, marker]))) > 0)
     return data[: start + 5] + struct.pack(">HH", size[1], size[0]) + data[start + 9 :]

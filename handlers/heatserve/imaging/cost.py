@@ -79,7 +79,7 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "CMYK": Conversion(6, 4),
     "YCbCr": Conversion(6, 4),
     "LAB": Conversion(25, 4),
-    "F": Conversion(10, 4),
+    "F": Conversion(15, 4),
     "I": Conversion(6, 4),
     "RGBA": Conversion(5, 4),
     "transparent": Conversion(6, 4),
