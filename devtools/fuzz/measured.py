@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from devtools.fuzz.costly import KINDS, MAX_BYTES, MAX_PIXELS, Dials
+from devtools.fuzz.costly import KINDS
+from devtools.fuzz.dials import MAX_BYTES, MAX_PIXELS, Dials
 from heatserve.imaging import (
     MAX_DECODE_MS,
     ImageTooLarge,

@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
-from devtools.fuzz.costly import KINDS, MAX_PIXELS, MIN_PIXELS, extremes
+from devtools.fuzz.costly import KINDS, extremes
+from devtools.fuzz.dials import MAX_PIXELS, MIN_PIXELS
 from devtools.fuzz.measured import Candidate, Child, Found
 from heatserve.imaging import MAX_DECODE_MS
 from heatserve.imaging.cost import allowed_ms

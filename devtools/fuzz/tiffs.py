@@ -1,12 +1,16 @@
-"""TIFF files that no program would write."""
+"""TIFF files: those that Pillow writes, and some that no program would write."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 
+from PIL import Image
 
-def tiff(
+from devtools.fuzz.dials import Dials, picture, saved
+
+
+def written(
     size: tuple[int, int],
     tile: tuple[int, int] | None = None,
     rows: int = 1,
@@ -53,4 +57,45 @@ def tiff(
             struct.pack("<I", len(packed)) * count,
             bytes(tag_bytes if tags else 0),
         ]
+    )
+
+
+def tiff(dials: Dials) -> bytes:
+    """Every compression and mode that Pillow writes."""
+    compression, modes = (
+        ("tiff_deflate", ("RGB", "RGBA", "F", "I", "I;16", "L", "CMYK", "LAB", "P")),
+        ("tiff_lzw", ("RGB", "RGBA", "F", "I;16", "L", "CMYK")),
+        ("zstd", ("RGB", "RGBA", "F", "I;16", "LA")),
+        ("packbits", ("RGB", "L", "RGBA", "F")),
+        ("jpeg", ("RGB", "L", "CMYK")),
+        ("group4", ("1",)),
+        ("group3", ("1",)),
+        ("tiff_ccitt", ("1",)),
+        ("lzma", ("RGB", "F")),
+        ("raw", ("RGB", "LAB", "F", "I;16")),
+    )[min(int(dials.share("compression") * 10), 9)]
+    mode = str(dials.pick("mode", *modes))
+    tags = {274: dials.pick("orientation", 1, 1, 6, 3)}
+    if compression != "raw":
+        tags[278] = dials.number("rows", 1, 5_000)
+    if compression in ("tiff_deflate", "tiff_lzw", "zstd") and mode in ("RGB", "L", "RGBA"):
+        tags[317] = dials.pick("predictor", 1, 2)
+    source = "L" if mode == "LAB" else mode
+    image = picture(dials, source, dials.size())
+    if mode == "LAB":
+        image = Image.merge("LAB", [image] * 3)
+    return saved(image, "TIFF", compression=None if compression == "raw" else compression, tiffinfo=tags)
+
+
+def tiled(dials: Dials) -> bytes:
+    """A TIFF that is written here: tiles of any size, strips that share their bytes, tags that overlap."""
+    return written(
+        dials.size(),
+        tile=(dials.number("across", 1, 20_000), dials.number("down", 1, 20_000)) if dials.pick("cut", 1, 0) else None,
+        rows=dials.number("rows", 1, 100_000),
+        deflated=bool(dials.pick("deflated", True, False)),
+        reversed_bits=bool(dials.pick("reversed", False, True)),
+        shared=bool(dials.pick("shared", True, False)),
+        tags=dials.number("tags", 1, 60_000) if dials.pick("tagged", False, True) else 0,
+        tag_bytes=dials.number("tag bytes", 1, 1e7),
     )
