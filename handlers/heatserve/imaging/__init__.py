@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .boxes import largest_box
 from .colour import COLORMAPS, colour
-from .cost import refuse_dear, shown_ms
+from .cost import MAX_DECODE_MS, refuse_dear, shown_ms
 from .decode import Picture, decode
 from .display import RULES, grey, positive_part, scale_of
 from .encode import jpeg, npy, png, webp
@@ -18,6 +18,7 @@ __all__ = [
     "COLORMAPS",
     "FORMATS",
     "INTERPOLATIONS",
+    "MAX_DECODE_MS",
     "ORIENTATIONS",
     "RULES",
     "Geometry",

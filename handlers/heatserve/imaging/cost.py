@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from .errors import ImageTooLarge
 
+#: What one picture may take by default: twice a progressive JPEG of 50 megapixels.
+MAX_DECODE_MS = 3_000.0
 #: What may be spent on each 100 kB of a file, and on the first 100 kB or less as a whole.
 MS_PER_100_KB = 400.0
 #: Of every picture, however small.
@@ -47,12 +49,12 @@ DECODERS: Mapping[tuple[str, str], Factors] = {
     ("GIF", "plain"): Factors(pixel=2, sent=15, part=1_000, held=1),
     ("BMP", "plain"): Factors(pixel=1.5, sent=1),
     ("TIFF", "raw"): Factors(pixel=1, sent=1, passed=0.5, part=12_000),
-    ("TIFF", "packbits"): Factors(pixel=1, sent=4, passed=0.5, part=2_000),
-    ("TIFF", "lzw"): Factors(pixel=2, sent=10, passed=1, part=2_000),
+    ("TIFF", "packbits"): Factors(pixel=1, sent=1.5, passed=0.5, part=2_000),
+    ("TIFF", "lzw"): Factors(pixel=2, sent=6, passed=1, part=2_000),
     ("TIFF", "deflate"): Factors(pixel=1, sent=15, passed=1, part=5_000),
-    ("TIFF", "zstd"): Factors(pixel=1, sent=10, passed=1, part=5_000),
-    ("TIFF", "lzma"): Factors(pixel=2, sent=100, passed=3, part=20_000),
-    ("TIFF", "fax"): Factors(pixel=3, sent=60, passed=1, part=5_000),
+    ("TIFF", "zstd"): Factors(pixel=1, sent=5, passed=1, part=5_000),
+    ("TIFF", "lzma"): Factors(pixel=2, sent=60, passed=3, part=20_000),
+    ("TIFF", "fax"): Factors(pixel=3, sent=30, passed=1, part=5_000),
     ("TIFF", "jpeg"): Factors(pixel=2.5, sent=25, passed=0.7, part=20_000, held=12),
     ("TIFF", "webp"): Factors(pixel=12, sent=60, passed=1, part=20_000, held=20),
 }
@@ -68,7 +70,7 @@ class Conversion:
     held: float
 
 
-#: By Pillow's mode.
+#: By Pillow's mode; "transparent" for all others, and where a palette or a colour is transparent.
 CONVERSIONS: Mapping[str, Conversion] = {
     "RGB": Conversion(0, 0),
     "L": Conversion(1, 1),
@@ -76,10 +78,11 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "P": Conversion(1, 1),
     "CMYK": Conversion(6, 4),
     "YCbCr": Conversion(6, 4),
-    "LAB": Conversion(40, 4),
-    "F": Conversion(10, 4),
+    "LAB": Conversion(25, 4),
+    "F": Conversion(15, 4),
     "I": Conversion(6, 4),
-    "alpha": Conversion(8, 4),
+    "RGBA": Conversion(5, 4),
+    "transparent": Conversion(6, 4),
 }
 
 #: Resizing to the model's size, for each pixel of the picture; and for each pixel that comes out.
@@ -117,13 +120,15 @@ def shown_ms(width: int, height: int, max_side: int | None) -> float:
     return (width * height * (SHOWN if longest < 4 * max_side else SHOWN_REDUCED) + shown * TURNED) / 1e6
 
 
-def refuse_dear(ms: float, sent: int, max_ms: float) -> None:
-    """Raises ImageTooLarge where a picture of `sent` bytes promises more than `max_ms` milliseconds of work.
+def allowed_ms(sent: int, max_ms: float) -> float:
+    """What a file of `sent` bytes may cost: 400 ms for each 100 kB of it, the first 100 kB counted as a whole, and
+    `max_ms` at most. A small file that takes long to decode is hardly a photograph."""
+    return min(max_ms, MS_PER_100_KB * max(1.0, sent / 100_000))
 
-    Nor may it promise more than 400 ms for each 100 kB of it, the first 100 kB counted as a whole: a small file that
-    takes long to decode is hardly a photograph.
-    """
-    allowed = min(max_ms, MS_PER_100_KB * max(1.0, sent / 100_000))
+
+def refuse_dear(ms: float, sent: int, max_ms: float) -> None:
+    """Raises ImageTooLarge where a picture of `sent` bytes promises more work than it may cost (`allowed_ms`)."""
+    allowed = allowed_ms(sent, max_ms)
     if ms > allowed:
         raise ImageTooLarge(
             f"The image would take {ms:.0f} ms to decode and resize; {allowed:.0f} ms are allowed for its {sent} bytes."
@@ -133,4 +138,4 @@ def refuse_dear(ms: float, sent: int, max_ms: float) -> None:
 def _conversion(mode: str) -> Conversion:
     if mode.startswith("I"):
         return CONVERSIONS["I"]
-    return CONVERSIONS.get(mode, CONVERSIONS["alpha"])
+    return CONVERSIONS.get(mode, CONVERSIONS["transparent"])

@@ -110,7 +110,7 @@ def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image
 
 def _stored(image: Image.Image) -> str:
     """The mode by which the conversion is charged."""
-    return "alpha" if "transparency" in image.info else image.mode
+    return "transparent" if "transparency" in image.info else image.mode
 
 
 def _bounded(width: int, height: int, max_pixels: int) -> None:
