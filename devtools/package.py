@@ -90,6 +90,9 @@ def _report(console: Console, name: str, packaged: Packaged) -> None:
     }
     for what, value in rows.items():
         console.print(f"{what:<9} {value}", soft_wrap=True, markup=False)
+    for warning in proof.warnings:
+        console.print("[yellow]note[/]      ", end="")
+        console.print(warning, soft_wrap=True, markup=False)
     if packaged.unmet:
         console.print(
             f"[yellow]note[/]      it imports {', '.join(packaged.unmet)}, which a server may lack: "

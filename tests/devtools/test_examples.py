@@ -80,9 +80,11 @@ def test_what_does_not_fit_is_refused_in_the_handlers_own_words(tmp_path, archit
 
 
 @needs_handler
-def test_the_methods_that_are_told_are_those_that_this_network_can_do(tmp_path):
+def test_what_is_told_of_an_archive_is_what_its_own_network_can_do_and_its_handler_warns_of(tmp_path):
     weights, config = tmp_path / "squeezenet.pth", tmp_path / "config.yaml"
     torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
-    config.write_text("explain:\n  method: gradient\npreprocess:\n  resize: 64\n  crop: 64\n")
+    config.write_text("explain:\n  method: gradient\npreprocess:\n  resize: 64\n  crop: 64\nbatchsize: 4\n")
     recipe = Recipe("net", "torchvision.models:squeezenet1_1", weights, config=config)
-    assert set(package(recipe, tmp_path).proof.methods) == {"gradient", "smoothgrad", "smoothgrad_squared", "vargrad"}
+    proof = package(recipe, tmp_path).proof
+    assert set(proof.methods) == {"gradient", "smoothgrad", "smoothgrad_squared", "vargrad"}
+    assert proof.warnings == ("the setting batchsize is ignored; do you mean batchSize?",)

@@ -14,7 +14,7 @@ from devtools.proof import Proof
 
 def reported(path, methods=("gradcam",)):
     """The report's lines about an archive at this path."""
-    proof = Proof({"cat": 0.7}, {}, {"methods": [*methods]})
+    proof = Proof({"cat": 0.7}, {}, {"methods": [*methods]}, ("batchsize [b] is ignored",))
     stream = io.StringIO()
     _report(Console(file=stream, highlight=False, emoji=False), path.stem, Packaged(path, "w", "c", proof, ()))
     return stream.getvalue().splitlines()
@@ -32,9 +32,10 @@ def test_the_closing_hint_serves_the_folder_that_was_exported_to(tmp_path, folde
     assert "  curl http://127.0.0.1:8080/explanations/net -T PHOTO.jpg" in lines
 
 
-def test_the_methods_are_those_that_the_archive_describes(tmp_path):
+def test_the_methods_and_warnings_are_those_of_the_archive(tmp_path):
     (tmp_path / "net.mar").write_bytes(b"")
-    assert "methods   gradient, vargrad" in reported(tmp_path / "net.mar", ("gradient", "vargrad"))
+    lines = reported(tmp_path / "net.mar", ("gradient", "vargrad"))
+    assert "methods   gradient, vargrad" in lines and "note      batchsize [b] is ignored" in lines
 
 
 def test_an_archive_in_its_usual_place_needs_no_folder(monkeypatch, tmp_path):
