@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from devtools import architecture, archive, labels, weights
+from devtools import architecture, archive, labels, servable, weights
 from devtools.archive import Content
 from devtools.paths import HANDLERS
 from devtools.proof import Proof, prove
@@ -55,7 +54,7 @@ class Packaged:
 
 def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
     """Builds and proves `export_path/NAME.mar`; Refusal where it cannot, and then nothing is left."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-.]*", recipe.name):
+    if not servable.NAME.fullmatch(recipe.name):
         raise Refusal(f"The name {recipe.name!r} may have letters, digits, '-', '_' and '.' only.")
     target = export_path / f"{recipe.name}.mar"
     if target.exists() and not force:
@@ -142,18 +141,11 @@ def _handlers(folder: Path) -> dict[str, Content]:
 def _config(path: Path | None, continuous: bool) -> bytes | None:
     """The archive's configuration: the file as it is, with `CONTINUOUS` in place of what it says of workers and
     batches where that is asked for."""
-    content = path.read_bytes() if path else b""
+    if path is None:
+        return yaml.safe_dump(CONTINUOUS, sort_keys=False).encode() if continuous else None
+    content = path.read_bytes()
     try:
-        read = yaml.safe_load(content) if path else {}
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, or an impossible date
-        assert path is not None
-        raise Refusal(f"The configuration {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(read, dict):
-        assert path is not None
-        found = "empty" if read is None else f"a {type(read).__name__}"
-        raise Refusal(
-            f"The configuration {path.name} is {found}, not a mapping of settings; TorchServe would end over it."
-        )
-    if continuous:
-        return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode()
-    return content if path else None
+        read = servable.config(content)
+    except servable.Unservable as error:
+        raise Refusal(f"The configuration {path.name} {error}.") from None
+    return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode() if continuous else content

@@ -24,11 +24,13 @@ TIMEOUT = 600
 
 @dataclass(frozen=True)
 class Proof:
-    """What the archive answered: its labels and probabilities, the explanation's JSON, and its description."""
+    """What the archive answered: its labels and probabilities, the explanation's JSON, its description, and the
+    warnings of its handler while it loaded and answered."""
 
     prediction: dict[str, float]
     explanation: dict[str, Any]
     description: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -79,10 +81,10 @@ def prove(archive: Path, name: str, sources: Iterable[Path] = ()) -> Proof:
         said = json.loads(result.read_text())
     if said["error"]:
         raise Refusal(said["error"], said["detail"] or run.stdout)
-    return Proof(*_read(said["answers"], run.stdout))
+    return Proof(*_read(said["answers"], run.stdout), tuple(said["warnings"]))
 
 
-def _read(answers: dict[str, dict[str, Any]], log: str) -> list[dict[str, Any]]:
+def _read(answers: dict[str, dict[str, Any]], log: str) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
     read: list[dict[str, Any]] = []
     for what in ("prediction", "explanation", "description"):
         answer = answers[what]
@@ -97,7 +99,8 @@ def _read(answers: dict[str, dict[str, Any]], log: str) -> list[dict[str, Any]]:
         if not isinstance(content, dict) or not content:
             raise Refusal(f"The archive answered a {what} with something that is not a JSON object.", log)
         read.append(content)
-    return read
+    prediction, explanation, description = read
+    return prediction, explanation, description
 
 
 def _metrics() -> Path:

@@ -29,8 +29,21 @@ class Failed(Exception):
     """One sentence on what went wrong."""
 
 
+class Warned(logging.Handler):
+    """Keeps what the handler warns of: nobody reads the log of a proof that went well."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage().removeprefix("heatserve: "))
+
+
 def main(model_dir: str, name: str, metrics: str, result: str, *hidden: str) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    warned = Warned()
+    logging.getLogger("heatserve").addHandler(warned)
     sys.path.insert(0, model_dir)
     hide(hidden, os.path.dirname(result))
     said: dict[str, Any] = {"error": "", "detail": "", "answers": {}}
@@ -39,6 +52,7 @@ def main(model_dir: str, name: str, metrics: str, result: str, *hidden: str) -> 
     except Failed as failure:
         said["error"] = str(failure)
         said["detail"] = traceback.format_exc()
+    said["warnings"] = warned.messages
     Path(result).write_text(json.dumps(said), encoding="utf-8")
 
 

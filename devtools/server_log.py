@@ -36,9 +36,13 @@ def seconds_to_ready(log: str, model: str) -> list[float]:
     return found
 
 
-def explain(what: str, log: str, lines: int = 25) -> str:
-    """`what`, the one line of a worker (or else of the server) that says why, and the end of the log."""
-    worker = [line.split("MODEL_LOG - ", 1)[1] for line in log.splitlines() if "MODEL_LOG - " in line]
+def explain(what: str, log: str, lines: int = 25, model: str = "") -> str:
+    """`what`, the one line of a worker (or else of the server) that says why, and the end of the log.
+
+    model: the one whose workers may say why; otherwise those of all models.
+    """
+    said = re.compile(rf"W-\d+-{re.escape(model)}_\S* MODEL_LOG - (.*)" if model else r"MODEL_LOG - (.*)")
+    worker = [found[1] for found in map(said.search, log.splitlines()) if found]
     raised = [line for line in worker or log.splitlines() if re.match(r"[\w.]*[A-Z]\w*: ", line)]
     why = f": {raised[-1].strip()}" if raised else ""
     tail = "\n".join(log.splitlines()[-lines:])

@@ -44,6 +44,8 @@ class Server:
         cwd: where TorchServe writes `key_file.json` when tokens are on; by default its own directory.
         start_timeout: seconds until every model must be ready.
         jvm: options for Java.
+        partly: whether to go on without models that do not load, as long as one does; `failed` says which and why.
+            TorchServe tries them again by itself, with growing pauses.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Server:
         cwd: Path | None = None,
         start_timeout: float = 180.0,
         jvm: tuple[str, ...] = (),
+        partly: bool = False,
     ):
         self.models = _archives(models)
         self._overrides = dict(config_overrides or {})
@@ -64,6 +67,8 @@ class Server:
         self._cwd = cwd
         self._start_timeout = start_timeout
         self._jvm = jvm
+        self._partly = partly
+        self.failed: dict[str, ServerError] = {}
         self._group: ProcessGroup | None = None
         self._last_log = ""
 
@@ -167,9 +172,10 @@ class Server:
             if model not in self._started and server_log.load_failed(log, model):
                 # The last lines of a traceback reach the log a moment after the failure does.
                 time.sleep(0.2)
-                raise ServerError(server_log.explain(f"Model {model!r} did not load", self.log()))
+                raise ServerError(server_log.explain(f"Model {model!r} did not load", self.log(), model=model))
             if time.monotonic() > deadline:
-                raise ServerError(server_log.explain(f"Model {model!r} was not ready after {timeout:.0f} s", log))
+                late = f"Model {model!r} was not ready after {timeout:.0f} s"
+                raise ServerError(server_log.explain(late, log, model=model))
             time.sleep(0.05)
 
     def wait(self) -> None:
@@ -200,8 +206,14 @@ class Server:
                 env=self._environment(),
                 scratch=self.directory,
             )
+        self.failed = {}
         for model in self.models:
-            self.wait_ready(model, deadline - time.monotonic())
+            try:
+                self.wait_ready(model, deadline - time.monotonic())
+            except ServerError as error:
+                self.failed[model] = error
+                if not (self._partly and self._running().alive() and len(self.failed) < len(self.models)):
+                    raise
 
     def _configuration(self) -> dict[str, str]:
         inference, management, metrics, grpc, grpc_management = ports.free(5)

@@ -271,7 +271,7 @@ def test_two_archives_that_differ_in_a_fact_of_the_manifest_alone_have_two_hashe
     assert all(block["members"] == blocks[0]["members"] for block in blocks)
 
 
-@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "", "# nothing\n", "a: 2023-13-45\n", "text\n"])
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "", "# nothing\n", "a: 2023-13-45\n", "1: 2\n", "text\n"])
 def test_a_configuration_that_is_no_mapping_is_refused(recipe, text):
     recipe.config.write_text(text)
     with pytest.raises(Refusal, match=r"settings\.yaml"):

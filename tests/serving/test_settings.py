@@ -48,6 +48,7 @@ def test_an_empty_configuration_is_the_stock_handlers_preprocessing() -> None:
         ({"preprocess": {"crop": None}}, "preprocess.crop is null"),
         ({"pt2": {"compile": {"enable": True}}}, "pt2 is not supported"),
         ({"pt2": "inductor"}, "pt2 is not supported"),
+        (["explain"], "model-config.yaml is a list, not a mapping of settings"),
         ({"asyncCommunication": "false"}, "asyncCommunication is 'false'; true or false is allowed"),
         ({"continuousBatching": "no"}, "continuousBatching is 'no'; true or false is allowed"),
         ({"preproces": {"crop": 3}}, "preproces is not a setting; do you mean preprocess?"),

@@ -47,7 +47,7 @@ def sha256(path: Path) -> str:
 
 
 def contents_sha256(manifest: Mapping[str, Any]) -> str:
-    """One hash over all that an archive holds: two archives with the same one are the same to the byte.
+    """One hash over all that an archive holds: two archives with the same one hold the same.
 
     It is the SHA-256 of the manifest without its own entry `heatserve.contents_sha256`, as JSON with sorted keys, no
     spaces and ASCII alone. So it covers the model's name and version, the architecture, the versions of heatserve and

@@ -72,6 +72,8 @@ class Settings:
 
 def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:
     """Reads `explain:`, `preprocess:` and what of TorchServe's own keys concerns the handler. Raises SettingsError."""
+    if not isinstance(config or {}, dict):
+        raise SettingsError(f"model-config.yaml is a {type(config).__name__}, not a mapping of settings")
     config = config or {}
     limit_names = [f.name for f in fields(Limits)]
     _refuse_what_was_mistyped(config, environment, limit_names)
