@@ -69,3 +69,32 @@ def test_the_chunk_hardly_ever_changes_where_a_request_ends():
     for others in (ends[7], ends[32]):
         assert sum(one == other for one, other in zip(ends[1], others)) >= 3
     assert all(10 <= end <= 60 for end in ends[1])
+
+
+def rounded(x):
+    """float32 with TF32's ten bits of mantissa, to the nearest."""
+    return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def emulating_tensor_float(net):
+    """Products take rounded factors, as CUDA makes them under TF32."""
+
+    def before(_module, inputs):
+        return tuple(rounded(each) for each in inputs)
+
+    for module in net.modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+            module.weight.data = rounded(module.weight.data)
+            module.register_forward_pre_hook(before)
+    return net
+
+
+def test_under_tensor_float_folding_moves_a_probability_by_no_more_than_the_documents_say():
+    images = torch.cat([photograph(), photograph().flip(3), 0.5 * photograph()])
+    plain, folded = NETWORKS["lite0"].build(), Explainer(NETWORKS["lite0"].build(), photograph(), optimize=True)
+    assert folded.optimized.folded > 0
+    with torch.no_grad():
+        exact = plain(images).softmax(1) - folded.model(images).softmax(1)
+        emulated = [emulating_tensor_float(net)(images).softmax(1) for net in (plain, folded.model)]
+    assert exact.abs().max() < 1e-5
+    assert 1e-5 < (emulated[0] - emulated[1]).abs().max() < 5e-3

@@ -83,6 +83,15 @@ def test_the_relative_error_of_every_statistic_is_its_spread_over_repetitions(ki
 
 
 @ONCE
+def test_two_samples_of_a_variance_state_no_error():
+    statistic = Statistic("variance")
+    statistic.update(drawn(2, 0.0, 1.0))
+    assert statistic.relative_error().isnan()
+    statistic.update(drawn(1, 3.0, 1.0))
+    assert float(statistic.standard_error().min()) > 0
+
+
+@ONCE
 def test_where_a_value_is_no_larger_than_its_noise_its_relative_error_is_infinite():
     x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     statistic = Statistic("mean")

@@ -3,8 +3,9 @@
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
 from .methods import METHODS, Method
+from .precision import PRECISIONS
 from .query import Attribution, Query
-from .recorded import PRECISIONS
+from .ranking import ranking
 from .smoothing import Smoothing
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "UnsuitableModel",
     "is_device_lost",
     "is_out_of_memory",
+    "ranking",
 ]

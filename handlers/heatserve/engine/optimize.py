@@ -7,8 +7,7 @@ difference.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from .fold import Fold, foldable, following
 from .padding import Padding, padded_by_a_child
+from .precision import tensor_float
 from .structure import same
 from .taps import activations
 
@@ -39,7 +39,7 @@ def optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opti
     example: (N, C, H, W). layers: the tapped ones, whose activations stay what they were. Both, or one of the two, or
     neither: the first that changes no probability by more than 1e-5, and no score or tapped activation beyond rounding.
     """
-    with _no_tensor_float():
+    with tensor_float(False):
         return _optimize(model, example, layers)
 
 
@@ -63,17 +63,6 @@ def _optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opt
         for normalisation in reversed(normalisations):
             normalisation.undo()
     return Optimized()
-
-
-@contextmanager
-def _no_tensor_float() -> Iterator[None]:
-    """cuDNN's convolutions round to 10 bits by default: more than the proof would let pass."""
-    allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _seen(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Tensor]:

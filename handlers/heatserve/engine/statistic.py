@@ -44,7 +44,8 @@ class Statistic:
     def standard_error(self) -> Tensor:
         """The estimated standard deviation of `value()`, element by element, float32; NaN below two samples.
 
-        Of a mean: `s / sqrt(n)`. Of a variance: `sqrt((m4 - m2^2) / n)`, its large-sample form.
+        Of a mean: `s / sqrt(n)`. Of a variance: `sqrt((m4 - m2^2) / n)`, its large-sample form, NaN below three: two
+        samples have the same distance to their mean.
         """
         return self._error().float()
 
@@ -54,7 +55,7 @@ class Statistic:
         return norm
 
     def relative_error(self) -> Tensor:
-        """The L2 norm of the error over that of the true value, one number on the device; NaN below two samples.
+        """The L2 norm of the error over that of the true value, one number on the device; NaN where there is no error.
 
         The value holds noise as well: on average its squared norm is the true value's plus the error's, which is taken
         off again. Infinite where nothing is left then: the value is no larger than its noise.
@@ -71,7 +72,7 @@ class Statistic:
 
     def _error(self) -> Tensor:
         moments, n = self._moments(), self.samples
-        if n < 2:
+        if n < (3 if self.kind == "variance" else 2):
             return torch.full_like(moments[0], math.nan)
         if self.kind == "variance":
             return ((moments[2] - moments[1] ** 2).clamp_min(0) / n).sqrt()

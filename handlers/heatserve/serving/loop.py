@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..engine import Explainer, Smoothing, is_device_lost, is_out_of_memory
+from ..engine import Explainer, Smoothing, is_device_lost, is_out_of_memory, ranking
 from ..imaging import Preprocess
 from .admission import Admission
 from .doors import door_of
@@ -217,7 +217,7 @@ class Loop:
         for row, exchange in enumerate(group):
             exchange.probabilities, exchange.scores = probabilities[row], scores[row]
             found = iter(attributions[row])
-            ranked = scores[row].argsort(descending=True) if exchange.attributions else None
+            ranked = ranking(scores[row]) if exchange.attributions else None
             for index, query in enumerate(exchange.request.queries if exchange.request else ()):
                 if not query.smoothed:
                     exchange.attributions[index] = next(found)
