@@ -1,8 +1,8 @@
 """The worker's memory: what Python's collector looks at, and what the C library keeps of what was freed.
 
-glibc keeps freed memory for later. By itself it adapts its thresholds: then the end of the heap is given back and taken
-again in every pass, while what lies between blocks in use stays with the process for ever. Here the thresholds are fixed
-so that a pass finds its memory again, and what is free after large work is given back at once.
+glibc keeps freed memory for later. By itself it adapts its thresholds: the end of the heap is then given back and taken
+again in every pass, while free memory between blocks in use stays with the process for ever. Here they are fixed
+so that a pass finds its memory again, and free memory after large work is given back at once.
 """
 
 from __future__ import annotations
