@@ -18,6 +18,7 @@ from ts.torch_handler.base_handler import BaseHandler
 from heatserve.serving import ending, errors, metrics, responses, settings, start
 from heatserve.serving.batch import Batch
 from heatserve.serving.exchange import Visit
+from heatserve.serving.heap import Heap
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         self.model = self.service.explainer.model
         self.metrics = metrics.Metrics(metrics.emitter(context.metrics, MetricTypes, context.model_name))
         self.initialized = True
+        self.heap = Heap()
+        self.heap.settle()
         logger.info("heatserve: ready: %s", self.service.summary())
 
     def handle(self, data: list[Any], context: Any) -> list[Any]:
@@ -61,7 +64,10 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
             logger.error("heatserve: this worker ends, so that TorchServe starts another")
             ending.end_once_answered(context)
         context.metrics.add_time("HandlerTime", round((time.time() - started) * 1000, 2), None, "ms")
-        return batch.answer(answers)
+        sent = batch.answer(answers)
+        if not self.service.loop.visits:
+            self.heap.trim_when_idle()
+        return sent
 
     def _answers(self, batch: Batch) -> dict[str, responses.Answer]:
         loop, writer = self.service.loop, self.service.writer
