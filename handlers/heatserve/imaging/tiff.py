@@ -19,7 +19,7 @@ MAX_DIRECTORIES = 8
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
 _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_TILE_WIDTH, _TILE_HEIGHT, _ORIENTATION = 322, 323, 274
 #: Tags that point to further directories: EXIF, GPS, interoperability.
 _POINTERS = (34665, 34853, 40965)
 _CODINGS: Mapping[int, str] = {
@@ -136,9 +136,9 @@ def structure_of(data: bytes) -> Structure:
     bits = reader.integers(tags.get(_BITS))
     samples = max(number(_SAMPLES, 1), bits.size)
     bytes_per_pixel = samples * int(bits.max(initial=1)) / 8
-    if coding == "jpeg":
-        return Structure(data, coding, (width, height), pixels, _scans(data, offsets, lengths), offsets.size)
-    return Structure(data, coding, (width, height), pixels, bytes_per_pixel, offsets.size)
+    passes = _scans(data, offsets, lengths) if coding == "jpeg" else bytes_per_pixel
+    turned = number(_ORIENTATION, 1) != 1
+    return Structure(data, coding, (width, height), pixels, passes, int(offsets.size), turned)
 
 
 def _scans(data: bytes, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> float:
