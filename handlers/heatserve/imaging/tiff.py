@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from .errors import UnreadableImage
 from .structure import Structure
 
-#: A TIFF may be cut into tiles of one pixel, each of which costs a decoder.
+#: A TIFF may be cut into tiles of one pixel; each that is not compressed costs Pillow a decoder.
 MAX_TILES = 20_000
+#: Values of a tag that are numbers, such as the places of compressed strips.
+MAX_NUMBERS = 200_000
 MAX_ENTRIES = 1_000
 MAX_DIRECTORIES = 8
 
@@ -90,8 +92,8 @@ class _Reader:
             entry = _Entry(kind, values, start + 4 + inline)
             if entry.bytes > inline:
                 entry = _Entry(kind, values, self._number("Q" if self._big else "I", start + 4 + inline))
-            if kind in _SIZES and kind not in _STRINGS and values > MAX_TILES:
-                raise UnreadableImage("The TIFF is cut into more tiles, or has more numbers, than a picture needs.")
+            if kind in _SIZES and kind not in _STRINGS and values > MAX_NUMBERS:
+                raise UnreadableImage("The TIFF has more numbers in a tag than a picture needs.")
             found.setdefault(tag, entry)
         if sum(entry.bytes for entry in found.values()) > len(self._data):
             raise UnreadableImage("The TIFF has tags that are larger than the file.")
@@ -131,6 +133,8 @@ def structure_of(data: bytes) -> Structure:
         pixels = -(-width // across) * across * (-(-height // down) * down)
         if pixels > 4 * width * height + 1_000_000:
             raise UnreadableImage("The TIFF has tiles that are far larger than its picture.")
+    if coding == "raw" and offsets.size > MAX_TILES:
+        raise UnreadableImage("The TIFF is cut into more tiles than a picture needs.")
     if coding != "raw" and int(np.minimum(lengths, 2**40).sum()) > len(data):
         raise UnreadableImage("The TIFF has strips that share bytes.")
     bits = reader.integers(tags.get(_BITS))
