@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devtools import ports, properties, server_log
 from devtools.java import java_home
-from devtools.paths import METRICS
+from devtools.paths import METRICS, SERVER_CONFIG
 from devtools.ports import HOST
 from devtools.processes import ProcessGroup
 
@@ -232,6 +232,9 @@ class Server:
             # The collector of system metrics is another Python process, at the start and every minute.
             "disable_system_metrics": "true",
         }
+        # The memory that the shipped server has: a test or a measurement should not find more.
+        if vmargs := properties.read(SERVER_CONFIG).get("vmargs"):
+            private["vmargs"] = vmargs
         if METRICS.exists():
             private["metrics_config"] = str(METRICS)
         always = {

@@ -16,9 +16,11 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 BENCHMARKS = ROOT / "benchmarks"
 NAMES = {"lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50"}
 PASSES = "against a plain forward pass"
+ERRORS = ("SmoothGrad, bias", "SmoothGrad, error", "SmoothGrad, samples")
 #: By the mark in the document: the suite's files, and which of its results the table holds.
 TABLES: Mapping[str, tuple[str, Callable[[Result], bool]]] = {
     "library": ("", lambda result: bool(result.asked)),
+    "errors": ("", lambda result: result.what.startswith(ERRORS)),
     "passes": ("", lambda result: result.what.endswith(PASSES)),
     "chunks": ("", lambda result: "noisy copies in a pass" in result.what),
     "server": ("-server", lambda result: bool(result.asked)),

@@ -7,10 +7,9 @@ as the operations say it: a kernel that gets by with less (Winograd) looks neare
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +20,11 @@ from devtools.bench.library import FORWARD, PEERS, forward
 from devtools.bench.networks import NETWORKS, Network, images
 from devtools.bench.results import Result
 from devtools.bench.rounds import Seen, interleave, ratio
-from devtools.bench.smoothgrad import Smooths, contestants, fidelity
+from devtools.bench.smoothgrad import Smooths, contestants, fidelities
 from devtools.bench.stopwatch import Action, Stopwatch
 from heatserve import Explainer, Query
 from heatserve.engine import PRECISIONS
+from heatserve.engine.precision import tensor_float
 
 BATCHES = (1, 8, 32)
 #: Seconds of the rounds of everything, at most: all of it is to be over within eight minutes.
@@ -57,8 +57,9 @@ def measure(seconds: float, rounds: int, seen: Seen, bench: Bench | None = None)
     bench = bench or Bench(stopwatch.cuda(), NETWORKS, images)
     steps = [(name, batch) for name in bench.networks for batch in (*bench.batches, None)]
     seconds = min(seconds, LONGEST / len(steps))
-    with _full_precision():
-        limits = {precision: limit(bench.watch, PRECISIONS[precision], bench.side) for precision in bench.precisions}
+    # Predictions and the peers in float32; our noisy copies are in the precision that each has.
+    with tensor_float(False):
+        limits = {precision: limit(bench.watch, precision, bench.side) for precision in bench.precisions}
         found = [_limit(bench, precision, reached) for precision, reached in limits.items()]
         for number, (name, batch) in enumerate(steps):
 
@@ -72,11 +73,12 @@ def measure(seconds: float, rounds: int, seen: Seen, bench: Bench | None = None)
     return found
 
 
-def limit(watch: Stopwatch, dtype: torch.dtype, side: int) -> float:
+def limit(watch: Stopwatch, precision: str, side: int) -> float:
     """The operations a second that a product of two matrices reaches at its best."""
-    one, other = (torch.randn((side, side), device=watch.device).to(dtype) for _ in range(2))
+    one, other = (torch.randn((side, side), device=watch.device).to(PRECISIONS[precision]) for _ in range(2))
     product = watch.timed(lambda: one @ other)
-    return float(2 * side**3 / min(product() for _ in range(10)))
+    with tensor_float(precision == "tf32"):
+        return float(2 * side**3 / min(product() for _ in range(10)))
 
 
 def operations(action: Action) -> int:
@@ -150,12 +152,10 @@ def _smoothgrad(
         reachable = limits[one.precision] if one.explainer is not None else None
         results += _absolute(bench, f"{what}: {name}", one.action, found[what], reachable)
     captum = next(what for what, one in smooths.items() if one.explainer is None)
-    for what, one in smooths.items():
-        if one.explainer is not None:
-            against = ratio(found[what], found[captum])
-            chunks = {"chunk": one.chunk, "captum_chunk": smooths[captum].chunk}
-            what = f"{what}: {name}, against {captum}"
-            results.append(Result.of(what, against, **chunks, **fidelity(one, smooths)))
+    for what, true in fidelities(smooths, inputs, bench.samples).items():
+        against = ratio(found[what], found[captum])
+        chunks = {"chunk": smooths[what].chunk, "captum_chunk": smooths[captum].chunk}
+        results.append(Result.of(f"{what}: {name}, against {captum}", against, **chunks, **asdict(true)))
     return [*results, _growth(bench, name, smooths)]
 
 
@@ -188,15 +188,3 @@ def _absolute(bench: Bench, what: str, action: Action, times: Sequence[float], r
 def _limit(bench: Bench, precision: str, reached: float) -> Result:
     what = f"the device's limit: a product of two {precision} matrices of {bench.side} x {bench.side}"
     return Result(what, reached / 1e12, "TFLOP/s", detail=stopwatch.about(bench.watch.device))
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """float32 is float32 inside: TF32 keeps ten bits of it."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

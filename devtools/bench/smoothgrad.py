@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from devtools.bench import stopwatch
+from devtools.bench.fidelity import Fidelity, fidelity
 from devtools.bench.networks import NETWORKS, photograph
 from devtools.bench.results import Result
 from devtools.bench.rounds import Ratio, Seen, interleave, ratio
@@ -21,6 +22,8 @@ from heatserve.engine.smoothing import Noise
 
 TARGET = 0
 SAMPLES = 50
+#: Of each part of the samples, where a bias is measured.
+PART = 50
 CHUNKS = (1, 2, 5, 10, 25, 50)
 #: On a CPU: float16 has no convolutions there that are faster.
 PRECISIONS = ("float32", "bfloat16")
@@ -46,8 +49,11 @@ class Smooths:
         return self.of(self.samples)
 
 
-def measure(name: str, seconds: float, rounds: int, seen: Seen) -> list[Result]:
-    """Ours against Captum's, each smoothing one photograph; in every precision, and to the same total error."""
+def measure(name: str, seconds: float, rounds: int, seen: Seen, part: int = PART) -> list[Result]:
+    """Ours against Captum's, each smoothing one photograph; in every precision, and to the same total error.
+
+    part: samples of each of the parts by which a precision's bias is told from its noise.
+    """
     watch, samples = stopwatch.host(), SAMPLES
     model, inputs = NETWORKS[name].build(), photograph()
     among = contestants(model, inputs, samples, PRECISIONS, watch)
@@ -60,18 +66,21 @@ def measure(name: str, seconds: float, rounds: int, seen: Seen) -> list[Result]:
         seen=seen,
     )
     results, cheapest = [], None
-    for what, smooths in among.items():
-        if smooths.explainer is None:
-            continue
+    faithful = fidelities(among, inputs, part)
+    # float32 has no bias, and neither has Captum: both have the same error of as many samples.
+    error = next(iter(faithful.values())).error(samples)
+    for what, true in faithful.items():
+        smooths = among[what]
         exact = smooths.precision == "float32"
         times = ratio(found[what], found[captum])
-        faithful = fidelity(smooths, among)
-        detail: dict[str, Any] = {**faithful, "chunk": smooths.chunk, "captum_chunk": among[captum].chunk}
+        detail: dict[str, Any] = {**asdict(true), "chunk": smooths.chunk, "captum_chunk": among[captum].chunk}
         if exact:
             detail["distance_to_captum_at_the_same_noise"] = _distance_to_captum(model, inputs, smooths)
         limit = EXACT if exact else FASTEST
         results.append(Result.of(f"{what}: {name}, against Captum NoiseTunnel", times, limit, **detail))
-        share = samples_for_same_error(faithful["monte_carlo_error"], faithful["relative_l2"])
+        results += errors(name, smooths.precision, true, error)
+        needed = true.samples_for(error)
+        share = None if needed is None else needed / samples
         if share is not None and (cheapest is None or times.median * share < cheapest[0].median):
             cheapest = Ratio(times.median * share, times.low * share, times.high * share, times.rounds), what, share
     assert cheapest is not None
@@ -80,14 +89,28 @@ def measure(name: str, seconds: float, rounds: int, seen: Seen) -> list[Result]:
     return [*results, Result.of(said, times, SAME_ERROR, by=what, samples=round(samples * share, 1))]
 
 
-def samples_for_same_error(monte_carlo: float, bias: float) -> float | None:
-    """By what share the samples have to grow where each comes with a bias, in relative L2 norms; None: none suffice.
+def errors(name: str, precision: str, found: Fidelity, error: float) -> list[Result]:
+    """A precision's bias and error, in shares of the true map. error: float32's at `SAMPLES`."""
+    needed = found.samples_for(error)
+    lines = [
+        Result(f"SmoothGrad, bias of {precision}: {name}, of the true map's size", 100 * found.bias, "%"),
+        Result(
+            f"SmoothGrad, error of n = {SAMPLES} in {precision}: {name}, of the true map's size",
+            100 * found.error(SAMPLES),
+            "%",
+        ),
+    ]
+    if needed is not None:
+        what = f"SmoothGrad, samples in {precision} for float32's error at n = {SAMPLES}: {name}"
+        lines.append(Result(what, needed, ""))
+    return lines
 
-    The total error of n samples is `sqrt(monte_carlo^2 * (N / n) + bias^2)`, `monte_carlo` being that of N of them
-    without bias.
-    """
-    room = monte_carlo**2 - bias**2
-    return monte_carlo**2 / room if room > 0 else None
+
+def fidelities(among: Mapping[str, Smooths], inputs: Tensor, part: int) -> dict[str, Fidelity]:
+    """Of ours, by name; each against the first. inputs: (1, C, H, W)."""
+    ours = {what: smooths.explainer for what, smooths in among.items() if smooths.explainer is not None}
+    exact = next(iter(ours.values()))
+    return {what: fidelity(explainer, exact, inputs[0], TARGET, part) for what, explainer in ours.items()}
 
 
 def _distance_to_captum(model: nn.Module, inputs: Tensor, smooths: Smooths) -> float:
@@ -132,22 +155,6 @@ def best_chunk(of: Callable[[int], Action], samples: int, watch: Stopwatch) -> i
             if not is_out_of_memory(error):
                 raise
     return min(seconds, key=lambda size: seconds[size])
-
-
-def fidelity(one: Smooths, among: Mapping[str, Smooths]) -> dict[str, float]:
-    """How far a precision's attribution is from the first one's with the same noise, beside its Monte-Carlo error.
-
-    relative_l2: of the difference; rank_correlation: Spearman's, of the maps' pixels.
-    """
-    exact, found = (_attribution(smooths) for smooths in (next(iter(among.values())), one))
-    error = torch.linalg.vector_norm(found.values - exact.values) / torch.linalg.vector_norm(exact.values)
-    ranks = torch.stack([of.map.flatten().argsort().argsort().double() for of in (exact, found)])
-    assert found.relative_error is not None
-    return {
-        "relative_l2": float(error),
-        "rank_correlation": float(torch.corrcoef(ranks)[0, 1]),
-        "monte_carlo_error": float(found.relative_error),
-    }
 
 
 def _attribution(smooths: Smooths) -> Attribution:

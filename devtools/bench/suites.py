@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from devtools.bench import deaths, endurance, gpu, library, limits, live, memory, scaling, servers, smoothgrad, soak
+from devtools.bench import (
+    costly,
+    deaths,
+    endurance,
+    gpu,
+    library,
+    limits,
+    live,
+    memory,
+    scaling,
+    servers,
+    smoothgrad,
+    soak,
+)
 from devtools.bench.networks import NETWORKS
 from devtools.bench.results import Result
 from devtools.bench.rounds import Seen
@@ -17,7 +30,7 @@ Steps = dict[str, Step]
 @dataclass(frozen=True)
 class Effort:
     """seconds: for each group of contestants. rounds, smooth, load, curve: the fewest, of passes, of whole SmoothGrads,
-    of bursts on servers, of series. samples: of the memory measurement."""
+    of bursts on servers, of series. samples: of the memory measurement. part: of the samples that show a bias."""
 
     quick: bool
     threads: int
@@ -27,11 +40,12 @@ class Effort:
     load: int = 10
     curve: int = 8
     samples: tuple[int, ...] = (4, 50, 200, 400)
+    part: int = smoothgrad.PART
 
 
 def effort(quick: bool, threads: int) -> Effort:
     """The usual one, or as little as shows that everything works."""
-    return Effort(quick, threads, 8, 8, 3, 3, 2, (4, 50)) if quick else Effort(quick, threads)
+    return Effort(quick, threads, 8, 8, 3, 3, 2, (4, 50), 6) if quick else Effort(quick, threads)
 
 
 def of_the_library(of: Effort) -> Steps:
@@ -42,7 +56,9 @@ def of_the_library(of: Effort) -> Steps:
             steps[f"{name}, batch {batch}"] = lambda seen, name=name, batch=batch: library.measure(
                 name, batch, of.seconds, of.rounds, seen
             )
-        steps[f"{name}, SmoothGrad"] = lambda seen, name=name: smoothgrad.measure(name, of.seconds, of.smooth, seen)
+        steps[f"{name}, SmoothGrad"] = lambda seen, name=name: smoothgrad.measure(
+            name, of.seconds, of.smooth, seen, of.part
+        )
         steps[f"{name}, noisy copies in a pass"] = lambda seen, name=name: library.chunks(
             name, of.seconds / 2, of.smooth, seen
         )
@@ -82,6 +98,12 @@ def of_continuous_batching(of: Effort) -> Steps:
     return {
         "predictions beside explanations": lambda seen: live.measure(live.QUICK if of.quick else live.DEFAULT, seen)
     }
+
+
+def of_photographs(of: Effort) -> Steps:
+    """Predictions beside clients whose pictures take long to decode."""
+    seconds, rounds = (6.0, 1) if of.quick else (30.0, 3)
+    return {"predictions beside large pictures": lambda seen: costly.measure(seconds, rounds, seen)}
 
 
 def of_endurance(minutes: float) -> Steps:

@@ -70,7 +70,8 @@ def schemas() -> dict[str, Schema]:
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,
              "converged": {"type": ["boolean", "null"]}},
-            said="standard_error: of the mean attribution, relative to its size (L2)",
+            said="standard_error: of the mean attribution, relative to the true one's size (L2); null where the mean "
+            "is no larger than its noise, and where nothing was smoothed",
         ),
         "Box": exactly({"x0": WHOLE, "y0": WHOLE, "x1": WHOLE, "y1": WHOLE, "score": NUMBER}),
         "Image": exactly(

@@ -67,9 +67,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One map. scale: the attribution at grey 255. standard_error: relative to the map's size (L2), of smoothed maps.
+    """One map. scale: the attribution at grey 255. standard_error: relative to the true map's size (L2), of smoothed
+    maps; None too where the map is no larger than its noise.
 
-    converged: False where a deadline ended the samples early, else None. answer: all that the server said of it.
+    converged: whether the standard error that was asked for is reached. Where none was, it is False if a deadline ended
+    the samples early, else None. answer: all that the server said of it.
     """
 
     method: str

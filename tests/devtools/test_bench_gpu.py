@@ -8,6 +8,7 @@ from devtools.bench import gpu, smoothgrad, stopwatch
 from devtools.bench.networks import Network
 from devtools.bench.stopwatch import Stopwatch
 from devtools.refusal import Refusal
+from heatserve.engine import precision
 from tests.engine.networks import pictures, small
 
 
@@ -49,9 +50,10 @@ def test_every_precision_is_measured_against_captum_with_its_error(measured):
     lines = [line for what, line in found.items() if ", against Captum NoiseTunnel" in what]
     assert len(lines) == 2
     exact, coarse = (line.detail for line in lines)
-    assert exact["relative_l2"] == 0 and exact["rank_correlation"] == pytest.approx(1)
-    assert 0 < coarse["relative_l2"] < 0.2 and 0.9 < coarse["rank_correlation"] <= 1
-    assert exact["monte_carlo_error"] > 0
+    assert exact["bias"] == exact["difference"] == 0 and exact["rank_correlation"] == pytest.approx(1)
+    assert 0 < coarse["difference"] < 0.2 and 0.9 < coarse["rank_correlation"] <= 1
+    assert coarse["bias"] < coarse["difference"]
+    assert exact["spread"] > 0
     assert exact["chunk"] == 4 and exact["captum_chunk"] in (1, 2)
 
 
@@ -71,7 +73,7 @@ def test_the_limit_says_what_the_device_is(measured):
 def test_the_limit_is_the_best_of_the_products():
     seconds = iter([0.5, 0.25, *[1.0] * 8])
     watch = Stopwatch(torch.device("cpu"), lambda action: lambda: next(seconds), lambda action: 0)
-    assert gpu.limit(watch, torch.float32, 10) == 2 * 10**3 / 0.25
+    assert gpu.limit(watch, "float32", 10) == 2 * 10**3 / 0.25
 
 
 def test_operations_are_counted_as_the_shapes_say():
@@ -90,16 +92,19 @@ def test_the_rounds_share_out_the_time_that_there_is(monkeypatch):
 def test_tf32_is_off_while_it_measures_and_then_as_before(monkeypatch):
     seen = []
 
+    def switches():
+        return tuple(getattr(owner, name) for owner, name, _, _ in precision._switches())
+
     def look(*_):
-        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        seen.append(switches())
         return []
 
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    before = switches()
     monkeypatch.setattr(gpu, "_passes", look)
     monkeypatch.setattr(gpu, "_smoothgrad", look)
     gpu.measure(0, 1, lambda share: None, small_bench())
-    assert set(seen) == {(False, False)}
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
+    assert set(seen) == {tuple(off for *_, off in precision._switches())}
+    assert switches() == before
 
 
 def test_captums_chunk_is_the_fastest_that_fits():

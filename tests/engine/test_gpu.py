@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from heatserve.engine import Explainer, Query
+from heatserve.engine.precision import tensor_float
 from tests.engine.networks import (
     LAYERS,
     LINEAR_HEADS,
@@ -24,10 +25,8 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(autouse=True)
 def full_precision():
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    with tensor_float(False):
+        yield
 
 
 def on_device(name, **options):
@@ -108,13 +107,20 @@ def test_every_method_on_the_device_equals_itself_on_the_cpu():
             assert distance(again.values.cpu(), answer.values) < 1e-3
 
 
-@pytest.mark.parametrize(("precision", "far"), [("bfloat16", 0.6), ("float16", 0.25)])
+@pytest.mark.parametrize(("precision", "far"), [("tf32", 0.25), ("bfloat16", 0.6), ("float16", 0.25)])
 def test_a_lower_precision_changes_a_smoothed_map_little(precision, far):
     image, query = pictures(1).cuda(), Query("smoothgrad", target=1, samples=12, seed=3)
     (exact,) = on_device("resnet18").explain(image, query)
     (found,) = on_device("resnet18", precision=precision).explain(image, query)
     assert found.values.dtype == torch.float32
     assert (found.values - exact.values).norm() < far * exact.values.norm()
+
+
+def test_predictions_keep_the_mode_of_the_process_and_name_it():
+    one = on_device("resnet18", precision="tf32")
+    assert (one.precision, one.prediction_precision) == ("tf32", "float32")
+    with tensor_float(True):
+        assert one.prediction_precision == "tf32"
 
 
 def test_a_run_with_given_targets_never_waits_for_the_device():

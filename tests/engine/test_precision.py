@@ -8,7 +8,7 @@ from heatserve.engine import PRECISIONS, Explainer, Query, UnsuitableModel
 from tests.engine.networks import captum_gradcam, captum_gradient, distance, network, oracle, pictures, small
 from tests.engine.test_smoothing import copies
 
-FEW_BITS = [name for name in PRECISIONS if name != "float32"]
+FEW_BITS = [name for name, dtype in PRECISIONS.items() if dtype != torch.float32]
 #: Relative to the whole map, L2. bfloat16 has 8 bits, float16 has 11; what counts is how often a rectifier flips.
 FAR = {"bfloat16": 0.4, "float16": 0.15}
 
@@ -55,12 +55,49 @@ def test_a_precision_that_does_not_exist_is_refused():
         Explainer(small(), pictures(2), precision="int8")
 
 
+def products(*weights):
+    """A network whose gradient is the product of its layers' weights, the same everywhere."""
+    layers = [nn.Linear(3 * 40 * 72, 1), *(nn.Linear(1, 1) for _ in weights[2:]), nn.Linear(1, 4)]
+    for layer, weight in zip(layers, weights):
+        layer.weight.data.fill_(weight)
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+@pytest.mark.parametrize("weights", [(1e-4, 1e-4), (1e-5, 1e-2, 1e-1), (30.0, 100.0), (300.0, 0.01, 50.0)])
+def test_the_scale_of_float16_is_chosen_for_each_network(weights):
+    image = pictures(1)
+    (found,) = Explainer(products(*weights), pictures(2), precision="float16").explain(
+        image, Query("smoothgrad", target=2, samples=2)
+    )
+    expected = float(torch.tensor(weights, dtype=torch.float64).prod())
+    assert distance(found.values, torch.full_like(found.values, expected)) < 0.02
+
+
 def test_a_network_whose_gradients_overflow_in_float16_is_refused_at_load():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 72, 4))
-    net[1].weight.data.fill_(100.0)
     with pytest.raises(UnsuitableModel, match="overflow in float16; use bfloat16 or float32"):
-        Explainer(net, pictures(2), precision="float16")
-    Explainer(net, pictures(2), precision="bfloat16")
+        Explainer(products(1e5, 1.0), pictures(2), precision="float16")
+    Explainer(products(1e5, 1.0), pictures(2), precision="bfloat16")
+
+
+@pytest.mark.parametrize("weights", [(1e-6, 1e-6), (1e-3, 1e-3, 1e-3, 1e-3)])
+def test_a_network_whose_gradients_vanish_in_float16_is_refused_at_load(weights):
+    with pytest.raises(UnsuitableModel, match=r"lost in float16, .*; use bfloat16 or float32"):
+        Explainer(products(*weights), pictures(2), precision="float16")
+    for fits in ("bfloat16", "float32"):
+        (found,) = Explainer(products(*weights), pictures(2), precision=fits).explain(
+            pictures(1), Query("smoothgrad", target=2, samples=2)
+        )
+        assert distance(found.values, torch.full_like(found.values, 1e-12)) < 0.02
+
+
+@pytest.mark.parametrize(("precision", "reached"), [("float16", False), ("bfloat16", True), ("float32", True)])
+def test_a_map_of_zeros_has_reached_nothing_where_small_gradients_are_zeros(precision, reached):
+    one = Explainer(small(), pictures(2), precision=precision)
+    one.model.linear.weight.data.zero_()
+    query = Query("smoothgrad", target=2, samples=12, standard_error=9.0)
+    (found,) = one.explain(pictures(1), query)
+    assert float(found.values.abs().max()) == 0 and found.reached is reached
+    assert float(found.relative_error) == (0 if reached else float("inf"))
 
 
 def test_a_network_that_does_not_run_in_fewer_bits_is_refused_at_load():

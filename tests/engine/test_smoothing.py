@@ -42,6 +42,11 @@ def answer(method="smoothgrad", one=None, image=IMAGE, **query):
     return given
 
 
+def relative(value, error):
+    """The relative error without the noise that the value's own size holds."""
+    return np.linalg.norm(error) / max(np.sum(value**2) - np.sum(error**2), 0) ** 0.5
+
+
 def copies(image, samples, seed, level=LEVEL):
     return Noise(image[0], level, seed).draw(0, samples)
 
@@ -92,7 +97,7 @@ def test_the_statistics_are_numpys_over_captums_gradients(contrast):
         ours = answer(method, contrast=contrast, samples=samples, seed=7)
         assert distance(ours.values, torch.tensor(value).float()) < 1e-4, method
         assert distance(ours.standard_error, torch.tensor(error).float()) < 1e-4, method
-        np.testing.assert_allclose(ours.relative_error, np.linalg.norm(error) / np.linalg.norm(value), rtol=1e-4)
+        np.testing.assert_allclose(ours.relative_error, relative(value, error), rtol=1e-4)
         np.testing.assert_allclose(ours.map, np.abs(value).max(0), atol=1e-4 * np.abs(value).max())
 
 
@@ -326,19 +331,43 @@ def test_a_fixed_target_is_kept_and_the_query_comes_back_with_it():
 # Ending by a standard error
 
 
-def test_the_samples_end_at_the_first_chunk_whose_standard_error_is_as_small_as_asked():
-    one = Explainer(small(), IMAGE, chunk=4)
+def test_the_samples_end_at_the_first_decision_at_which_the_error_is_as_small_as_asked():
     theirs = captum_gradient(small(), copies(IMAGE, 60, seed=1), 2).double().numpy()
 
     def error(n):
-        spread = theirs[:n].std(0, ddof=1) / n**0.5
-        return np.linalg.norm(spread) / np.linalg.norm(theirs[:n].mean(0))
+        return relative(theirs[:n].mean(0), theirs[:n].std(0, ddof=1) / n**0.5)
 
-    for asked in (error(24) * 1.001, error(40) * 1.001):
-        ends = next(n for n in range(12, 61, 4) if error(n) <= asked)
-        (found,) = one.explain(IMAGE, Query("smoothgrad", target=2, samples=60, seed=1, standard_error=asked))
-        assert (found.samples_used, found.reached) == (ends, True)
-        assert float(found.relative_error) <= asked
+    decisions = [10, 12, 15, 18, 22, 27, 33, 40, 48, 58]
+    for asked in (error(22) * 1.001, error(40) * 1.001):
+        ends = next(n for n in decisions if error(n) <= asked)
+        for chunk in (1, 4, 64):
+            (found,) = explainer_of_chunk(chunk).explain(
+                IMAGE, Query("smoothgrad", target=2, samples=60, seed=1, standard_error=asked)
+            )
+            assert (found.samples_used, found.reached) == (ends, True)
+            assert float(found.relative_error) <= asked
+            assert distance(found.values.double(), torch.from_numpy(theirs[:ends].mean(0))) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "vargrad", "gradcam"])
+def test_neither_the_chunk_nor_company_changes_where_a_request_ends(method):
+    """In float64, where rounding by batch shape moves nothing across a kink."""
+    image, one = IMAGE.double(), Explainer(small().double(), IMAGE.double())
+    queries = [Query(method, target=2, samples=120, seed=seed, standard_error=0.25) for seed in range(3)]
+    ends = set()
+    for chunk in (1, 3, 4, 10, 64):
+        together = [Smoothing(image[0], query) for query in queries]
+        while any(smoothing.left for smoothing in together):
+            list(one.advance([(s, min(chunk + k, s.left)) for k, s in enumerate(together) if s.left]))
+        ends.add(tuple(smoothing.estimate().samples_used for smoothing in together))
+    assert len(ends) == 1
+    assert all(10 <= end < 120 for end in ends.pop())
+
+
+def test_a_deadline_may_end_between_two_decisions_and_says_that_nothing_was_reached():
+    smoothing = Smoothing(IMAGE[0], Query("smoothgrad", target=2, samples=60, standard_error=1e-6))
+    list(small_explainer().advance([(smoothing, 13)]))
+    assert (smoothing.estimate().samples_used, smoothing.estimate().reached) == (13, False)
 
 
 def test_where_the_standard_error_is_not_reached_all_samples_are_taken_and_it_says_so():

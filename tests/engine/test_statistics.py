@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from heatserve.engine import Explainer, Query, Smoothing
-from heatserve.engine.smoothing import FEWEST, Statistic
+from heatserve.engine.smoothing import FEWEST
+from heatserve.engine.statistic import Statistic
 from tests.engine.networks import distance, pictures, small
 
 IMAGE = pictures(1, (24, 36), seed=8)
@@ -36,11 +37,12 @@ def drawn(count, centre, spread, first=0.0):
     [
         (drawn(200, 1.0, 1.0), 1e-5),
         (drawn(200, 0.0, 1e-8), 1e-5),
+        (drawn(200, 1e-12, 1e-12), 1e-5),
         (drawn(200, 0.0, 1e6), 1e-5),
         (drawn(200, 1e4, 100.0), 1e-4),
         (drawn(200, 0.0, 1.0, first=100.0), 2e-4),
     ],
-    ids=["ordinary", "tiny", "huge", "far from 0", "far from the first"],
+    ids=["ordinary", "tiny", "1e-12", "huge", "far from 0", "far from the first"],
 )
 def test_running_sums_give_what_numpy_gives_in_float64(kind, samples, tolerance, chunk):
     statistic = Statistic(kind)
@@ -49,6 +51,65 @@ def test_running_sums_give_what_numpy_gives_in_float64(kind, samples, tolerance,
     value, error = of_numpy(kind, samples)
     assert distance(statistic.value().double(), torch.from_numpy(value)) < tolerance
     assert distance(statistic.standard_error().double(), torch.from_numpy(error)) < tolerance
+
+
+@ONCE
+@pytest.mark.parametrize("true", [0.1, 1.0, 3.0])
+def test_the_relative_error_is_that_of_the_true_value_however_noisy_the_mean_is(true):
+    """20 samples of 40,000 numbers around 1: the error is `spread / sqrt(20)`, and the mean's own size holds it too."""
+    x = torch.randn((20, 40_000), generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    statistic = Statistic("mean")
+    statistic.update(1 + true * 20**0.5 * x)
+    assert float(statistic.relative_error()) == pytest.approx(true, rel=0.05)
+
+
+@ONCE
+@pytest.mark.parametrize("kind", ["mean", "mean_square", "variance"])
+def test_the_relative_error_of_every_statistic_is_its_spread_over_repetitions(kind):
+    """400 repetitions of 30 samples, against a reference of all 12,000."""
+    scale = torch.linspace(0.5, 2, 300, dtype=torch.float64)
+    x = scale * (0.5 + torch.randn((400, 30, 300), generator=torch.Generator().manual_seed(5), dtype=torch.float64))
+    stated, values = [], []
+    for samples in x:
+        statistic = Statistic(kind)
+        statistic.update(samples)
+        stated.append(float(statistic.relative_error()))
+        values.append(statistic.value().double())
+    reference = Statistic(kind)
+    reference.update(x.flatten(0, 1))
+    true = torch.stack(values) - reference.value().double()
+    true = true.square().sum(1).mean().sqrt() / reference.value().double().norm()
+    assert np.median(stated) == pytest.approx(float(true), rel=0.1)
+
+
+@ONCE
+def test_two_samples_of_a_variance_state_no_error():
+    statistic = Statistic("variance")
+    statistic.update(drawn(2, 0.0, 1.0))
+    assert statistic.relative_error().isnan()
+    statistic.update(drawn(1, 3.0, 1.0))
+    assert float(statistic.standard_error().min()) > 0
+
+
+@ONCE
+def test_where_a_value_is_no_larger_than_its_noise_its_relative_error_is_infinite():
+    x = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    statistic = Statistic("mean")
+    statistic.update(x)
+    assert float(statistic.relative_error()) == float("inf")
+
+
+@ONCE
+@pytest.mark.parametrize("method", ["smoothgrad", "smoothgrad_squared", "vargrad"])
+@pytest.mark.parametrize("scale", [1e-12, 1e-18])
+def test_a_gradient_of_next_to_nothing_has_the_relative_error_of_the_same_gradient_at_its_usual_size(method, scale):
+    found = []
+    for factor in (1.0, scale):
+        net = small()
+        net.linear.weight.data *= factor
+        found += Explainer(net, IMAGE, chunk=10).explain(IMAGE, Query(method, target=2, samples=20))
+    usual, tiny = (float(answer.relative_error) for answer in found)
+    assert usual > 0 and tiny == pytest.approx(usual, rel=1e-3)
 
 
 @ONCE

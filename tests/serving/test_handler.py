@@ -23,6 +23,7 @@ from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from devtools.paths import METRICS
 from explain_handler import ExplainHandler
 from heatserve.engine import Explainer
+from heatserve.engine.statistic import Statistic
 from tests.serving.small import CONFIG, LABELS, Small, picture, unpacked
 
 VIEW = transforms.Compose(
@@ -328,7 +329,7 @@ def test_a_host_without_memory_is_a_507_wherever_it_shows(
     def starved(*_: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
-    monkeypatch.setattr("heatserve.serving.loop.decode", starved)
+    monkeypatch.setattr("heatserve.serving.admission.decode", starved)
     assert ask(small, ({"body": picture()}, PREDICT))[0][0] == 507
 
 
@@ -355,6 +356,31 @@ def test_samples_end_by_the_standard_error_and_the_answer_says_so(tmp_path: Path
     assert (ended["parameters"]["samples"], ended["parameters"]["standard_error"]) == (60, 10)
     assert 10 <= ended["quality"]["samples_used"] < 20 and ended["quality"]["converged"] is True
     assert full["quality"]["samples_used"] == 60 and full["quality"]["converged"] is False
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradient", "smoothgrad"])
+def test_where_the_softmax_saturates_an_answer_lists_and_explains_the_classes_in_one_order(
+    small: tuple[ExplainHandler, Context], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = torch.tensor([-500.0, 900.0, -800.0, 100.0, 300.0, -700.0])
+    linear = small[0].service.explainer.model.linear
+    assert isinstance(linear, torch.nn.Linear)
+    monkeypatch.setattr(linear.bias, "data", scores)
+    asked = {"method": method, "samples": 2} if method == "smoothgrad" else {"method": method}
+    _, answer, _ = ask(small, (body(picture(), target="top5", top_k=6, **asked), EXPLAIN))[0]
+    listed = [entry["index"] for entry in answer["predictions"]]
+    assert [entry["probability"] for entry in answer["predictions"]] == [1, 0, 0, 0, 0, 0]
+    assert listed == scores.argsort(descending=True).tolist() == [1, 4, 3, 0, 5, 2]
+    assert [entry["target"]["index"] for entry in answer["explanations"]] == listed[:5]
+
+
+def test_a_map_that_is_no_larger_than_its_noise_has_no_standard_error_and_has_not_converged(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Statistic, "relative_error", lambda self: torch.tensor(float("inf")))
+    _, answer, _ = ask(small, (body(picture(), method="smoothgrad", samples=12, standard_error=9), EXPLAIN))[0]
+    quality = answer["explanations"][0]["quality"]
+    assert (quality["standard_error"], quality["converged"], quality["samples_used"]) == (None, False, 12)
 
 
 def test_the_precision_is_told_of_what_it_was_used_for(tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
+from .layout import prove_layouts
 from .methods import METHODS
 from .optimize import Optimized
 from .optimize import optimize as optimized
+from .precision import autocast, available, of_predictions, tensor_float, tensor_float_of
 from .proof import prove, suitable_chunk
 from .query import Attribution, Query
-from .recorded import PRECISIONS, LinearHead, Recorded, forward_mode
+from .ranking import ranking
+from .recorded import LinearHead, Recorded, forward_mode
+from .room import Room
 from .smoothing import Smoothing
 from .steps import finish
 from .structure import trace
@@ -28,7 +31,8 @@ class Explainer:
     the structure is read off one forward pass of it. layers: names to tap; none for the automatic choice.
     chunk: noisy copies in one forward; None for a size that suits the device. optimize: fold batch normalisations and
     reorder memory, in the model itself (`engine.optimize`). precision: of the passes of noisy copies, a name in
-    PRECISIONS; predictions, and maps that ride on their pass, do not know it.
+    PRECISIONS ("tf32" is float32 where the device has none); predictions, and maps that ride on their pass, keep the
+    mode that the process is in. What is proved at load is proved in float32.
 
     Raises UnsuitableModel where no layer is named and the network does not show which one to take.
     """
@@ -45,10 +49,16 @@ class Explainer:
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.device = example.device
-        if precision not in PRECISIONS:
-            raise ValueError(f"there is no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
-        self.precision = precision
+        self.precision = available(precision, self.device)
+        self.scale = 1.0
         self.fallbacks = 0
+        with tensor_float(False):
+            self._prepare(example, layers, optimize)
+        self.chunk = chunk or suitable_chunk(self, example[:1])
+
+    def _prepare(self, example: Tensor, layers: Sequence[str], optimize: bool) -> None:
+        """Reads the structure, makes the network faster, taps it, and proves all of it, in float32."""
+        model = self.model
         self.structure = trace(model, example)
         self.classes = self.structure.classes
         automatic = (self.structure.layer,) if self.structure.layer else ()
@@ -57,7 +67,16 @@ class Explainer:
         self._taps = Taps(model, self.layers)
         self.head = self._linear_head()
         prove(self, example[:1])
-        self.chunk = chunk or suitable_chunk(self, example[:1])
+        prove_layouts(model, example.contiguous(memory_format=self.optimized.layout), self.layers, bool(layers))
+
+    @property
+    def chunk(self) -> int:
+        """Noisy copies in one forward pass, for now: fewer after a lack of memory. Set it for another size at best."""
+        return self._room.size
+
+    @chunk.setter
+    def chunk(self, most: int) -> None:
+        self._room = Room(most)
 
     @property
     def layer(self) -> str:
@@ -87,6 +106,11 @@ class Explainer:
     def rows(self) -> int:
         """How many images a forward pass should have at most: more are not faster, and need memory each."""
         return max(16, self.chunk)
+
+    @property
+    def prediction_precision(self) -> str:
+        """The precision of predictions, and of maps that ride on their pass: the process's, not `precision`."""
+        return of_predictions(self.device)
 
     def methods(self) -> tuple[str, ...]:
         """The methods that this network can answer."""
@@ -120,15 +144,15 @@ class Explainer:
         return finish(self.steps(images, queries))
 
     def steps(
-        self, images: Tensor, queries: Sequence[Sequence[Query]], precision: str = "float32"
+        self, images: Tensor, queries: Sequence[Sequence[Query]], precision: str | None = None
     ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
         """`run` in steps: yields between the forward pass and each backward pass, so that a caller may let other work
-        in; the graph waits in memory meanwhile."""
+        in; the graph waits in memory meanwhile. precision: of the passes, None for the one that predictions have."""
         for query in (query for row in queries for query in row):
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
                 raise ValueError(f"the network has {self.classes} classes: {query}")
         try:
-            return (yield from self.passes(images, queries, self.head, PRECISIONS[precision]))
+            return (yield from self.passes(images, queries, self.head, precision))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -136,7 +160,7 @@ class Explainer:
             if len(images) == 1:
                 raise OutOfMemory("the device has no memory left for this row") from None
         middle = len(images) // 2
-        self.chunk = max(1, min(self.chunk, middle))
+        self._room.short(len(images))
         first = yield from self.steps(images[:middle], queries[:middle], precision)
         second = yield from self.steps(images[middle:], queries[middle:], precision)
         return torch.cat([first[0], second[0]]), first[1] + second[1]
@@ -146,7 +170,7 @@ class Explainer:
         images: Tensor,
         queries: Sequence[Sequence[Query]],
         head: LinearHead | None,
-        precision: torch.dtype = torch.float32,
+        precision: str | None = None,
     ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
         """`steps`, but for what it does where memory is short. head: None where autograd has to find every gradient."""
         layers = {self.layer_of(query) for row in queries for query in row}
@@ -154,21 +178,17 @@ class Explainer:
         to_input = None in layers
         graph = to_input or any(head is None or layer != head.layer for layer in taps)
         given, images = images, images.contiguous(memory_format=self.optimized.layout)
-        with self._taps.recording(taps, graph) as recording, forward_mode(graph), self._autocast(precision):
+        rounding = tensor_float_of(precision), autocast(precision, self.device)
+        with self._taps.recording(taps, graph) as recording, forward_mode(graph), rounding[0], rounding[1]:
             # A caller's inference tensor cannot become a leaf; a copy of it can.
             images = images.clone() if graph and images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
             # A copy goes on: the network's first operation may work in place.
             shared = to_input or inputs.data_ptr() == given.data_ptr()
             logits = self.model(inputs.clone() if shared else inputs)
-        recorded = Recorded(inputs, logits, recording.activations, head, self.layer_of, precision)
+        scale = self.scale if precision == "float16" else 1.0
+        recorded = Recorded(inputs, logits, recording.activations, head, self.layer_of, precision, scale)
         return logits.detach(), (yield from recorded.attributions(queries))
-
-    def _autocast(self, precision: torch.dtype) -> AbstractContextManager[object]:
-        if precision == torch.float32:
-            return nullcontext()
-        # Frozen weights are cast anew at each pass: autocast keeps none of them.
-        return torch.autocast(self.device.type, precision)
 
     def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
         """So many further samples for each of several smoothed explanations, all in one forward pass.
@@ -178,10 +198,15 @@ class Explainer:
         copies = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
         images = torch.cat(copies) if len(copies) > 1 else copies[0]
+        before = self.fallbacks
         _, attributions = yield from self.steps(images, queries, self.precision)
+        if self.fallbacks == before:
+            self._room.fitted(len(images))
         values = iter(row[0].values for row in attributions)
         for smoothing, count in shares:
-            smoothing.update(torch.stack([next(values) for _ in range(count)]))
+            # float16 has nothing between 0 and 6e-8.
+            sure = self.precision != "float16"
+            smoothing.update(torch.stack([next(values) for _ in range(count)]), zeros_are_zero=sure)
 
     def settle(self) -> None:
         """Waits until the device has done what it was given: a step that only queued up its work would let a
@@ -207,7 +232,7 @@ class Explainer:
         images = images.clone()  # a network may work in place on its input
         if not query.smoothed:
             return [row[0] for row in self.run(images, [[query]] * len(images))[1]]
-        ranked = self.run(images, [[]] * len(images))[0].topk(query.rank + 1).indices[:, query.rank].tolist()
+        ranked = ranking(self.run(images, [[]] * len(images))[0])[:, query.rank].tolist()
         return [self._smoothed(image, query, target) for image, target in zip(images, ranked)]
 
     def _smoothed(self, image: Tensor, query: Query, predicted: int) -> Attribution:

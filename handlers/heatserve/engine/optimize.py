@@ -7,18 +7,17 @@ difference.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .errors import UnsuitableModel
 from .fold import Fold, foldable, following
 from .padding import Padding, padded_by_a_child
+from .precision import tensor_float
 from .structure import same
-from .taps import Taps
+from .taps import activations
 
 #: Of a probability: what `/predictions` may differ by.
 _PROBABILITY = 1e-5
@@ -40,7 +39,7 @@ def optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opti
     example: (N, C, H, W). layers: the tapped ones, whose activations stay what they were. Both, or one of the two, or
     neither: the first that changes no probability by more than 1e-5, and no score or tapped activation beyond rounding.
     """
-    with _no_tensor_float():
+    with tensor_float(False):
         return _optimize(model, example, layers)
 
 
@@ -66,29 +65,10 @@ def _optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opt
     return Optimized()
 
 
-@contextmanager
-def _no_tensor_float() -> Iterator[None]:
-    """cuDNN's convolutions round to 10 bits by default: more than the proof would let pass."""
-    allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = allowed
-
-
 def _seen(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Tensor]:
     """Scores, and the activations of the tapped layers."""
-    taps = Taps(model, layers)
-    try:
-        with taps.recording(layers, graph=False) as recording, torch.no_grad():
-            scores: Tensor = model(example.clone(memory_format=torch.preserve_format))
-    finally:
-        taps.remove()
-    idle = [name for name in layers if name not in recording.activations]
-    if idle:
-        raise UnsuitableModel(f"layer {idle[0]!r} does not run in a forward pass; name one that does")
-    return [scores, *(recording.activations[name] for name in layers)]
+    scores, found = activations(model, example, layers)
+    return [scores, *(found[name] for name in layers)]
 
 
 def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: list[Tensor]) -> bool:

@@ -9,9 +9,14 @@ from torch import Tensor
 
 from .errors import UnsuitableModel
 from .query import Query
-from .recorded import PRECISIONS
 from .steps import finish
 from .structure import same
+
+#: Of two, of what a score is multiplied by in float16: the score's own gradient must fit.
+_LARGEST_POWER, _SMALLEST_POWER = 15, -16
+_HEADROOM = 3
+#: Of the whole gradient, L2. Rectifiers that flip make a tenth.
+_FAR = 0.5
 
 if TYPE_CHECKING:
     from .explainer import Explainer
@@ -44,16 +49,42 @@ def prove(explainer: Explainer, example: Tensor) -> None:
 
 
 def _prove_precision(explainer: Explainer, example: Tensor) -> None:
-    """The network runs in fewer bits, and its gradient does not overflow in them."""
-    precision = PRECISIONS[explainer.precision]
+    """The network runs in fewer bits, and its gradient neither overflows nor vanishes in them.
+
+    float16 holds numbers from 6e-8 to 65504: the score is scaled, for each network by the power of two that suits it.
+    """
+    exact = _gradients(explainer, example, None)
+    powers = range(_LARGEST_POWER, _SMALLEST_POWER, -2) if explainer.precision == "float16" else (0,)
+    for power in powers:
+        explainer.scale = 2.0**power
+        found = _gradients(explainer, example, explainer.precision)
+        if bool(torch.isfinite(found).all()):
+            break
+    else:
+        raise UnsuitableModel(f"gradients of this network overflow in {explainer.precision}; use bfloat16 or float32")
+    if explainer.precision != "float16":
+        return
+    # Other pictures have larger gradients than the example.
+    explainer.scale /= 2.0**_HEADROOM
+    found = _gradients(explainer, example, explainer.precision)
+    if float((found - exact).norm()) > _FAR * float(exact.norm()):
+        raise UnsuitableModel(
+            "gradients of this network are lost in float16, whose smallest number is 6e-8: they differ from float32's "
+            f"by more than {_FAR:.0%}; use bfloat16 or float32"
+        )
+
+
+def _gradients(explainer: Explainer, example: Tensor, precision: str | None) -> Tensor:
+    """In the input, of several classes' scores, (classes, C, H, W)."""
+    classes = sorted({0, explainer.classes // 2, explainer.classes - 1})
+    queries = [[Query("gradient", target=target) for target in classes]]
     try:
-        _, [[found]] = finish(explainer.passes(example, [[Query("gradient", target=0)]], None, precision))
+        _, [found] = finish(explainer.passes(example, queries, None, precision))
     except RuntimeError as error:
         raise UnsuitableModel(
-            f"the network does not run in precision {explainer.precision} ({type(error).__name__}); use float32"
+            f"the network does not run in precision {precision} ({type(error).__name__}); use float32"
         ) from error
-    if not bool(torch.isfinite(found.values).all()):
-        raise UnsuitableModel(f"gradients of this network overflow in {explainer.precision}; use bfloat16 or float32")
+    return torch.stack([answer.values for answer in found]).double()
 
 
 def suitable_chunk(explainer: Explainer, example: Tensor) -> int:

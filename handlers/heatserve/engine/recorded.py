@@ -10,15 +10,9 @@ import torch
 from torch import Tensor
 
 from .methods import METHODS, InputSignal, LayerSignal
+from .precision import PRECISIONS, tensor_float_of
 from .query import Attribution, Query
-
-PRECISIONS: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-#: What the score is multiplied by, and its gradient divided: float16 ends at 6e-8, where gradients are.
-_SCALE = {torch.float16: 1024.0}
+from .ranking import ranking
 
 
 @contextmanager
@@ -52,8 +46,9 @@ class Recorded:
 
     inputs: (N, C, H, W), a leaf where a query needs the input's gradient. logits: (N, classes).
     activations: by layer, (N, K, h, w). head: None where gradients in every layer have to be computed.
-    layer_of: the layer of a query's map, None for methods of the input. precision: that of the forward pass; what
-    comes out is float32.
+    layer_of: the layer of a query's map, None for methods of the input. precision: that of the passes, None for the
+    process's own; what comes out is float32. scale: the score is multiplied by it and its gradient divided, where a
+    precision's smallest number is larger than gradients are.
     """
 
     inputs: Tensor
@@ -61,7 +56,8 @@ class Recorded:
     activations: Mapping[str, Tensor]
     head: LinearHead | None
     layer_of: Callable[[Query], str | None]
-    precision: torch.dtype = torch.float32
+    precision: str | None = None
+    scale: float = 1.0
 
     def attributions(self, queries: Sequence[Sequence[Query]]) -> Generator[None, None, list[list[Attribution]]]:
         """An attribution for each query of each row, in order; yields before each backward pass.
@@ -115,8 +111,9 @@ class Recorded:
         }
         if not sources:
             return {}
-        scale = _SCALE.get(self.precision, 1.0)
-        found = torch.autograd.grad(score * scale, list(sources.values()), retain_graph=keep_graph)
+        scale = self.scale
+        with tensor_float_of(self.precision):
+            found = torch.autograd.grad(score * scale, list(sources.values()), retain_graph=keep_graph)
         return {layer: gradient.float() / scale if scale != 1 else gradient for layer, gradient in zip(sources, found)}
 
     def _signal(
@@ -125,7 +122,7 @@ class Recorded:
         if layer is None:
             return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[None]))
         activations = wave.of(self.activations[layer].detach())
-        if self.precision != torch.float32:
+        if PRECISIONS[self.precision or "float32"] != torch.float32:
             activations = activations.float()
         if layer in gradients:
             return LayerSignal(activations, wave.of(gradients[layer]).to(activations.dtype), None)
@@ -166,6 +163,10 @@ class _Wave:
         return given if len(given) == len(queries) else [int(target) for target in self.targets.tolist()]
 
 
+def _at(ranked: Tensor, ranks: Tensor) -> Tensor:
+    return ranked.gather(1, ranks[:, None])[:, 0]
+
+
 def _scored(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> _Wave:
     """The classes and scores that are asked for, without a copy back to the host."""
     given = torch.tensor(
@@ -176,7 +177,9 @@ def _scored(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> _Wave:
     ).to(logits.device, non_blocking=True)
     rows, targets, ranks, contrasts = given.unbind(1)
     if any(query.target is None for _, query in asked):
-        ranked = logits.detach().topk(max(query.rank for _, query in asked) + 1).indices
-        targets = torch.where(targets < 0, ranked[rows, ranks], targets)
+        found = logits.detach()[rows]
+        # The sort is not needed for the best one, which most ask for.
+        best = found.argmax(1) if max(query.rank for _, query in asked) == 0 else _at(ranking(found), ranks)
+        targets = torch.where(targets < 0, best, targets)
     scores = logits[rows, targets] - torch.where(contrasts < 0, 0.0, logits[rows, contrasts.clamp_min(0)])
     return _Wave(rows, targets, contrasts, scores, [row for row, _ in asked] == [*range(len(logits))])

@@ -13,10 +13,24 @@ from torch import Tensor
 
 from .methods import METHODS
 from .query import Attribution, Query
+from .statistic import Statistic
 
 _MASK = (1 << 64) - 1
 #: Fewer samples say too little of their own error to end by it.
 FEWEST = 10
+#: By what the number of samples grows, at least, from one decision to the next.
+GROWTH = 1.2
+
+
+def next_decision(samples: int) -> int:
+    """The smallest number of samples above `samples` at which it is decided whether they are enough: 10, 12, 15, 18 ...
+
+    The list is the same for every request, so that no chunk has a say in where a request ends.
+    """
+    count = FEWEST
+    while count <= samples:
+        count = math.ceil(GROWTH * count)
+    return count
 
 
 def sample_seed(seed: int, index: int) -> int:
@@ -51,76 +65,6 @@ class Noise:
         return copies.mul_(self._sigma).add_(self._image)
 
 
-class Statistic:
-    """A running statistic of sampled attributions and the standard error of it. Memory does not grow with samples.
-
-    kind: "mean" of the attributions, "mean_square", or "variance" (population, 1/n). Sums of powers about the first
-    sample, a chunk's in its own precision and over chunks in float64 where the device has it: so chunks of any size
-    give the same answer but for rounding.
-    """
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.samples = 0
-        self._origin: Tensor | None = None
-        self._sums: list[Tensor] = []
-
-    def update(self, attributions: Tensor) -> None:
-        """Takes further samples, shape (n, ...)."""
-        values = attributions.square() if self.kind == "mean_square" else attributions
-        if self._origin is None:
-            precise = torch.float32 if values.device.type == "mps" else torch.float64
-            self._origin = values[0].clone()
-            powers = 4 if self.kind == "variance" else 2
-            self._sums = [torch.zeros_like(self._origin, dtype=precise) for _ in range(powers)]
-        centred = values - self._origin
-        power = centred
-        for number, total in enumerate(self._sums):
-            power = power * centred if number else centred
-            total += power.sum(0)
-        self.samples += len(attributions)
-
-    def _moments(self) -> list[Tensor]:
-        """Mean about the origin, then the central moments of second (and up to fourth) order."""
-        raw = [total / self.samples for total in self._sums]
-        mean = raw[0]
-        central = [mean, (raw[1] - mean**2).clamp_min(0)]
-        if len(raw) == 4:
-            fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
-            central.append(fourth.clamp_min(0))
-        return central
-
-    def value(self) -> Tensor:
-        """The statistic so far, float32, the shape of one attribution."""
-        assert self._origin is not None
-        moments = self._moments()
-        return (moments[1] if self.kind == "variance" else moments[0] + self._origin).float()
-
-    def standard_error(self) -> Tensor:
-        """The estimated standard deviation of `value()`, element by element, float32; NaN below two samples.
-
-        Of a mean: `s / sqrt(n)`. Of a variance: `sqrt((m4 - m2^2) / n)`, its large-sample form.
-        """
-        moments, n = self._moments(), self.samples
-        if n < 2:
-            return torch.full_like(moments[0], math.nan).float()
-        if self.kind == "variance":
-            return ((moments[2] - moments[1] ** 2).clamp_min(0) / n).sqrt().float()
-        return (moments[1] / (n - 1)).sqrt().float()
-
-    def relative_error(self) -> Tensor:
-        """|standard error| / |value| in the L2 norm: one number for the whole attribution, on the device."""
-        error, size = self.norms()
-        # Samples that are all alike have no error, also where they are all 0.
-        return torch.where(error == 0, error, error / size).float()
-
-    def norms(self) -> tuple[Tensor, Tensor]:
-        """|standard error| and |value|, in the precision of the sums: squares of small gradients are very small."""
-        precise = self._sums[0].dtype
-        error, size = (torch.linalg.vector_norm(each, dtype=precise) for each in (self.standard_error(), self.value()))
-        return error, size
-
-
 class Smoothing:
     """A smoothed explanation in progress: which samples it has seen, and what they say so far.
 
@@ -133,6 +77,7 @@ class Smoothing:
         self._noise = Noise(image, query.noise_level, query.seed)
         self._statistic = Statistic(METHODS[query.method].statistic)
         self._ended = False
+        self._zeros_are_zero = True
 
     @property
     def samples(self) -> int:
@@ -153,17 +98,33 @@ class Smoothing:
         """The next noisy copies, (count, C, H, W)."""
         return self._noise.draw(self.samples, count)
 
-    def update(self, attributions: Tensor) -> None:
-        """Takes the attributions of the copies that were drawn last, (count, ...)."""
-        self._statistic.update(attributions)
-        self._ended = self.samples >= FEWEST and self._reached()
+    def update(self, attributions: Tensor, zeros_are_zero: bool = True) -> None:
+        """Takes the attributions of the copies that were drawn last, (count, ...).
+
+        Those beyond the decision that ends the samples are dropped. zeros_are_zero: False for a precision in which a
+        small gradient becomes 0.
+        """
+        self._zeros_are_zero = self._zeros_are_zero and zeros_are_zero
+        if self.query.standard_error is None:
+            self._statistic.update(attributions)
+            return
+        while len(attributions) and not self._ended:
+            decision = next_decision(self.samples)
+            some, attributions = attributions.tensor_split([decision - self.samples])
+            self._statistic.update(some)
+            self._ended = self.samples == decision and self._reached()
 
     def _reached(self) -> bool:
-        """Whether the error is as small as was asked for. Only who asked waits for the device here."""
+        """Whether the error is as small as was asked for. Only a query that asks waits for the device here."""
         if self.query.standard_error is None or self.samples < 2:
             return False
-        error, size = self._statistic.norms()
-        return bool(error <= self.query.standard_error * size)
+        return bool(self._relative_error() <= self.query.standard_error)
+
+    def _relative_error(self) -> Tensor:
+        error = self._statistic.relative_error()
+        if self._zeros_are_zero:
+            return error
+        return torch.where(self._statistic.size() == 0, math.inf, error)
 
     def estimate(self) -> Attribution:
         """The attribution so far, with its error; needs one sample at least (two for a variance)."""
@@ -173,6 +134,6 @@ class Smoothing:
             statistic.value(),
             statistic.samples,
             statistic.standard_error(),
-            statistic.relative_error(),
+            self._relative_error().float(),
             self._reached(),
         )

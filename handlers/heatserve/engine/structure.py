@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UnsuitableModel
+from .scores import prove_scores
 from .taps import Layer
 
 
@@ -52,11 +53,12 @@ class _Call:
 def trace(model: nn.Module, example: Tensor) -> Structure:
     """Runs `example`, shape (N, C, H, W), through the model once and reads its structure off.
 
-    Raises UnsuitableModel where the model does not answer with one score per class, shape (N, classes).
+    Raises UnsuitableModel where the model does not answer with one score per class, shape (N, classes), two or more.
     """
     calls, vectors, logits = _watch(model, example, rectified=False)
     if logits.ndim != 2:
         raise UnsuitableModel(f"the model answers with shape {tuple(logits.shape)}, not (N, classes)")
+    prove_scores(model, example, logits)
     head = _head(_once(calls), vectors, logits)
     if head is None:  # a second look, which few networks need: for what a function rectifies
         calls, vectors, logits = _watch(model, example, rectified=True)

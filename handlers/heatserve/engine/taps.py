@@ -6,7 +6,7 @@ records nothing and the backward pass runs through what follows alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,3 +108,20 @@ class Taps:
         """Takes the hooks off the model."""
         for handle in self._handles:
             handle.remove()
+
+
+def activations(model: nn.Module, images: Tensor, layers: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Scores, and the activations of the layers by name: one forward pass without a graph.
+
+    Raises UnsuitableModel where a layer does not run in it.
+    """
+    taps = Taps(model, layers)
+    try:
+        with taps.recording(layers, graph=False) as recording, torch.no_grad():
+            scores: Tensor = model(images.clone(memory_format=torch.preserve_format))
+    finally:
+        taps.remove()
+    idle = [name for name in layers if name not in recording.activations]
+    if idle:
+        raise UnsuitableModel(f"layer {idle[0]!r} does not run in a forward pass; name one that does")
+    return scores, recording.activations

@@ -47,6 +47,7 @@ def description(
         "chunk": explainer.chunk,
         "optimize": settings.optimize,
         "precision": explainer.precision,
+        "prediction_precision": explainer.prediction_precision,
         "versions": {
             "heatserve": __version__,
             "torch": str(torch.__version__),

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from .. import __version__ as VERSION
-from ..engine import Explainer
+from ..engine import Explainer, ranking
 from ..imaging import jpeg, png, webp
 from .archive import ModelInfo
 from .errors import printable
@@ -36,11 +36,12 @@ class Report:
         return {entry["label"]: entry["probability"] for entry in self._ranking(exchange, count)}
 
     def _ranking(self, exchange: Exchange, count: int) -> list[dict[str, Any]]:
-        assert exchange.probabilities is not None
-        top = exchange.probabilities.topk(count)
+        assert exchange.probabilities is not None and exchange.scores is not None
+        # A plain prediction is the stock handler's, to the order of classes that have the same probability.
+        top = ranking(exchange.scores)[:count] if exchange.explains else exchange.probabilities.topk(count).indices
         return [
             {"index": index, "label": self.vocabulary.label(index), "probability": probability}
-            for index, probability in zip(top.indices.tolist(), top.values.tolist())
+            for index, probability in zip(top.tolist(), exchange.probabilities[top].tolist())
         ]
 
     def picture(self, exchange: Exchange, of: Drawing, request: Request) -> bytes:
@@ -90,7 +91,7 @@ class Report:
                 "noise_level": query.noise_level if query.smoothed else None,
                 "seed": query.seed if query.smoothed else None,
                 "contrast": query.contrast,
-                "precision": self.explainer.precision if query.smoothed else "float32",
+                "precision": self.explainer.precision if query.smoothed else self.explainer.prediction_precision,
             },
             "quality": {
                 "empty": of.scale <= 0,

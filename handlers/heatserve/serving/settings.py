@@ -27,16 +27,20 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What requests may cost. Pixels are counted before and after resizing; work is counted in forward passes.
+    """What requests may cost. Pixels are counted before and after resizing; work is counted in forward passes, decoding
+    in milliseconds of one processor, by `imaging.cost`'s table.
 
-    max_image_bytes: of one encoded picture. max_pixels: of all pictures of a request together. max_explanations,
-    max_batch_work, max_waiting_bytes: of the explanations under way that take further passes.
+    max_image_bytes: of one encoded picture. max_pixels, max_decode_ms: of all pictures of a request together.
+    max_batch_decode_ms: of all pictures that wait to be decoded. max_explanations, max_batch_work, max_waiting_bytes:
+    of the explanations under way that take further passes.
     """
 
     max_samples: int = 200
     max_image_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     max_resized_pixels: int = 4_000_000
+    max_decode_ms: int = 1_000
+    max_batch_decode_ms: int = 5_000
     max_explanations: int = 32
     max_batch_work: int = 1_250
     max_waiting_bytes: int = 16_000_000
@@ -209,6 +213,11 @@ def _consistent(limits: Limits) -> Limits:
             f"explain.max_batch_work is {limits.max_batch_work}; at least 3 x max_samples + 1 = "
             f"{3 * limits.max_samples + 1} "
             "is allowed, or the largest request could never be served"
+        )
+    if limits.max_batch_decode_ms < limits.max_decode_ms:
+        raise SettingsError(
+            f"explain.max_batch_decode_ms is {limits.max_batch_decode_ms}; at least max_decode_ms = "
+            f"{limits.max_decode_ms} is allowed, or the largest picture could never be served"
         )
     return limits
 

@@ -1,0 +1,128 @@
+"""Which axes of an activation are places: shown by changing one corner of a picture, not guessed from sizes.
+
+A map of an activation (N, h, w, K) that is taken for (N, K, h, w) looks like a map and is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations, permutations
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UnsuitableModel
+from .taps import activations
+
+#: Of an activation (N, K, h, w): its axes of rows and of columns.
+PLACES = (2, 3)
+_AXES = (1, 2, 3)
+#: How much further the answer moves along an axis of places than along any other.
+_CLEARLY = 2.0
+_LEAST = 0.01
+#: In the order of `_planted`.
+_CORNERS = ("top left", "top right", "bottom left", "bottom right")
+
+Axes = tuple[int, int]
+
+
+def prove_layouts(model: nn.Module, example: Tensor, layers: Sequence[str], named: bool) -> None:
+    """Raises UnsuitableModel for a layer whose activation is not (N, K, h, w).
+
+    example: (N, C, H, W). named: whether somebody chose the layers; then what cannot be shown is refused as well.
+    """
+    if not layers:
+        return
+    _, planted = activations(model, _planted(example[0]), layers)
+    for layer in layers:
+        activation = planted[layer]
+        places = axes_of_places(activation) or _axes_that_grow(model, example, layer)
+        shape = tuple(activation.shape[1:])
+        if places is None and named and not _one_place(activation):
+            raise UnsuitableModel(
+                f"layer {layer!r}: its activation {shape} is not shown to be (K, h, w), as a change in a corner of the "
+                "picture does not stay in a corner of it; name another layer"
+            )
+        if places is not None and not _agrees(places, activation):
+            rows, columns = (axis - 1 for axis in places)
+            raise UnsuitableModel(
+                f"layer {layer!r}: its activation {shape} has the picture's rows along axis {rows} and columns along "
+                f"axis {columns}, but maps need (K, h, w); name a layer behind the permutation, or another one"
+            )
+
+
+def axes_of_places(activation: Tensor) -> Axes | None:
+    """The axes along which the rows and the columns of `_planted`'s changes lie, None where that is not clear.
+
+    activation: (5, a, b, c), of the picture and of the four with a changed corner.
+    """
+    changes = (activation[1:] - activation[:1]).double()
+    places = _axes_that_move(changes)
+    if places is not None:
+        return places
+    # Attention, and squeeze and excitation, change all places of a channel alike: without that the corner is left.
+    local = (changes - changes.mean(axes, keepdim=True) for axes in combinations(_AXES, 2))
+    found = {_axes_that_move(change) for change in local} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _planted(picture: Tensor) -> Tensor:
+    """The picture, and four times the picture with other numbers in one corner, (5, C, H, W)."""
+    height, width = (max(1, side // 4) for side in picture.shape[1:])
+    low, high = picture.amin(), picture.amax()
+    generator = torch.Generator().manual_seed(0)
+    changed = [picture]
+    for corner in _CORNERS:
+        rows = slice(0, height) if "top" in corner else slice(-height, None)
+        columns = slice(0, width) if "left" in corner else slice(-width, None)
+        noise = torch.rand((len(picture), height, width), generator=generator).to(picture)
+        changed.append(picture.clone())
+        changed[-1][:, rows, columns] = low + (high - low) * (3 * noise - 1)
+    return torch.stack(changed)
+
+
+def _axes_that_move(changes: Tensor) -> Axes | None:
+    moves = {axis: _moves(changes.abs(), axis) for axis in _AXES}
+    for rows, columns in permutations(_AXES, 2):
+        matching = torch.cat([moves[rows][0], moves[columns][1]])
+        others = [moves[axis][way] for axis in _AXES for way in (0, 1) if (axis, way) not in ((rows, 0), (columns, 1))]
+        if float(matching.min()) > max(_LEAST, _CLEARLY * float(torch.cat(others).abs().max())):
+            return rows, columns
+    return None
+
+
+def _moves(answers: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """How far the centre of the answer moves along an axis from the top corners to the bottom ones, and from the left
+    ones to the right ones, two of each; 1 is the whole axis. NaN where a corner gets no answer."""
+    profiles = answers.sum([other for other in _AXES if other != axis])
+    places = (torch.arange(answers.shape[axis], device=answers.device).double() + 0.5) / answers.shape[axis]
+    top_left, top_right, bottom_left, bottom_right = (profiles @ places) / profiles.sum(1)
+    rows = torch.stack([bottom_left - top_left, bottom_right - top_right])
+    columns = torch.stack([top_right - top_left, bottom_right - bottom_left])
+    return rows, columns
+
+
+def _axes_that_grow(model: nn.Module, example: Tensor, layer: str) -> Axes | None:
+    """The axes that are longer for a picture twice as high, and twice as wide: for maps so small that every place
+    answers to every corner. None where the network takes one size only, or where more or fewer axes grow."""
+    found = []
+    for taller in ((2, 1), (1, 2)):
+        try:
+            sizes = [
+                activations(model, picture, [layer])[1][layer].shape
+                for picture in (example[:1], example[:1].repeat(1, 1, *taller))
+            ]
+        except Exception:  # a network may insist on its size in any way it likes
+            return None
+        found.append([axis for axis in _AXES if sizes[1][axis] > sizes[0][axis]])
+    if [len(axes) for axes in found] != [1, 1]:
+        return None
+    return found[0][0], found[1][0]
+
+
+def _one_place(activation: Tensor) -> bool:
+    return activation.shape[2] == activation.shape[3] == 1
+
+
+def _agrees(places: Axes, activation: Tensor) -> bool:
+    return places == PLACES or _one_place(activation)

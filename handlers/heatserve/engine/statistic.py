@@ -1,0 +1,89 @@
+"""Running statistics of sampled attributions, each with its Monte-Carlo error."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Statistic:
+    """A running statistic of sampled attributions and the standard error of it. Memory does not grow with samples.
+
+    kind: "mean" of the attributions, "mean_square", or "variance" (population, 1/n). Sums of powers about the first
+    sample, in float64 where the device has it: chunks of any size give the same answer but for rounding, and the
+    fourth power of a gradient of 1e-12 is not 0.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.samples = 0
+        self._origin: Tensor | None = None
+        self._sums: list[Tensor] = []
+
+    def update(self, attributions: Tensor) -> None:
+        """Takes further samples, shape (n, ...)."""
+        values = attributions.to(torch.float32 if attributions.device.type == "mps" else torch.float64)
+        if self.kind == "mean_square":
+            values = values.square()
+        if self._origin is None:
+            self._origin = values[0].clone()
+            self._sums = [torch.zeros_like(self._origin) for _ in range(4 if self.kind == "variance" else 2)]
+        centred = values - self._origin
+        power = centred
+        for number, total in enumerate(self._sums):
+            power = power * centred if number else centred
+            total += power.sum(0)
+        self.samples += len(attributions)
+
+    def value(self) -> Tensor:
+        """The statistic so far, float32, the shape of one attribution."""
+        return self._value().float()
+
+    def standard_error(self) -> Tensor:
+        """The estimated standard deviation of `value()`, element by element, float32; NaN below two samples.
+
+        Of a mean: `s / sqrt(n)`. Of a variance: `sqrt((m4 - m2^2) / n)`, its large-sample form, NaN below three: two
+        samples have the same distance to their mean.
+        """
+        return self._error().float()
+
+    def size(self) -> Tensor:
+        """The L2 norm of `value()`, in the precision of the sums."""
+        norm: Tensor = torch.linalg.vector_norm(self._value())
+        return norm
+
+    def relative_error(self) -> Tensor:
+        """The L2 norm of the error over that of the true value, one number on the device; NaN where there is no error.
+
+        The value holds noise as well: on average its squared norm is the true value's plus the error's, which is taken
+        off again. Infinite where nothing is left then: the value is no larger than its noise.
+        """
+        error, size = torch.linalg.vector_norm(self._error()), self.size()
+        true = (size - error).clamp_min(0).sqrt() * (size + error).sqrt()
+        # Samples that are all alike have no error, also where they are all 0.
+        return torch.where(error == 0, error, error / true)
+
+    def _value(self) -> Tensor:
+        assert self._origin is not None
+        moments = self._moments()
+        return moments[1] if self.kind == "variance" else moments[0] + self._origin
+
+    def _error(self) -> Tensor:
+        moments, n = self._moments(), self.samples
+        if n < (3 if self.kind == "variance" else 2):
+            return torch.full_like(moments[0], math.nan)
+        if self.kind == "variance":
+            return ((moments[2] - moments[1] ** 2).clamp_min(0) / n).sqrt()
+        return (moments[1] / (n - 1)).sqrt()
+
+    def _moments(self) -> list[Tensor]:
+        """Mean about the origin, then the central moments of second (and up to fourth) order."""
+        raw = [total / self.samples for total in self._sums]
+        mean = raw[0]
+        central = [mean, (raw[1] - mean**2).clamp_min(0)]
+        if len(raw) == 4:
+            fourth = raw[3] - 4 * mean * raw[2] + 6 * mean**2 * raw[1] - 3 * mean**4
+            central.append(fourth.clamp_min(0))
+        return central

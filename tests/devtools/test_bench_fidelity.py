@@ -1,0 +1,61 @@
+"""A precision's bias and noise are told apart, where both are known."""
+
+import pytest
+import torch
+
+from devtools.bench import fidelity as measured
+from devtools.bench.fidelity import Fidelity, common, fidelity
+from devtools.bench.smoothgrad import errors
+from heatserve.engine import Attribution, Query
+
+
+class Known:
+    """Stands in for an explainer: a true map, a bias, and noise of a known size for each sample.
+
+    A share of the noise is that of the other precision at the same noisy copies.
+    """
+
+    def __init__(self, bias, spread, own=0.0):
+        true = torch.randn(3, 60, 60, generator=torch.Generator().manual_seed(0))
+        self.value = true + bias * true.flip(2)
+        self.spread, self.own, self.size = spread, own, float(true.norm())
+
+    def explain(self, images, query):
+        shared, own = (
+            torch.randn((query.samples, *self.value.shape), generator=torch.Generator().manual_seed(seed))
+            for seed in (query.seed, query.seed + 100)
+        )
+        noise = (self.spread * shared + self.own * own) * self.size / self.value.numel() ** 0.5
+        error = noise.std(0) / query.samples**0.5
+        return [Attribution(Query("smoothgrad", target=0), self.value + noise.mean(0), query.samples, error)]
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.08, 0.3])
+def test_the_bias_is_what_no_number_of_samples_takes_away(bias):
+    found = fidelity(Known(bias, 4.0, own=2.0), Known(0.0, 4.0), torch.zeros(3, 60, 60), 0, 40)
+    assert found.bias == pytest.approx(bias, abs=0.03)
+    assert found.spread == pytest.approx(20**0.5, rel=0.05)
+    # The whole difference would have been taken for bias: it holds noise of its own, which samples do take away.
+    assert found.difference > 0.25
+
+
+def test_a_precision_that_is_exact_has_no_bias_whatever_its_noise():
+    found = fidelity(Known(0.0, 4.0), Known(0.0, 4.0), torch.zeros(3, 60, 60), 0, 10)
+    assert (found.bias, found.difference) == (0.0, 0.0)
+    assert found.rank_correlation == pytest.approx(1)
+
+
+def test_what_parts_have_in_common_is_not_their_noise():
+    same = torch.ones(100)
+    assert common([same, same, same]) == pytest.approx(100)
+    assert common([same, -same]) == pytest.approx(-100)
+    assert measured.PARTS >= 2
+
+
+def test_samples_for_an_error_are_those_that_give_it():
+    one = Fidelity(bias=0.3, spread=4.0, difference=0.5, rank_correlation=0.9, samples=50)
+    needed = one.samples_for(0.7)
+    assert needed is not None and one.error(needed) == pytest.approx(0.7)
+    assert one.samples_for(0.3) is None
+    assert [line.unit for line in errors("small", "bfloat16", one, 0.7)] == ["%", "%", ""]
+    assert len(errors("small", "bfloat16", one, 0.2)) == 2
