@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 from heatserve.serving import integrity
 
@@ -22,6 +23,14 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def sha256(content: Content) -> str:
     """The SHA-256 of bytes or of a file, in hexadecimal."""
     return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else integrity.sha256(content)
+
+
+def sealed(manifest: Mapping[str, Any], members: Mapping[str, Content]) -> bytes:
+    """The manifest as a file, with the hashes of these members and of itself in its block `heatserve`."""
+    hashes = {name: sha256(members[name]) for name in sorted(members)}
+    block = {**manifest["heatserve"], "members": hashes}
+    block["contents_sha256"] = integrity.contents_sha256({**manifest, "heatserve": block})
+    return json.dumps({**manifest, "heatserve": block}, indent=2).encode()
 
 
 def write(path: Path, members: Mapping[str, Content]) -> None:

@@ -17,7 +17,7 @@ from devtools.archive import Content
 from devtools.paths import HANDLERS
 from devtools.proof import Proof, prove
 from devtools.refusal import Refusal
-from heatserve.serving.integrity import LABELS, MANIFEST, contents_sha256
+from heatserve.serving.integrity import LABELS, MANIFEST
 
 HANDLER = "explain_handler.py"
 CONFIG = "model-config.yaml"
@@ -105,22 +105,19 @@ def members(recipe: Recipe) -> dict[str, Content]:
     entry["modelVersion"] = recipe.version
     if config is not None:
         entry["configFile"] = CONFIG
-    block = {
-        "version": heatserve_version(recipe.handlers),
-        "architecture": model.reference,
-        "weights_sha256": archive.sha256(recipe.weights),
-        "members": {name: archive.sha256(merged[name]) for name in sorted(merged)},
-    }
     manifest = {
         # A fixed date, as everywhere in the archive: TorchServe asks for one and does nothing with it.
         "createdOn": "01/01/1980 00:00:00",
         "runtime": "python",
         "model": entry,
         "archiverVersion": ARCHIVER_VERSION,
-        "heatserve": block,
+        "heatserve": {
+            "version": heatserve_version(recipe.handlers),
+            "architecture": model.reference,
+            "weights_sha256": archive.sha256(recipe.weights),
+        },
     }
-    block["contents_sha256"] = contents_sha256(manifest)
-    return {**merged, MANIFEST: json.dumps(manifest, indent=2).encode()}
+    return {**merged, MANIFEST: archive.sealed(manifest, merged)}
 
 
 def heatserve_version(handlers: Path = HANDLERS) -> str:

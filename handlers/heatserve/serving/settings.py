@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,18 +9,12 @@ from typing import Any
 from ..engine import PRECISIONS
 from ..imaging import Preprocess
 from . import typos
-from .errors import printable
 from .options import OPTIONS
-
-logger = logging.getLogger(__name__)
+from .values import SettingsError as SettingsError
+from .values import whole
+from .view import read_view
 
 ENVIRONMENT_PREFIX = "HEATSERVE_"
-#: Below the largest number of float32, with room for a network's first sums. A NaN is not below it.
-_LARGEST = 1e30
-
-
-class SettingsError(ValueError):
-    """A setting that cannot be; the message names the key, the value and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         raise SettingsError(f"model-config.yaml is a {type(config).__name__}, not a mapping of settings")
     config = config or {}
     limit_names = [f.name for f in fields(Limits)]
-    _refuse_what_was_mistyped(config, environment, limit_names)
+    typos.refuse(config, environment, [ENVIRONMENT_PREFIX + name.upper() for name in limit_names])
     _refuse_what_cannot_be(config, environment)
     explain = _section(config, "explain")
     default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast", "stream")]
@@ -84,19 +76,19 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     for key in explain:
         if key not in allowed:
             raise SettingsError(f"explain.{key} is not a setting; allowed: {', '.join(allowed)}")
-    limits = {name: _whole(f"explain.{name}", explain[name]) for name in limit_names if name in explain}
+    limits = {name: whole(f"explain.{name}", explain[name]) for name in limit_names if name in explain}
     for name in limit_names:
         text = environment.get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
-            value = _whole(ENVIRONMENT_PREFIX + name.upper(), text)
+            value = whole(ENVIRONMENT_PREFIX + name.upper(), text)
             limits[name] = min(value, limits.get(name, getattr(Limits(), name)))
     consistent = _consistent(Limits(**limits))
     return Settings(
         limits=consistent,
-        preprocess=_fitting(_preprocess(_section(config, "preprocess")), consistent),
+        preprocess=read_view(_section(config, "preprocess"), consistent.max_resized_pixels),
         defaults={name: explain[name] for name in default_names if name in explain},
         layers=_names("explain.layer", explain.get("layer")),
-        chunk=_whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
+        chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
         precision=_precision(explain.get("precision", Settings.precision)),
         continuous=bool(config.get("continuousBatching")),
@@ -127,25 +119,6 @@ def _precision(value: Any) -> str:
     return value
 
 
-def _refuse_what_was_mistyped(
-    config: Mapping[str, Any], environment: Mapping[str, str], limit_names: Sequence[str]
-) -> None:
-    """A block or a limit that would be ignored is refused: predictions would be silently wrong, the server
-    unprotected. What is nearly another name is a warning in the log."""
-    for key, meant in typos.keys(config):
-        if meant in typos.SECTIONS:
-            raise SettingsError(f"{printable(key)} is not a setting; do you mean {meant}?")
-        logger.warning("heatserve: the setting %s is ignored; do you mean %s?", printable(key), meant)
-    limits = [ENVIRONMENT_PREFIX + name.upper() for name in limit_names]
-    for name, nearest in typos.variables(environment, limits):
-        if name.startswith(ENVIRONMENT_PREFIX + "MAX_"):
-            raise SettingsError(
-                f"the environment variable {printable(name)} is no limit; do you mean {nearest}? "
-                f"Allowed: {', '.join(limits)}"
-            )
-        logger.warning("heatserve: the environment variable %s is ignored; do you mean %s?", printable(name), nearest)
-
-
 def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     pt2 = config.get("pt2")
     compiles = pt2.get("compile", pt2) if isinstance(pt2, dict) else pt2
@@ -172,7 +145,7 @@ def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, 
 
 def _refuse_what_cannot_be_continuous(config: Mapping[str, Any]) -> None:
     for key in ("minWorkers", "maxWorkers"):
-        if key in config and _whole(key, config[key]) > 1:
+        if key in config and whole(key, config[key]) > 1:
             raise SettingsError(
                 f"{key} is {config[key]}; with continuousBatching: true one worker is allowed (two take turns to hold "
                 "the queue, and requests stall); for more capacity serve the archive under more names"
@@ -189,13 +162,6 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(section, dict):
         raise SettingsError(f"{name} must be a block of keys, not {type(section).__name__}")
     return section
-
-
-def _whole(name: str, value: Any) -> int:
-    text = str(value).strip()
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,15}", text) or int(text) < 1:
-        raise SettingsError(f"{name} is {value!r}; a whole number of at least 1 is allowed")
-    return int(text)
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:
@@ -220,52 +186,3 @@ def _consistent(limits: Limits) -> Limits:
             f"{limits.max_decode_ms} is allowed, or the largest picture could never be served"
         )
     return limits
-
-
-def _fitting(preprocess: Preprocess, limits: Limits) -> Preprocess:
-    """No picture at all could be served where the view alone has too many pixels."""
-    for name, side in (("crop", preprocess.crop), ("resize", preprocess.resize)):
-        if isinstance(side, int) and side * side > limits.max_resized_pixels:
-            raise SettingsError(
-                f"preprocess.{name} is {side}, which makes {side * side} pixels of every picture; "
-                f"at most max_resized_pixels = {limits.max_resized_pixels} are allowed"
-            )
-    return preprocess
-
-
-def _preprocess(section: Mapping[str, Any]) -> Preprocess:
-    allowed = [f.name for f in fields(Preprocess)]
-    for key in section:
-        if key not in allowed:
-            raise SettingsError(f"preprocess.{key} is not a setting; allowed: {', '.join(allowed)}")
-    values = dict(section)
-    for key in ("resize", "crop"):
-        if values.get(key) is not None:
-            values[key] = _whole(f"preprocess.{key}", values[key])
-    for key in ("mean", "std"):
-        if key in values:
-            values[key] = _channels(f"preprocess.{key}", values[key], positive=key == "std")
-    for key, choices in (
-        ("interpolation", ("nearest", "bilinear", "bicubic", "lanczos")),
-        ("orientation", ("ignore", "apply")),
-    ):
-        if key in values and values[key] not in choices:
-            raise SettingsError(f"preprocess.{key} is {values[key]!r}; allowed: {', '.join(choices)}")
-    if values.get("crop", Preprocess().crop) is None:
-        raise SettingsError("preprocess.crop is null; a whole number is allowed: a batch needs images of one size")
-    preprocess = Preprocess(**values)
-    for mean, std in zip(preprocess.mean, preprocess.std):
-        if not (1 + abs(mean)) / std < _LARGEST:
-            raise SettingsError(
-                f"preprocess.mean {list(preprocess.mean)} and preprocess.std {list(preprocess.std)} make values that "
-                "float32 cannot hold; smaller means and larger deviations are allowed"
-            )
-    return preprocess
-
-
-def _channels(name: str, value: Any, positive: bool) -> tuple[float, float, float]:
-    numbers = list(value) if isinstance(value, (list, tuple)) else []
-    fine = all(isinstance(n, (int, float)) and not isinstance(n, bool) and abs(n) < _LARGEST for n in numbers)
-    if len(numbers) != 3 or not fine or (positive and min(numbers) <= 0):
-        raise SettingsError(f"{name} is {value!r}; three {'positive ' if positive else ''}numbers are allowed")
-    return (float(numbers[0]), float(numbers[1]), float(numbers[2]))
