@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from .errors import ImageTooLarge
 from .structure import Structure
 
-#: What one picture may take by default: twice a progressive JPEG of 50 megapixels.
-MAX_DECODE_MS = 3_000.0
+#: What one picture may take by default: room for a progressive JPEG of 50 megapixels and 20 MB.
+MAX_DECODE_MS = 1_500.0
 #: What may be spent on each 100 kB of a file, and on the first 100 kB or less as a whole.
 MS_PER_100_KB = 400.0
 #: Of every picture, however small.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..engine import PRECISIONS
-from ..imaging import Preprocess
+from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
 from .values import SettingsError as SettingsError
@@ -31,7 +31,7 @@ class Limits:
     max_image_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     max_resized_pixels: int = 4_000_000
-    max_decode_ms: int = 1_000
+    max_decode_ms: int = int(MAX_DECODE_MS)
     max_batch_decode_ms: int = 5_000
     max_explanations: int = 32
     max_batch_work: int = 1_250
