@@ -184,6 +184,16 @@ def test_each_scan_is_charged() -> None:
     assert many.decode_ms > 3 * few.decode_ms
 
 
+def test_a_component_of_two_planes_is_charged_as_the_larger() -> None:
+    data = encoded(NOISE.resize((800, 600)), "JPEG", progressive=True, subsampling=2)
+    frame = data.index(b"\xff\xc2")
+    renamed = bytearray(data)
+    renamed[frame + 13] = renamed[frame + 10]  # the second component takes the name of the first
+    scans = bytes(renamed[:-2]) + data[data.rindex(b"\xff\xda") : -2] * 60 + data[-2:]
+    whole = data[:-2] + data[data.rindex(b"\xff\xda") : -2] * 60 + data[-2:]
+    assert inspect(scans, LIMIT).decode_ms >= inspect(whole, LIMIT).decode_ms
+
+
 def test_ninety_nine_scans_are_fine_in_a_small_picture_and_refused_in_a_large_one(undecoded: None) -> None:
     data = encoded(NOISE, "JPEG", progressive=True)
     scans = data[:-2] + data[data.rindex(b"\xff\xda") : -2] * 85 + data[-2:]

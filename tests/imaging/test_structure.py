@@ -79,6 +79,13 @@ def test_a_png_of_very_many_chunks_is_refused_before_it_is_opened(kind: bytes, m
         inspect(png_with(costly.chunk(kind, b"") * 20_000), LIMIT)
 
 
+def test_a_png_whose_header_hides_behind_another_chunk_is_refused() -> None:
+    data = encoded(NOISE, "PNG")
+    for hidden in (data[:8] + costly.chunk(b"teSt", data[16:29]) + data[8:], data[:33] + data[8:33] + data[33:]):
+        with pytest.raises(UnreadableImage, match="header"):
+            inspect(hidden, LIMIT)
+
+
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP", b"iTXt", b"tEXt"])
 @pytest.mark.parametrize("behind", [False, True])
 def test_texts_and_profiles_of_a_png_are_never_unpacked(
@@ -208,6 +215,14 @@ def test_a_tiff_is_refused_where_its_structure_costs_more_than_its_pixels(monkey
     ):
         with pytest.raises(UnreadableImage, match=why):
             inspect(data, LIMIT)
+
+
+@pytest.mark.parametrize("kind", [3, 4, 6, 8, 9])
+def test_a_tag_of_any_type_of_integer_is_charged(kind: int) -> None:
+    data = written((640, 640), rows=640)
+    plain = struct.pack("<HHII", 259, 3, 1, 8)
+    assert plain in data
+    assert inspect(data.replace(plain, struct.pack("<HHII", 259, kind, 1, 8)), LIMIT) == inspect(data, LIMIT)
 
 
 def test_a_directory_that_points_to_itself_is_refused() -> None:

@@ -26,7 +26,7 @@ class Factors:
 
     pixel: ns for each pixel. passed: ns for each pixel and pass (of a JPEG's scans) or byte that a pixel is stored in.
     sent: ns for each byte of the file. part: ns for each segment, chunk or strip.
-    held: bytes of memory for each pixel. held_pass: and for each pass or byte that a pixel is stored in.
+    held: bytes of memory for each pixel.
     """
 
     pixel: float
@@ -34,7 +34,6 @@ class Factors:
     passed: float = 0.0
     part: float = 0.0
     held: float = 4.0
-    held_pass: float = 0.0
 
 
 #: By format and coding.
@@ -87,12 +86,12 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "transparent": Conversion(6, 4),
 }
 
-#: Resizing to the model's size, for each pixel of the picture; and for each pixel that comes out.
+#: Resizing to the model's size: ns for each pixel of the picture, for each that comes out, and for each of the view.
 RESIZE: Mapping[str, float] = {"nearest": 1.0, "bilinear": 3.0, "bicubic": 5.0, "lanczos": 8.0}
-RESIZED = 30.0
-#: The copy that an answer shows, for each pixel of the picture: a large one is first reduced by a whole factor.
+RESIZED, VIEWED = 10.0, 12.0
+#: The copy that an answer shows: ns for each pixel of the picture: a large one is first reduced by a whole factor.
 SHOWN, SHOWN_REDUCED = 6.0, 3.0
-#: Turning a picture upright, for each pixel.
+#: Turning a picture upright: ns for each pixel.
 TURNED = 4.0
 
 
@@ -109,7 +108,7 @@ def decoding(form: str, mode: str, pixels: int, sent: int, structure: Structure)
     factors = DECODERS.get((form, structure.coding), _OTHER)
     conversion = _conversion(mode)
     each = factors.pixel + factors.passed * structure.passes + conversion.ns + TURNED * structure.turned
-    held = factors.held + factors.held_pass * structure.passes + conversion.held + 4 * structure.turned
+    held = factors.held + conversion.held + 4 * structure.turned
     ns = pixels * each + sent * factors.sent + structure.parts * factors.part
     return Cost(_BASE_MS + ns / 1e6, round(_BASE_BYTES + pixels * held + 2 * sent))
 

@@ -39,15 +39,14 @@ class _Frame:
         if len(body) < 6:
             return _Frame()
         height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-        factors = {c: (max(1, f >> 4), max(1, f & 15)) for c, f in zip(body[6::3], body[7::3])}
-        across = max((h for h, _ in factors.values()), default=1)
-        down = max((v for _, v in factors.values()), default=1)
-        return _Frame(
-            _CODINGS.get(marker, "baseline"),
-            (width, height),
-            _multiple(width, 8 * across) * _multiple(height, 8 * down),
-            {c: h * v / (across * down) for c, (h, v) in factors.items()},
-        )
+        factors = [(c, max(1, f >> 4), max(1, f & 15)) for c, f in zip(body[6::3], body[7::3])]
+        across = max((h for _, h, _ in factors), default=1)
+        down = max((v for _, _, v in factors), default=1)
+        planes: dict[int, float] = {}
+        for component, h, v in factors:  # a name that stands for two planes counts as the larger
+            planes[component] = max(planes.get(component, 0.0), h * v / (across * down))
+        pixels = _multiple(width, 8 * across) * _multiple(height, 8 * down)
+        return _Frame(_CODINGS.get(marker, "baseline"), (width, height), pixels, planes)
 
     def scanned(self, body: bytes) -> float:
         """The planes that a scan with this header passes over, in whole pictures."""

@@ -21,7 +21,7 @@ def structure_of(data: bytes) -> Structure:
     """The structure of a PNG. Its `data` has the chunks of the first picture and those that may declare how it
     is turned; colour profiles, other texts and the other frames of an animation are left out.
 
-    Raises UnreadableImage where there are more chunks than a picture needs.
+    Raises UnreadableImage where there are more chunks than a picture needs, or where the header is not the first.
     """
     kept: dict[object, tuple[int, int]] = {}
     chunks = 0
@@ -31,6 +31,8 @@ def structure_of(data: bytes) -> Structure:
         chunks += 1
         if chunks > MAX_CHUNKS:
             raise UnreadableImage("The PNG has more chunks than a picture needs.")
+        if (kind == b"IHDR") != (chunks == 1):
+            raise UnreadableImage("The PNG does not begin with its one header.")
         end = position + 12 + length
         if not kind.isalpha():
             kept[position] = (position, end)

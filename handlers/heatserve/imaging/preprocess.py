@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from .cost import RESIZE, RESIZED, TURNED
+from .cost import RESIZE, RESIZED, TURNED, VIEWED
 from .decode import Picture
 from .errors import ImageTooLarge
 from .geometry import Geometry, plan
@@ -93,10 +93,11 @@ class Preprocess:
 
     def cost_ms(self, width: int, height: int) -> float:
         """Nominal milliseconds of one core for `tensor` of a picture of this size."""
-        resized = sum(across * down for across, down in self._sizes(width, height))
         turned = TURNED if self.orientation == "apply" else 0.0
         read = RESIZE[self.interpolation] if self.resize is not None else 0.0
-        return (width * height * (turned + read) + resized * RESIZED) / 1e6
+        (across, down), *resized = self._sizes(width, height)
+        written = across * down * VIEWED + sum(w * h * RESIZED for w, h in resized)
+        return (width * height * (turned + read) + written) / 1e6
 
     def _sizes(self, width: int, height: int) -> list[tuple[int, int]]:
         """Width and height of the view, and of the resized picture that it is cut from where it is resized."""

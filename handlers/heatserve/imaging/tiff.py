@@ -33,7 +33,9 @@ _SIZES: Mapping[int, int] = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
 }  # fmt: skip
 _STRINGS = (1, 2, 7)
-_INTEGERS: Mapping[int, str] = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+_INTEGERS: Mapping[int, str] = {
+    1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8",
+}  # fmt: skip
 _LARGEST = np.uint64(2**62)
 _SCAN = b"\xff\xda"
 

@@ -10,7 +10,7 @@ from .structure import Structure
 #: An animation has one chunk for each frame.
 MAX_CHUNKS = 10_000
 _FRAME_HEADER = 16
-#: By the first chunk of pixels; that of the alpha plane stands in front of the colours.
+#: By the first chunk of pixels, or by an alpha plane wherever there is one.
 _CODINGS = {b"VP8 ": "lossy", b"VP8L": "lossless", b"ALPH": "lossy with alpha"}
 
 
@@ -29,7 +29,7 @@ def structure_of(data: bytes) -> Structure:
         if chunks > MAX_CHUNKS:
             raise UnreadableImage("The WebP has more chunks than a picture needs.")
         size = size or _size(kind, data[position + 8 : position + 18])
-        if kind in _CODINGS and not coding:
+        if kind in _CODINGS and (not coding or kind == b"ALPH"):
             coding = _CODINGS[kind]
         # A frame of an animation has chunks of its own.
         inside = kind == b"ANMF" and not coding
