@@ -28,6 +28,9 @@ from devtools.paths import METRICS, SERVER_CONFIG
 from devtools.ports import HOST
 from devtools.processes import ProcessGroup
 
+#: Seconds that the processes of a server that has ended may take to write their last lines.
+LAST_WORDS = 10.0
+
 
 class ServerError(RuntimeError):
     """TorchServe did not start, or a model of it did not load. The message carries the log's useful lines."""
@@ -167,16 +170,24 @@ class Server:
                     return
                 ask, loads = time.monotonic() + 1.0, loaded
             if not self._running().alive():
+                # What it wrote last came after the log was read, or comes from what it started.
+                self._running().wait_for_all(LAST_WORDS)
+                log = self.log()
                 failure = _PortTaken if "Address already in use" in log else ServerError
                 raise failure(server_log.explain("TorchServe ended while it was starting", log))
             if model not in self._started and server_log.load_failed(log, model):
-                # The last lines of a traceback reach the log a moment after the failure does.
-                time.sleep(0.2)
-                raise ServerError(server_log.explain(f"Model {model!r} did not load", self.log(), model=model))
+                raise ServerError(server_log.explain(f"Model {model!r} did not load", self._quiet_log(), model=model))
             if time.monotonic() > deadline:
                 late = f"Model {model!r} was not ready after {timeout:.0f} s"
                 raise ServerError(server_log.explain(late, log, model=model))
             time.sleep(0.05)
+
+    def _quiet_log(self) -> str:
+        """The log, once nothing has been written for a moment: a traceback's last lines come after the failure does."""
+        deadline, log = time.monotonic() + LAST_WORDS, ""
+        while log != (log := self.log()) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        return log
 
     def wait(self) -> None:
         """Waits until the server ends of itself."""

@@ -51,7 +51,7 @@ class Seen:
     megabytes: float
 
 
-def _archive(folder: Path) -> Path:
+def large_archive(folder: Path) -> Path:
     path = folder / "large.mar"
     with zipfile.ZipFile(path, "w") as written:
         written.writestr("MAR-INF/MANIFEST.json", json.dumps(MANIFEST))
@@ -135,7 +135,7 @@ def main(vmargs: str, clients: tuple[int, ...]) -> None:
     click.echo(f"Java: {vmargs or 'its own defaults'}; bodies of {BODY / 1e6:.1f} MB, answers of {ANSWER / 1e6:.1f} MB")
     click.echo("| kind | clients | given up | good requests beside them | frontend, MB |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
-        archive = _archive(Path(scratch))
+        archive = large_archive(Path(scratch))
         for kind in KINDS:
             for count in clients:
                 try:

@@ -107,7 +107,7 @@ def memory(kind: str, archive: Path, count: int) -> Iterator[dict[str, float]]:
         picture = (
             bytes(LARGE) if index % 10 == 0 else pictures.any_picture(chosen) if index % 2 else chosen.choice(good)
         )
-        soak._answer(service, picture, turn)
+        soak.answer(service, picture, turn)
         if kind == FIXED:
             heap.trim_when_idle()
         figures = {"resident": children.status("VmRSS") / 1e6, "highest": children.status("VmHWM") / 1e6}
