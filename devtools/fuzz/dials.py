@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 #: The most bytes and pixels that the server accepts by default.
 MAX_BYTES = 20_000_000
@@ -68,6 +68,7 @@ def picture(dials: Dials, mode: str, size: tuple[int, int]) -> Image.Image:
 
 def saved(image: Image.Image, form: str, **options: object) -> bytes:
     """The bytes of a file."""
+    ImageFile.MAXBLOCK = 1 << 25  # or pictures of noise could not be written as JPEG
     stream = io.BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()

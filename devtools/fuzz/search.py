@@ -20,9 +20,9 @@ from heatserve.imaging.cost import allowed_ms
 
 #: A picture of this many bytes counts as small, and must stay within these.
 SMALL = 100_000
-SMALL_SECONDS, SMALL_PEAK = 0.5, 800e6
+SMALL_SECONDS, SMALL_PEAK = 0.5, 500e6
 #: Every picture that may be sent must stay within these.
-SECONDS, PEAK = 4.5, 1_300e6
+SECONDS, PEAK = 4.5, 950e6
 _KEPT = 6
 _RETRIES = 3
 

@@ -298,3 +298,28 @@ def test_the_command_refuses_in_a_sentence_and_with_status_1(tmp_path):
     assert result.output.startswith("Refused: The weights weights.pth")
     assert "Traceback" not in result.output
     assert not (tmp_path / "store").exists()
+
+
+PROBABLE = """import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.linear(self.conv(x).relu().mean((2, 3))).sigmoid()
+"""
+
+
+def test_a_network_that_gives_probabilities_is_refused_by_the_handler_itself_in_its_sentence(tmp_path):
+    (tmp_path / "model.py").write_text(PROBABLE)
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    (tmp_path / "settings.yaml").write_text("batchSize: 2\npreprocess:\n  resize: 36\n  crop: 32\n")
+    state = {"conv.weight": torch.rand(4, 3, 3, 3), "conv.bias": torch.rand(4)}
+    state |= {"linear.weight": torch.rand(2, 4), "linear.bias": torch.rand(2)}
+    torch.save(state, tmp_path / "weights.pth")
+    files = [tmp_path / name for name in ("weights.pth", "labels.txt", "settings.yaml")]
+    with pytest.raises(Refusal, match=r"does not load: .*scores before its softmax or sigmoid"):
+        package(Recipe("net", f"{tmp_path / 'model.py'}:Net", *files), tmp_path / "store")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import ImageTooLarge
+from .structure import Structure
 
 #: What one picture may take by default: twice a progressive JPEG of 50 megapixels.
 MAX_DECODE_MS = 3_000.0
@@ -39,14 +40,15 @@ class Factors:
 #: By format and coding.
 DECODERS: Mapping[tuple[str, str], Factors] = {
     ("JPEG", "baseline"): Factors(pixel=2.5, sent=10, passed=0.7, part=1_000),
-    ("JPEG", "progressive"): Factors(pixel=2.5, sent=25, passed=0.7, part=1_000, held=12),
+    ("JPEG", "progressive"): Factors(pixel=2.5, sent=25, passed=0.7, part=1_000, held=11),
     ("JPEG", "arithmetic"): Factors(pixel=5, sent=80, passed=3, part=1_000, held=12),
     ("JPEG", "lossless"): Factors(pixel=5, sent=25, passed=3, part=1_000, held=12),
     ("PNG", "plain"): Factors(pixel=1, sent=22, passed=1, part=3_000),
     ("PNG", "interlaced"): Factors(pixel=4, sent=22, passed=1.5, part=3_000, held=8),
-    ("WEBP", "lossy"): Factors(pixel=8, sent=60, part=300, held=20),
-    ("WEBP", "lossless"): Factors(pixel=8, sent=18, part=300, held=24),
-    ("GIF", "plain"): Factors(pixel=2, sent=15, part=1_000, held=1),
+    ("WEBP", "lossy"): Factors(pixel=10, sent=60, part=300, held=16),
+    ("WEBP", "lossy with alpha"): Factors(pixel=16, sent=60, part=300, held=16),
+    ("WEBP", "lossless"): Factors(pixel=10, sent=18, part=300, held=16),
+    ("GIF", "plain"): Factors(pixel=2, sent=15, part=1_000),
     ("BMP", "plain"): Factors(pixel=1.5, sent=1),
     ("TIFF", "raw"): Factors(pixel=1, sent=1, passed=0.5, part=12_000),
     ("TIFF", "packbits"): Factors(pixel=1, sent=1.5, passed=0.5, part=2_000),
@@ -102,12 +104,13 @@ class Cost:
     peak_bytes: int
 
 
-def decoding(form: str, coding: str, mode: str, pixels: int, passes: float, parts: int, sent: int) -> Cost:
-    """What it costs to make 8-bit RGB of a file of `sent` bytes; see `Structure` for what is counted."""
-    factors = DECODERS.get((form, coding), _OTHER)
+def decoding(form: str, mode: str, pixels: int, sent: int, structure: Structure) -> Cost:
+    """What it costs to make 8-bit RGB of a file of `sent` bytes, of which the decoder computes `pixels`."""
+    factors = DECODERS.get((form, structure.coding), _OTHER)
     conversion = _conversion(mode)
-    ns = pixels * (factors.pixel + factors.passed * passes + conversion.ns) + sent * factors.sent + parts * factors.part
-    held = factors.held + factors.held_pass * passes + conversion.held
+    each = factors.pixel + factors.passed * structure.passes + conversion.ns + TURNED * structure.turned
+    held = factors.held + factors.held_pass * structure.passes + conversion.held + 4 * structure.turned
+    ns = pixels * each + sent * factors.sent + structure.parts * factors.part
     return Cost(_BASE_MS + ns / 1e6, round(_BASE_BYTES + pixels * held + 2 * sent))
 
 

@@ -54,6 +54,7 @@ def decode(data: bytes, max_pixels: int) -> Picture:
     with refusals():
         _, structure, image = opened(data, max_pixels)
         image.load()
+        vars(image).pop("_decoder", None)  # a WebP's holds two canvases of its own
         # Read after loading: a PNG may declare it behind its pixels, and PIL itself turns a TIFF upright.
         orientation = orientation_of(image, structure.exif, structure.xmp)
         return Picture(to_rgb(image), orientation)

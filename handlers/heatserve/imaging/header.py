@@ -104,7 +104,7 @@ def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image
     if any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ())):
         raise UnreadableImage("The BMP is run-length coded, which is not supported: send it as PNG.")
     pixels = max(structure.pixels, width * height)
-    cost = decoding(form, structure.coding, _stored(image), pixels, structure.passes, structure.parts, len(data))
+    cost = decoding(form, _stored(image), pixels, len(data), structure)
     return Header(form, image.mode, structure.coding, width, height, cost.ms, cost.peak_bytes), structure, image
 
 

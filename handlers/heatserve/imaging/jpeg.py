@@ -90,7 +90,9 @@ def structure_of(data: bytes) -> Structure:
                 exif.append(body[len(_EXIF) :])
             elif marker == 0xE1 and body.startswith(_XMP):
                 xmp = body[len(_XMP) :]
-    return Structure(b"".join(kept), frame.coding, frame.size, frame.pixels, passes, segments, b"".join(exif), xmp)
+    return Structure(
+        b"".join(kept), frame.coding, frame.size, frame.pixels, passes, segments, exif=b"".join(exif), xmp=xmp
+    )
 
 
 def _multiple(length: int, of: int) -> int:

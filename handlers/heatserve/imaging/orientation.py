@@ -17,6 +17,8 @@ from PIL import Image
 Box = tuple[float, float, float, float]
 
 _TAG, _SHORT = 0x0112, 3
+#: The first directory of EXIF data stands at its beginning.
+_MAX_DIGITS = 1_000_000
 _XMP = re.compile(rb'tiff:Orientation(="|>)([0-9])')
 
 # orientation: (transpose, then mirror left and right, then mirror top and bottom)
@@ -58,14 +60,20 @@ def _declared(image: Image.Image, exif: bytes, xmp: bytes) -> int:
     if image.format == "TIFF":
         value = image.getexif().get(_TAG, 1)
         return value if isinstance(value, int) else 1
-    profile = image.info.get("Raw profile type exif")
-    exif = exif or image.info.get("exif") or (bytes.fromhex("".join(profile.split("\n")[3:])) if profile else b"")
+    exif = exif or image.info.get("exif") or _of_text(image.info.get("Raw profile type exif", ""))
     value = _of_exif(exif.removeprefix(b"Exif\0\0"))
     if value is not None:
         return value
     text = xmp or image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
     found = _XMP.search(text.encode() if isinstance(text, str) else text)
     return int(found[2]) if found else 1
+
+
+def _of_text(profile: str) -> bytes:
+    """EXIF data that a PNG has as text: three lines of other things, then hexadecimal digits in lines."""
+    lines = profile.split("\n", 3)
+    digits = lines[3][:_MAX_DIGITS].replace("\n", "") if len(lines) > 3 else ""
+    return bytes.fromhex(digits[: len(digits) // 2 * 2])
 
 
 def _of_exif(exif: bytes) -> int | None:

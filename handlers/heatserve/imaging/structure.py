@@ -15,6 +15,7 @@ class Structure:
     pixels: that the decoder computes, padding of blocks and tiles included; 0 for width x height.
     passes: of the decoder over a plane of that many pixels.
     parts: segments, chunks or strips.
+    turned: whether the decoder turns the picture upright by itself.
     exif, xmp: the metadata that declare the orientation, where they were taken out of `data`.
     """
 
@@ -24,5 +25,6 @@ class Structure:
     pixels: int = 0
     passes: float = 0.0
     parts: int = 0
+    turned: bool = False
     exif: bytes = b""
     xmp: bytes = b""

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from .errors import UnreadableImage
 from .structure import Structure
 
-#: A TIFF may be cut into tiles of one pixel, each of which costs a decoder.
+#: A TIFF may be cut into tiles of one pixel; each that is not compressed costs Pillow a decoder.
 MAX_TILES = 20_000
+#: Values of a tag that are numbers, such as the places of compressed strips.
+MAX_NUMBERS = 200_000
 MAX_ENTRIES = 1_000
 MAX_DIRECTORIES = 8
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
 _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_TILE_WIDTH, _TILE_HEIGHT, _ORIENTATION = 322, 323, 274
 #: Tags that point to further directories: EXIF, GPS, interoperability.
 _POINTERS = (34665, 34853, 40965)
 _CODINGS: Mapping[int, str] = {
@@ -90,8 +92,8 @@ class _Reader:
             entry = _Entry(kind, values, start + 4 + inline)
             if entry.bytes > inline:
                 entry = _Entry(kind, values, self._number("Q" if self._big else "I", start + 4 + inline))
-            if kind in _SIZES and kind not in _STRINGS and values > MAX_TILES:
-                raise UnreadableImage("The TIFF is cut into more tiles, or has more numbers, than a picture needs.")
+            if kind in _SIZES and kind not in _STRINGS and values > MAX_NUMBERS:
+                raise UnreadableImage("The TIFF has more numbers in a tag than a picture needs.")
             found.setdefault(tag, entry)
         if sum(entry.bytes for entry in found.values()) > len(self._data):
             raise UnreadableImage("The TIFF has tags that are larger than the file.")
@@ -131,14 +133,16 @@ def structure_of(data: bytes) -> Structure:
         pixels = -(-width // across) * across * (-(-height // down) * down)
         if pixels > 4 * width * height + 1_000_000:
             raise UnreadableImage("The TIFF has tiles that are far larger than its picture.")
+    if coding == "raw" and offsets.size > MAX_TILES:
+        raise UnreadableImage("The TIFF is cut into more tiles than a picture needs.")
     if coding != "raw" and int(np.minimum(lengths, 2**40).sum()) > len(data):
         raise UnreadableImage("The TIFF has strips that share bytes.")
     bits = reader.integers(tags.get(_BITS))
     samples = max(number(_SAMPLES, 1), bits.size)
     bytes_per_pixel = samples * int(bits.max(initial=1)) / 8
-    if coding == "jpeg":
-        return Structure(data, coding, (width, height), pixels, _scans(data, offsets, lengths), offsets.size)
-    return Structure(data, coding, (width, height), pixels, bytes_per_pixel, offsets.size)
+    passes = _scans(data, offsets, lengths) if coding == "jpeg" else bytes_per_pixel
+    turned = number(_ORIENTATION, 1) != 1
+    return Structure(data, coding, (width, height), pixels, passes, int(offsets.size), turned)
 
 
 def _scans(data: bytes, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> float:

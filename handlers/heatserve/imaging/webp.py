@@ -10,6 +10,8 @@ from .structure import Structure
 #: An animation has one chunk for each frame.
 MAX_CHUNKS = 10_000
 _FRAME_HEADER = 16
+#: By the first chunk of pixels; that of the alpha plane stands in front of the colours.
+_CODINGS = {b"VP8 ": "lossy", b"VP8L": "lossless", b"ALPH": "lossy with alpha"}
 
 
 def structure_of(data: bytes) -> Structure:
@@ -27,8 +29,8 @@ def structure_of(data: bytes) -> Structure:
         if chunks > MAX_CHUNKS:
             raise UnreadableImage("The WebP has more chunks than a picture needs.")
         size = size or _size(kind, data[position + 8 : position + 18])
-        if kind in (b"VP8 ", b"VP8L") and not coding:
-            coding = "lossless" if kind == b"VP8L" else "lossy"
+        if kind in _CODINGS and not coding:
+            coding = _CODINGS[kind]
         # A frame of an animation has chunks of its own.
         inside = kind == b"ANMF" and not coding
         position += 8 + (_FRAME_HEADER if inside else length + length % 2)
