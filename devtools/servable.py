@@ -57,6 +57,9 @@ def trouble(archive: Path) -> str | None:
 
 
 def _check(members: zipfile.ZipFile) -> None:
+    damaged = members.testzip()
+    if damaged:
+        raise Unservable(f"is damaged: its member {damaged} does not match its checksum")
     names = set(members.namelist())
     if MANIFEST not in names:
         raise Unservable(f"has no {MANIFEST}")

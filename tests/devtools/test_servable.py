@@ -60,6 +60,11 @@ def test_a_file_that_is_no_archive_is_named(tmp_path):
     for content in (b"", b"not a zip", whole[: len(whole) // 2]):
         (tmp_path / "net.mar").write_bytes(content)
         assert servable.trouble(tmp_path / "net.mar") == "is no zip file, or not a whole one"
+    damaged = bytearray(whole)
+    damaged[whole.index(b"minWorkers")] ^= 1
+    (tmp_path / "net.mar").write_bytes(damaged)
+    trouble = "is damaged: its member model-config.yaml does not match its checksum"
+    assert servable.trouble(tmp_path / "net.mar") == trouble
     with zipfile.ZipFile(tmp_path / "net.mar", "w") as written:
         written.writestr("a.py", "")
     assert servable.trouble(tmp_path / "net.mar") == "has no MAR-INF/MANIFEST.json"
