@@ -24,17 +24,18 @@ class Statistic:
 
     def update(self, attributions: Tensor) -> None:
         """Takes further samples, shape (n, ...)."""
-        values = attributions.to(torch.float32 if attributions.device.type == "mps" else torch.float64)
-        if self.kind == "mean_square":
-            values = values.square()
-        if self._origin is None:
-            self._origin = values[0].clone()
-            self._sums = [torch.zeros_like(self._origin) for _ in range(4 if self.kind == "variance" else 2)]
-        centred = values - self._origin
-        power = centred
-        for number, total in enumerate(self._sums):
-            power = power * centred if number else centred
-            total += power.sum(0)
+        precise = torch.float32 if attributions.device.type == "mps" else torch.float64
+        # A CPU's caches hold one sample in float64; a card wants few launches.
+        for some in attributions.unbind() if attributions.device.type == "cpu" else [attributions]:
+            values = some.to(precise).square() if self.kind == "mean_square" else some
+            if self._origin is None:
+                self._origin = values.reshape(-1, *attributions.shape[1:])[0].clone().to(precise)
+                self._sums = [torch.zeros_like(self._origin) for _ in range(4 if self.kind == "variance" else 2)]
+            centred = values - self._origin
+            power = centred
+            for number, total in enumerate(self._sums):
+                power = power * centred if number else centred
+                total += power.sum_to_size(total.shape)
         self.samples += len(attributions)
 
     def value(self) -> Tensor:
