@@ -11,7 +11,7 @@ def test_the_costliest_pictures_are_ones_that_the_handler_takes_and_near_its_bou
     assert {picture.name.split(",")[0] for picture in found} == {kind[0] for kind in costly._KINDS}
     bound = Limits().max_decode_ms
     assert all(picture.ms <= bound for picture in found)
-    assert max(picture.ms for picture in found) >= 0.7 * bound
+    assert max(picture.ms for picture in found) >= 0.6 * bound
 
 
 def test_what_a_prediction_waits_longer_is_told_in_bounds_of_one_picture():
