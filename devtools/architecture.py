@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.machinery
 import importlib.util
 import re
@@ -90,8 +91,10 @@ def unmet_imports(members: dict[str, Content]) -> list[str]:
     imported: set[str] = set()
     for name, content in members.items():
         if name.endswith(".py"):
-            tree = ast.parse(content if isinstance(content, bytes) else content.read_bytes())
-            imported.update(_imports(tree))
+            # A package may carry files that are no Python of this version: nothing imports them.
+            with contextlib.suppress(SyntaxError, ValueError):
+                tree = ast.parse(content if isinstance(content, bytes) else content.read_bytes())
+                imported.update(_imports(tree))
     return sorted(imported - known)
 
 
@@ -116,6 +119,8 @@ def _from_file(path: Path, name: str) -> Architecture:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
         raise Refusal(f"The model file {path.name} is not Python: line {error.lineno}: {error.msg}.") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # a NUL, or nesting without end
+        raise Refusal(f"The model file {path.name} is not Python: {error}.") from None
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if name.split(".")[0] not in {*classes, *functions, *_bound(tree)}:

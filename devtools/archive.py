@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
+
+from heatserve.serving import integrity
 
 Content = Union[bytes, Path]
 
@@ -19,19 +22,15 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 def sha256(content: Content) -> str:
     """The SHA-256 of bytes or of a file, in hexadecimal."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    digest = hashlib.sha256()
-    with open(content, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else integrity.sha256(content)
 
 
-def contents_sha256(members: Mapping[str, Content]) -> str:
-    """One hash over all members: of the lines `name, NUL, sha256`, sorted by name."""
-    lines = (f"{name}\0{sha256(members[name])}\n" for name in sorted(members))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def sealed(manifest: Mapping[str, Any], members: Mapping[str, Content]) -> bytes:
+    """The manifest as a file, with the hashes of these members and of itself in its block `heatserve`."""
+    hashes = {name: sha256(members[name]) for name in sorted(members)}
+    block = {**manifest["heatserve"], "members": hashes}
+    block["contents_sha256"] = integrity.contents_sha256({**manifest, "heatserve": block})
+    return json.dumps({**manifest, "heatserve": block}, indent=2).encode()
 
 
 def write(path: Path, members: Mapping[str, Content]) -> None:

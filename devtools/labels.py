@@ -38,8 +38,9 @@ def _from_lines(path: Path, text: str) -> dict[int, Label]:
 def _from_json(path: Path, text: str) -> dict[int, Label]:
     try:
         content = json.loads(text)
-    except ValueError as error:
-        raise Refusal(f"The labels {path.name} are not JSON: {error}.") from None
+    except (ValueError, RecursionError) as error:
+        reason = "the file is empty" if not text.strip() else str(error)
+        raise Refusal(f"The labels {path.name} are not JSON: {reason}.") from None
     if isinstance(content, dict) and isinstance(content.get("object_type_names"), list):
         content = content["object_type_names"]
     if isinstance(content, list):
@@ -53,6 +54,8 @@ def _from_json(path: Path, text: str) -> dict[int, Label]:
         names = label if isinstance(label, list) else [label]
         if not names or not all(isinstance(name, str) and name for name in names):
             raise Refusal(f"The label of class {key} in {path.name} is not a name, nor a list of names.")
+        if any("\ud800" <= character <= "\udfff" for name in names for character in name):
+            raise Refusal(f"The label of class {key} in {path.name} has half of a surrogate pair, which is no text.")
         named[int(key)] = label
     missing = next((index for index in range(len(named)) if index not in named), None)
     if missing is not None:

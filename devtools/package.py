@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -63,16 +64,17 @@ def main(
     bytes.
     """
     recipe = Recipe(name, architecture, weights, labels, config, packages, version, continuous)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     try:
         with console.status(f"Building and proving {name}.mar"):
             packaged = package(recipe, export_path, force)
     except Refusal as refusal:
         if verbose and refusal.detail:
             console.print(refusal.detail, markup=False)
-        console.print(f"[bold red]Refused:[/] {_plain(str(refusal))}", soft_wrap=True)
+        console.print("Refused: ", style="bold red", end="")
+        console.print(str(refusal), soft_wrap=True, markup=False)
         sys.exit(1)
-    _report(Console(highlight=False), name, packaged)
+    _report(Console(highlight=False, emoji=False), name, packaged)
 
 
 def _report(console: Console, name: str, packaged: Packaged) -> None:
@@ -82,25 +84,27 @@ def _report(console: Console, name: str, packaged: Packaged) -> None:
         "archive": f"{packaged.path} ({packaged.path.stat().st_size / 1e6:.1f} MB)",
         "proved": f"a test picture is {label!r} with {probability:.2f}, and was explained",
         "layer": proof.layer or "-",
-        "methods": ", ".join(proof.methods),
+        "methods": ", ".join(proof.methods) or "-",
         "weights": f"sha256 {packaged.weights_sha256}",
         "contents": f"sha256 {packaged.contents_sha256}",
     }
     for what, value in rows.items():
-        console.print(f"{what:<9} {_plain(value)}", soft_wrap=True)
+        console.print(f"{what:<9} {value}", soft_wrap=True, markup=False)
+    for warning in proof.warnings:
+        console.print("[yellow]note[/]      ", end="")
+        console.print(warning, soft_wrap=True, markup=False)
     if packaged.unmet:
         console.print(
             f"[yellow]note[/]      it imports {', '.join(packaged.unmet)}, which a server may lack: "
             "--include-package carries a package along",
             soft_wrap=True,
         )
-    console.print("\nServe it with: scripts/serve --open\nand ask:")
+    # What is told to be typed holds for a shell, whatever the folder is called.
+    folder = packaged.path.parent.resolve()
+    store = "" if folder == MODEL_STORE else f" --model-store {shlex.quote(str(folder))}"
+    console.print(f"\nServe it with: scripts/serve --open{store}\nand ask:", soft_wrap=True, markup=False)
     for what in ("predictions", "explanations"):
         console.print(f"  curl http://127.0.0.1:8080/{what}/{name} -T PHOTO.jpg", soft_wrap=True)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

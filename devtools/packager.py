@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,15 @@ from typing import Any
 
 import yaml
 
-from devtools import architecture, archive, labels, weights
+from devtools import architecture, archive, labels, servable, weights
 from devtools.archive import Content
 from devtools.paths import HANDLERS
 from devtools.proof import Proof, prove
 from devtools.refusal import Refusal
+from heatserve.serving.integrity import LABELS, MANIFEST
 
 HANDLER = "explain_handler.py"
 CONFIG = "model-config.yaml"
-LABELS = "index_to_name.json"
-MANIFEST = "MAR-INF/MANIFEST.json"
 ARCHIVER_VERSION = "0.12.0"
 #: What TorchServe needs to hand rows over step by step: one worker, room for who comes, no waiting for more.
 CONTINUOUS = {"minWorkers": 1, "maxWorkers": 1, "continuousBatching": True, "batchSize": 64, "maxBatchDelay": 1}
@@ -56,18 +54,20 @@ class Packaged:
 
 def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
     """Builds and proves `export_path/NAME.mar`; Refusal where it cannot, and then nothing is left."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-.]*", recipe.name):
+    if not servable.NAME.fullmatch(recipe.name):
         raise Refusal(f"The name {recipe.name!r} may have letters, digits, '-', '_' and '.' only.")
     target = export_path / f"{recipe.name}.mar"
     if target.exists() and not force:
         raise Refusal(f"{target} exists; --force replaces it.")
     contents = members(recipe)
     about = json.loads(bytes(contents[MANIFEST]))["heatserve"]
+    sources = [path for path in (recipe.weights, recipe.labels, recipe.config) if path]
+    sources += [content for content in contents.values() if isinstance(content, Path)]
     export_path.mkdir(parents=True, exist_ok=True)
     unfinished = archive.temporary(target)
     try:
         archive.write(unfinished, contents)
-        proof = prove(unfinished, recipe.name)
+        proof = prove(unfinished, recipe.name, sources)
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -115,10 +115,9 @@ def members(recipe: Recipe) -> dict[str, Content]:
             "version": heatserve_version(recipe.handlers),
             "architecture": model.reference,
             "weights_sha256": archive.sha256(recipe.weights),
-            "contents_sha256": archive.contents_sha256(merged),
         },
     }
-    return {**merged, MANIFEST: json.dumps(manifest, indent=2).encode()}
+    return {**merged, MANIFEST: archive.sealed(manifest, merged)}
 
 
 def heatserve_version(handlers: Path = HANDLERS) -> str:
@@ -139,15 +138,11 @@ def _handlers(folder: Path) -> dict[str, Content]:
 def _config(path: Path | None, continuous: bool) -> bytes | None:
     """The archive's configuration: the file as it is, with `CONTINUOUS` in place of what it says of workers and
     batches where that is asked for."""
-    content = path.read_bytes() if path else b""
+    if path is None:
+        return yaml.safe_dump(CONTINUOUS, sort_keys=False).encode() if continuous else None
+    content = path.read_bytes()
     try:
-        read = yaml.safe_load(content) if path else {}
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        assert path is not None
-        raise Refusal(f"The configuration {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(read, dict):
-        assert path is not None
-        raise Refusal(f"The configuration {path.name} is not a mapping of settings.")
-    if continuous:
-        return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode()
-    return content if path else None
+        read = servable.config(content)
+    except servable.Unservable as error:
+        raise Refusal(f"The configuration {path.name} {error}.") from None
+    return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode() if continuous else content

@@ -55,6 +55,22 @@ class ProcessGroup:
         except psutil.NoSuchProcess:
             return []
 
+    def wait_for_all(self, patience: float) -> None:
+        """Waits until the process and all of its group have ended, for `patience` seconds at most: from then on they
+        write nothing more."""
+        deadline = time.monotonic() + patience
+        while self._members() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _members(self) -> list[int]:
+        """The processes of the group that still run."""
+        found = []
+        for process in psutil.process_iter(["status"]):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if process.info["status"] != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) == self.pid:
+                    found.append(process.pid)
+        return found
+
     def stop(self, grace: float = 10.0) -> None:
         """Asks the process to end, waits for `grace` seconds, and kills what then remains of its group."""
         if self._process.returncode is not None:

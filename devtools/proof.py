@@ -1,14 +1,16 @@
-"""The proof of an archive: TorchServe's own loader loads it, and it predicts and explains."""
+"""The proof of an archive: TorchServe's own loader loads it, and it predicts, explains and describes itself."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +24,18 @@ TIMEOUT = 600
 
 @dataclass(frozen=True)
 class Proof:
-    """What the archive answered: its labels and probabilities, and the explanation's JSON."""
+    """What the archive answered: its labels and probabilities, the explanation's JSON, its description, and the
+    warnings of its handler while it loaded and answered."""
 
     prediction: dict[str, float]
     explanation: dict[str, Any]
-    methods: tuple[str, ...]
+    description: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that this network can do."""
+        return tuple(self.description.get("methods", ()))
 
     @property
     def layer(self) -> str | None:
@@ -36,21 +45,30 @@ class Proof:
         return str(layer) if layer else None
 
 
-def prove(archive: Path, name: str) -> Proof:
-    """Loads the archive in a clean process and asks it; Refusal with the handler's own words if it fails."""
+def prove(archive: Path, name: str, sources: Iterable[Path] = ()) -> Proof:
+    """Loads the archive in a clean process and asks it; Refusal with the handler's own words if it fails.
+
+    sources: the files that the archive was made from. The process cannot open them, nor what lies in their folders
+    (`prove.hide`), and the user's home is an empty folder.
+    """
+    folders = sorted({str(path.resolve().parent) for path in sources})
     with tempfile.TemporaryDirectory(prefix="heatserve-proof-") as scratch:
-        model, temporary, result = (Path(scratch, part) for part in ("model", "tmp", "result.json"))
+        model, home, temporary = (Path(scratch, part) for part in ("model", "home", "tmp"))
+        home.mkdir()
         temporary.mkdir()
+        metrics = shutil.copy(_metrics(), Path(scratch, "metrics.yaml"))
+        result = Path(scratch, "result.json")
         with zipfile.ZipFile(archive) as members:
             members.extractall(model)
-        env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        caches = ("PYTHON", "XDG_", "TORCH_HOME", "HF_")
+        env = {key: value for key, value in os.environ.items() if not key.startswith(caches)}
         script = Path(__file__).with_name("prove.py")
         try:
             # -I: nothing but the archive and the installed packages can be imported.
             run = subprocess.run(
-                [sys.executable, "-I", script, model, name, _metrics(), result],
+                [sys.executable, "-I", script, model, name, metrics, result, *folders],
                 cwd=model,
-                env={**env, "TMPDIR": str(temporary)},
+                env={**env, "HOME": str(home), "TMPDIR": str(temporary)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -63,12 +81,13 @@ def prove(archive: Path, name: str) -> Proof:
         said = json.loads(result.read_text())
     if said["error"]:
         raise Refusal(said["error"], said["detail"] or run.stdout)
-    return Proof(*_read(said["answers"], run.stdout), tuple(said["methods"]))
+    return Proof(*_read(said["answers"], run.stdout), tuple(said["warnings"]))
 
 
-def _read(answers: list[dict[str, Any]], log: str) -> tuple[dict[str, float], dict[str, Any]]:
+def _read(answers: dict[str, dict[str, Any]], log: str) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
     read: list[dict[str, Any]] = []
-    for what, answer in zip(("prediction", "explanation"), answers):
+    for what in ("prediction", "explanation", "description"):
+        answer = answers[what]
         body = base64.b64decode(answer["body"])
         try:
             content = json.loads(body)
@@ -80,7 +99,8 @@ def _read(answers: list[dict[str, Any]], log: str) -> tuple[dict[str, float], di
         if not isinstance(content, dict) or not content:
             raise Refusal(f"The archive answered a {what} with something that is not a JSON object.", log)
         read.append(content)
-    return read[0], read[1]
+    prediction, explanation, description = read
+    return prediction, explanation, description
 
 
 def _metrics() -> Path:

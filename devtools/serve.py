@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from devtools import properties
+from devtools import properties, servable
 from devtools.paths import METRICS, MODEL_STORE, ROOT, SERVER_CONFIG
 from devtools.ports import HOST
 from devtools.torchserve import Server, ServerError
@@ -27,13 +27,24 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 def main(
     names: tuple[str, ...], model_store: Path, port: int | None, grpc_port: int | None, without_tokens: bool
 ) -> None:
-    """Serve the archives of model_store/ until Ctrl-C."""
+    """Serve the archives of model_store/ until Ctrl-C.
+
+    What cannot be served is named and left out, unless it was asked for by --model.
+    """
     archives = {path.stem: path for path in sorted(model_store.glob("*.mar"))}
     unknown = [name for name in names if name not in archives]
     if unknown or not archives:
         there = f"there are: {', '.join(archives)}" if archives else "scripts/package makes one"
         raise click.ClickException(f"No archive {' '.join(unknown) or '*'}.mar in {model_store} ({there}).")
     chosen = {name: archives[name] for name in names or archives}
+    troubles = {name: trouble for name, path in chosen.items() if (trouble := servable.trouble(path))}
+    named = [f"{name}.mar {trouble}" for name, trouble in troubles.items()]
+    if troubles and (names or len(troubles) == len(chosen)):
+        raise click.ClickException("\n".join(["Nothing is served.", *named]))
+    console = Console(emoji=False)
+    for line in named:
+        console.print(f"not served    {line}", highlight=False, markup=False, soft_wrap=True)
+    chosen = {name: path for name, path in chosen.items() if name not in troubles}
     settings = properties.read(SERVER_CONFIG)
     settings.update(_changes(port, grpc_port, without_tokens))
     LOGS.mkdir(exist_ok=True)
@@ -41,10 +52,9 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = LOGS / "serve.log"
     env = {"LOG_LOCATION": str(LOGS), "METRICS_LOCATION": str(LOGS)}
-    console = Console()
     try:
         with console.status(f"Starting TorchServe with {', '.join(chosen)} (log: {log})") as status:
-            server = Server(chosen, settings, env, log, cwd=ROOT).start()
+            server = Server(chosen, settings, env, log, cwd=ROOT, partly=not names).start()
             status.stop()
             try:
                 _announce(console, server)
@@ -76,7 +86,10 @@ def _changes(port: int | None, grpc_port: int | None, without_tokens: bool) -> d
 
 
 def _announce(console: Console, server: Server) -> None:
-    model = next(iter(server.models))
+    model = next(name for name in server.models if name not in server.failed)
+    for error in server.failed.values():
+        reason = str(error).splitlines()[0]
+        console.print(f"not served    {reason}", highlight=False, markup=False, soft_wrap=True)
     token = ""
     if server.key():
         read = 'import json; print(json.load(open("key_file.json"))["inference"]["key"])'

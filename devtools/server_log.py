@@ -12,9 +12,16 @@ def loads(log: str, model: str) -> int:
 
 
 def load_failed(log: str, model: str) -> bool:
-    """Whether a worker of the model ended while it was loading."""
+    """Whether a worker of the model ended while it was loading, or the frontend could not read its archive."""
     worker = rf"W-\d+-{re.escape(model)}_\S* "
-    return re.search(worker + r".*(Backend worker process died|Load model failed)", log) is not None
+    died = re.search(worker + r".*(Backend worker process died|Load model failed)", log)
+    return died is not None or _unread(log, model) is not None
+
+
+def _unread(log: str, model: str) -> str | None:
+    """What the frontend says of an archive that it could not read."""
+    found = re.search(rf"ModelServer - Failed to load model: {re.escape(model)}(?:\.mar)?\n(.*)", log)
+    return found[1] if found else None
 
 
 def batches(log: str, model: str) -> int:
@@ -36,10 +43,15 @@ def seconds_to_ready(log: str, model: str) -> list[float]:
     return found
 
 
-def explain(what: str, log: str, lines: int = 25) -> str:
-    """`what`, the one line of a worker (or else of the server) that says why, and the end of the log."""
-    worker = [line.split("MODEL_LOG - ", 1)[1] for line in log.splitlines() if "MODEL_LOG - " in line]
+def explain(what: str, log: str, lines: int = 25, model: str = "") -> str:
+    """`what`, the one line of a worker (or else of the server) that says why, and the end of the log.
+
+    model: the one whose workers may say why; otherwise those of all models.
+    """
+    said = re.compile(rf"W-\d+-{re.escape(model)}_\S* MODEL_LOG - (.*)" if model else r"MODEL_LOG - (.*)")
+    worker = [found[1] for found in map(said.search, log.splitlines()) if found]
     raised = [line for line in worker or log.splitlines() if re.match(r"[\w.]*[A-Z]\w*: ", line)]
-    why = f": {raised[-1].strip()}" if raised else ""
+    reason = (_unread(log, model) if model else None) or (raised[-1] if raised else "")
+    why = f": {reason.strip()}" if reason else ""
     tail = "\n".join(log.splitlines()[-lines:])
     return f"{what}{why}\n--- the last {lines} lines of the log ---\n{tail}"

@@ -24,9 +24,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from devtools import ports, properties, server_log
 from devtools.java import java_home
-from devtools.paths import METRICS
+from devtools.paths import METRICS, SERVER_CONFIG
 from devtools.ports import HOST
 from devtools.processes import ProcessGroup
+
+#: Seconds that the processes of a server that has ended may take to write their last lines.
+LAST_WORDS = 10.0
 
 
 class ServerError(RuntimeError):
@@ -44,6 +47,8 @@ class Server:
         cwd: where TorchServe writes `key_file.json` when tokens are on; by default its own directory.
         start_timeout: seconds until every model must be ready.
         jvm: options for Java.
+        partly: whether to go on without models that do not load, as long as one does; `failed` says which and why.
+            TorchServe tries them again by itself, with growing pauses.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Server:
         cwd: Path | None = None,
         start_timeout: float = 180.0,
         jvm: tuple[str, ...] = (),
+        partly: bool = False,
     ):
         self.models = _archives(models)
         self._overrides = dict(config_overrides or {})
@@ -64,6 +70,8 @@ class Server:
         self._cwd = cwd
         self._start_timeout = start_timeout
         self._jvm = jvm
+        self._partly = partly
+        self.failed: dict[str, ServerError] = {}
         self._group: ProcessGroup | None = None
         self._last_log = ""
 
@@ -162,15 +170,24 @@ class Server:
                     return
                 ask, loads = time.monotonic() + 1.0, loaded
             if not self._running().alive():
+                # What it wrote last came after the log was read, or comes from what it started.
+                self._running().wait_for_all(LAST_WORDS)
+                log = self.log()
                 failure = _PortTaken if "Address already in use" in log else ServerError
                 raise failure(server_log.explain("TorchServe ended while it was starting", log))
             if model not in self._started and server_log.load_failed(log, model):
-                # The last lines of a traceback reach the log a moment after the failure does.
-                time.sleep(0.2)
-                raise ServerError(server_log.explain(f"Model {model!r} did not load", self.log()))
+                raise ServerError(server_log.explain(f"Model {model!r} did not load", self._quiet_log(), model=model))
             if time.monotonic() > deadline:
-                raise ServerError(server_log.explain(f"Model {model!r} was not ready after {timeout:.0f} s", log))
+                late = f"Model {model!r} was not ready after {timeout:.0f} s"
+                raise ServerError(server_log.explain(late, log, model=model))
             time.sleep(0.05)
+
+    def _quiet_log(self) -> str:
+        """The log, once nothing has been written for a moment: a traceback's last lines come after the failure does."""
+        deadline, log = time.monotonic() + LAST_WORDS, ""
+        while log != (log := self.log()) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        return log
 
     def wait(self) -> None:
         """Waits until the server ends of itself."""
@@ -200,8 +217,14 @@ class Server:
                 env=self._environment(),
                 scratch=self.directory,
             )
+        self.failed = {}
         for model in self.models:
-            self.wait_ready(model, deadline - time.monotonic())
+            try:
+                self.wait_ready(model, deadline - time.monotonic())
+            except ServerError as error:
+                self.failed[model] = error
+                if not (self._partly and self._running().alive() and len(self.failed) < len(self.models)):
+                    raise
 
     def _configuration(self) -> dict[str, str]:
         inference, management, metrics, grpc, grpc_management = ports.free(5)
@@ -220,6 +243,9 @@ class Server:
             # The collector of system metrics is another Python process, at the start and every minute.
             "disable_system_metrics": "true",
         }
+        # The memory that the shipped server has: a test or a measurement should not find more.
+        if vmargs := properties.read(SERVER_CONFIG).get("vmargs"):
+            private["vmargs"] = vmargs
         if METRICS.exists():
             private["metrics_config"] = str(METRICS)
         always = {

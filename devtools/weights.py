@@ -27,14 +27,19 @@ def for_archive(path: Path) -> tuple[str, Union[Path, bytes]]:
 def _load(path: Path) -> Any:
     import torch
 
+    from heatserve.serving.weights import damage
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about TorchScript, which is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, according to what the file really is
+        broken = damage(path, error)
+        if broken:
+            raise Refusal(f"The weights {path.name} are {broken}: copy or save them again.", str(error)) from None
         raise Refusal(
-            f"The weights {path.name} do not load with torch.load(weights_only=True): they are damaged, "
-            "or a pickle or TorchScript file that holds code. Save model.state_dict() and give that file.",
+            f"The weights {path.name} do not load with torch.load(weights_only=True): they are a pickle or TorchScript "
+            "file that holds code. Save model.state_dict() and give that file.",
             str(error),
         ) from None
 
@@ -59,6 +64,8 @@ def _from_safetensors(path: Path) -> bytes:
 def _check(name: str, state: Any) -> None:
     import torch
 
+    from heatserve.serving.weights import not_finite
+
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):
@@ -67,3 +74,6 @@ def _check(name: str, state: Any) -> None:
     if other or not state:
         found = f"members that are no tensors ({', '.join(other[:5])})" if other else "no tensors"
         raise Refusal(f"The weights {name} have {found}: give a file with the state dict alone.")
+    bad = not_finite(state)
+    if bad:
+        raise Refusal(f"The weights {name} are not finite numbers: {bad}. Train or convert them again.")

@@ -15,9 +15,10 @@ from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
-from heatserve.serving import errors, metrics, responses, settings, start
+from heatserve.serving import ending, errors, metrics, responses, settings, start
 from heatserve.serving.batch import Batch
 from heatserve.serving.exchange import Visit
+from heatserve.serving.heap import Heap
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         self.model = self.service.explainer.model
         self.metrics = metrics.Metrics(metrics.emitter(context.metrics, MetricTypes, context.model_name))
         self.initialized = True
+        self.heap = Heap()
+        self.heap.settle()
         logger.info("heatserve: ready: %s", self.service.summary())
 
     def handle(self, data: list[Any], context: Any) -> list[Any]:
@@ -56,8 +59,15 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
             logger.error("heatserve: the batch failed: %s", errors.where(error))
             failed = self.service.loop.fail(batch.rows(), error)
             answers = {request_id: self.service.writer.write(visit) for request_id, visit in failed.items()}
+        if self.service.loop.lost is not None:
+            answers = {**answers, **self._last_answers(batch, answers, self.service.loop.lost)}
+            logger.error("heatserve: this worker ends, so that TorchServe starts another")
+            ending.end_once_answered(context)
         context.metrics.add_time("HandlerTime", round((time.time() - started) * 1000, 2), None, "ms")
-        return batch.answer(answers)
+        sent = batch.answer(answers)
+        if not self.service.loop.visits:
+            self.heap.trim_when_idle()
+        return sent
 
     def _answers(self, batch: Batch) -> dict[str, responses.Answer]:
         loop, writer = self.service.loop, self.service.writer
@@ -79,6 +89,13 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         lines = self._lines()
         self.metrics.seen(metrics.Seen(new, done, given_up, loop.under_way, self.service.explainer.fallbacks))
         return {**answers, **lines}
+
+    def _last_answers(
+        self, batch: Batch, answers: dict[str, responses.Answer], lost: errors.Refusal
+    ) -> dict[str, responses.Answer]:
+        """Answers for all rows that have none yet, or a part of a stream: nobody will come back to them."""
+        left = {name: row for name, row in batch.rows().items() if name not in answers or answers[name].more}
+        return {name: self.service.writer.write(visit) for name, visit in self.service.loop.fail(left, lost).items()}
 
     def _lines(self) -> dict[str, responses.Answer]:
         """What streams have to say by now."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from devtools.paths import HANDLERS
-from heatserve.client import Client, HeatserveError
+from heatserve.client import Client, HeatserveError, main
 
 Planned = tuple[int, dict[str, str], bytes]
 
@@ -148,3 +152,53 @@ def test_the_client_needs_the_standard_library_alone() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(HANDLERS)}
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def explained(method: str, *targets: int) -> Planned:
+    """The answer to an explanation, with a picture of one pixel for each target."""
+    stream = io.BytesIO()
+    Image.new("RGB", (1, 1), (targets[0], 0, 0)).save(stream, "PNG")
+    picture = {"format": "png", "width": 1, "height": 1, "data": base64.b64encode(stream.getvalue()).decode()}
+    entry = {
+        "method": method,
+        "heatmap": {**picture, "scale": 1.0},
+        "overlay": picture,
+        "quality": {"samples_used": 1, "standard_error": None, "converged": None, "empty": False},
+    }
+    answer = {
+        "predictions": [{"index": 1, "label": "cat", "probability": 0.9}],
+        "explanations": [
+            {**entry, "target": {"index": index, "label": "cat", "probability": 0.9, "score": 1.0}} for index in targets
+        ],
+        "image": {"width": 1, "height": 1, "seen": [0, 0, 1, 1]},
+        "model": {},
+        "timing_ms": {},
+    }
+    return 200, {}, json.dumps(answer).encode()
+
+
+def test_the_command_never_overwrites_a_picture(server: Scripted, tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "cat.jpg").write_bytes(b"")
+        (folder / "cat.png").write_bytes(b"")
+    pictures = [str(folder / name) for folder in folders for name in ("cat.jpg", "cat.png")]
+    out = tmp_path / "out"
+    rounds = [("one", "gradcam", (7,)), ("one", "gradcam", (8, 9)), ("one", "cam", (7,)), ("t/w o", "cam", (7,))]
+    for model, method, targets in rounds:
+        server.plan = [explained(method, *targets)] * len(pictures)
+        main([*pictures, "--url", server.url, "--model", model, "--output", str(out)])
+    written = sorted(path.name for path in out.iterdir())
+    assert len(written) == len(pictures) * 5
+    assert written[:4] == ["cat-one-cam-7-2.png", "cat-one-cam-7-3.png", "cat-one-cam-7-4.png", "cat-one-cam-7.png"]
+    assert {"cat-one-gradcam-8.png", "cat-one-gradcam-9.png", "cat-t_w_o-cam-7.png"} <= set(written)
+
+
+def test_a_picture_that_is_there_keeps_its_content(server: Scripted, tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").write_bytes(b"")
+    (tmp_path / "cat-m-cam-7.png").write_bytes(b"mine")
+    server.plan = [explained("cam", 7)]
+    main([str(tmp_path / "cat.jpg"), "--url", server.url, "--model", "m"])
+    assert (tmp_path / "cat-m-cam-7.png").read_bytes() == b"mine"
+    assert Image.open(tmp_path / "cat-m-cam-7-2.png").getpixel((0, 0)) == (7, 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from ts.model_server import load_properties
 
 from devtools import properties
 from devtools.paths import METRICS, ROOT, SERVER_CONFIG
@@ -42,6 +43,16 @@ def test_no_address_of_an_archive_is_allowed(url: str) -> None:
 @pytest.mark.parametrize("name", ["MY_SECRET", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD", "A_CREDENTIAL_FILE"])
 def test_secrets_of_the_environment_stay_with_the_server(name: str) -> None:
     assert re.fullmatch(SHIPPED["blacklist_env_vars"], name)
+
+
+def test_the_frontend_has_memory_for_as_many_slow_clients_as_may_wait() -> None:
+    assert load_properties(str(SERVER_CONFIG))["vmargs"] == SHIPPED["vmargs"]
+    sizes = dict(re.findall(r"-(Xmx|XX:MaxDirectMemorySize=)(\d+)m(?:\s|$)", SHIPPED["vmargs"]))
+    direct = int(sizes["XX:MaxDirectMemorySize="]) * 2**20
+    # A body that is on its way takes up to half as much again as it has bytes.
+    assert direct >= 1.5 * int(SHIPPED["job_queue_size"]) * int(SHIPPED["max_request_size"])
+    assert int(sizes["Xmx"]) >= 512
+    assert f"`{SHIPPED['vmargs']}`" in (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
 
 
 def test_what_the_handler_sends_stays_below_what_kills_its_worker() -> None:

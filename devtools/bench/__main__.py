@@ -47,6 +47,9 @@ def _counted(flag: str, name: str, otherwise: int, kind: click.ParamType, text: 
 )
 @click.option("--gpu", "cuda", is_flag=True, help="The library on a CUDA device; under 8 minutes, no network.")
 @click.option("--live", "beside", is_flag=True, help="Predictions beside explanations, in both modes; half an hour.")
+@click.option(
+    "--photographs", "large", is_flag=True, help="Predictions beside clients that send large pictures; five minutes."
+)
 @_counted("--endurance", "minutes", 60, click.FloatRange(min=0.5), "MINUTES of mixed requests to continuous batching.")
 @_counted("--deaths", "killed", 10, click.IntRange(min=1), "Kill the worker N times under load.")
 @_counted(
@@ -78,6 +81,7 @@ def main(
     why: bool,
     cuda: bool,
     beside: bool,
+    large: bool,
     minutes: float | None,
     killed: int | None,
     soaked: int | None,
@@ -106,6 +110,7 @@ def main(
         "-limits": suites.of_limits() if why else {},
         "-gpu": suites.of_cuda(of) if cuda else {},
         "-live": suites.of_continuous_batching(of) if beside else {},
+        "-photographs": suites.of_photographs(of) if large else {},
         "-endurance": suites.of_endurance(minutes) if minutes else {},
         "-deaths": suites.of_deaths(killed) if killed else {},
         "-soak": suites.of_soaking(soaked, threads) if soaked else {},

@@ -15,8 +15,10 @@ import torch
 import yaml
 
 from devtools import imagenet, lite0
+from devtools.archive import sealed
 from devtools.bench.networks import NETWORKS
 from devtools.packager import Recipe, package
+from heatserve.serving.integrity import MANIFEST
 
 NAME = "lite0"
 #: As the stock handler wants a model: a file with one class, which is made without arguments.
@@ -97,7 +99,10 @@ def configured(archive: Path, label: str, changes: Mapping[str, Any]) -> Path:
     """The unpacked archive with other settings, in a folder beside it."""
     copy = archive.with_name(f"{archive.name}-{label}")
     shutil.copytree(archive, copy)
-    manifest = json.loads((copy / "MAR-INF" / "MANIFEST.json").read_text())
+    manifest = json.loads((copy / MANIFEST).read_text())
     path = copy / manifest["model"]["configFile"]
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+    members = manifest.get("heatserve", {}).get("members")
+    if members:  # the stock handler's archive has none
+        (copy / MANIFEST).write_bytes(sealed(manifest, {name: copy / name for name in members}))
     return copy

@@ -45,7 +45,7 @@ def measure(deaths: int, seen: Seen) -> list[Result]:
                     # Its status was sent before the worker died: the client sees that the rest is missing.
                     answers[f"{what}, a stream cut after it had begun"] += 1
                 except requests.RequestException as error:
-                    unanswered.append(f"{what} {dict(headers)}: {type(error).__name__}")
+                    unanswered.append(f"{what} {dict(headers)}: {error!r}"[:1000])
                     time.sleep(0.05)
 
         clients = [pool.submit(client, *each) for each in CROWD]

@@ -28,8 +28,6 @@ REQUESTS = 200_000
 CLIENTS = 8
 GROWTH = 1.05
 _EVERY = 5.0
-#: Java takes what heap it is given before it looks for what is free: less of it shows a leak sooner.
-HEAP = ("-Xmx512m",)
 
 
 @contextmanager
@@ -37,7 +35,7 @@ def live_server() -> Iterator[Server]:
     """lite0 in continuous batching."""
     with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
         archive = archives.configured(archives.ours(Path(scratch)), "live", {**CONTINUOUS, "responseTimeout": 120})
-        with Server({archives.NAME: archive}, jvm=HEAP) as server:
+        with Server({archives.NAME: archive}) as server:
             yield server
 
 
@@ -57,7 +55,7 @@ def measure(minutes: float, seen: Seen) -> list[Result]:
                 try:
                     name, fault = own.ask(chosen)
                 except requests.RequestException as error:
-                    name, fault = "no answer", f"{type(error).__name__}: {error}"[:300]
+                    name, fault = "no answer", f"after {time.monotonic() - started:.0f} s: {error!r}"[:1000]
                 tally[name] += 1
                 if fault:
                     faults.append(f"{name}: {fault}")

@@ -110,9 +110,13 @@ def _latencies(clients: dict[str, Client], effort: Effort, seen: Seen) -> list[R
 _NAMES = {"predictions": "a prediction", "explanations": "a Grad-CAM"}
 
 
-def _window(client: Client, crowd: int, what: str, seconds: float) -> list[float]:
+def _window(client: Client, size: int, what: str, seconds: float) -> list[float]:
+    return window(client, what, seconds, size, lambda: client.post("explanations", SMOOTHGRAD))
+
+
+def window(client: Client, what: str, seconds: float, size: int, ask: Callable[[], object]) -> list[float]:
     """The latencies of one client while all of a crowd are at work."""
-    with _crowd(client, crowd) as left:
+    with _crowd(size, ask) as left:
         found: list[float] = []
         started = time.perf_counter()
         while not found or (time.perf_counter() - started < seconds and not left.is_set()):
@@ -124,17 +128,17 @@ def _window(client: Client, crowd: int, what: str, seconds: float) -> list[float
 
 
 @contextmanager
-def _crowd(client: Client, size: int) -> Iterator[threading.Event]:
-    """Clients that ask for one SmoothGrad after the other; the event is set when one has left."""
+def _crowd(size: int, ask: Callable[[], object]) -> Iterator[threading.Event]:
+    """So many clients that ask one time after the other; the event is set when one has left."""
     stop, left = threading.Event(), threading.Event()
 
-    def ask() -> None:
+    def asks() -> None:
         while not stop.is_set():
-            client.post("explanations", SMOOTHGRAD)
+            ask()
         left.set()
 
     with ThreadPoolExecutor(max(1, size)) as pool:
-        asking = [pool.submit(ask) for _ in range(size)]
+        asking = [pool.submit(asks) for _ in range(size)]
         try:
             # The window opens when the explanations are under way.
             time.sleep(1.0 if size else 0.0)

@@ -63,7 +63,7 @@ class Group:
         self._latencies.append(response_time / 1000)
         self._bytes += response_length
         if exception:
-            self._errors.append(f"{type(exception).__name__}: {exception}"[:200])
+            self._errors.append(repr(exception)[:1000])
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from devtools.bench.networks import NETWORKS, images
 from devtools.bench.results import Result
 from devtools.bench.rounds import Seen
 from heatserve import Explainer, Query
+from heatserve.serving.heap import Heap
 
 GROWTH = 1.02
 MB = 1e6
@@ -24,7 +25,8 @@ def smoothgrad(samples: Sequence[int], threads: int, seen: Seen) -> list[Result]
     """The peak memory of explaining one lite0 image with n samples against the first n, a fresh process for each.
 
     By two counts: the tensors that live at one time, and the process's resident memory, in which the C library keeps
-    what was freed. Of the latter Linux itself keeps the high-water mark (VmHWM): no peak falls between two looks.
+    what was freed; its heap is set as a worker sets it. Of the latter Linux itself keeps the high-water mark (VmHWM):
+    no peak falls between two looks.
     """
     peaks: dict[int, dict[str, int]] = {}
     for count in samples:
@@ -98,6 +100,7 @@ def main(samples: int, threads: int) -> None:
     def explain() -> object:
         return explainer.explain(inputs, Query("smoothgrad", samples=samples))
 
+    Heap().settle()
     _reset_high_water_mark()
     explain()
     resident = children.status("VmHWM")

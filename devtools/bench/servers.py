@@ -44,12 +44,17 @@ class Client:
         self._server, self._image, self._model = server, image, model
         self._local = threading.local()
 
+    def url(self, what: str) -> str:
+        """Where predictions or explanations are asked for."""
+        return f"{self._server.inference}/{what}/{self._model}"
+
     def post(self, what: str, options: Mapping[str, str] | None = None) -> requests.Response:
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
-        url = f"{self._server.inference}/{what}/{self._model}"
         headers = {**HEADERS, **(options or {})}
-        response: requests.Response = self._local.session.post(url, data=self._image, headers=headers, timeout=600)
+        response: requests.Response = self._local.session.post(
+            self.url(what), data=self._image, headers=headers, timeout=600
+        )
         response.raise_for_status()
         return response
 

@@ -75,13 +75,14 @@ def main(archive: Path, count: int, threads: int) -> None:
     service = start.service(archive, manifest, settings.read_settings({}, {}), torch.device("cpu"))
     pictures = list(photographs().values())
     for index in range(count):
-        answer = _answer(service, pictures[index % len(pictures)], TURN[index % len(TURN)])
-        if answer.status != 200:
-            raise SystemExit(f"{TURN[index % len(TURN)]}: {answer.status} {answer.body!r}")
+        answered = answer(service, pictures[index % len(pictures)], TURN[index % len(TURN)])
+        if answered.status != 200:
+            raise SystemExit(f"{TURN[index % len(TURN)]}: {answered.status} {answered.body!r}")
         print(json.dumps({kind: children.status(kind) for kind in KINDS}), flush=True)
 
 
-def _answer(service: start.Service, picture: bytes, options: dict[str, str]) -> Any:
+def answer(service: start.Service, picture: bytes, options: dict[str, str]) -> Any:
+    """The answer to one request for an explanation, without a server."""
     headers = {
         "Content-Length": "1",
         "explain": "True",

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from devtools.bench import deaths, endurance, gpu, library, limits, live, memory, scaling, servers, smoothgrad, soak
+from devtools.bench import (
+    costly,
+    deaths,
+    endurance,
+    gpu,
+    library,
+    limits,
+    live,
+    memory,
+    scaling,
+    servers,
+    smoothgrad,
+    soak,
+)
 from devtools.bench.networks import NETWORKS
 from devtools.bench.results import Result
 from devtools.bench.rounds import Seen
@@ -85,6 +98,12 @@ def of_continuous_batching(of: Effort) -> Steps:
     return {
         "predictions beside explanations": lambda seen: live.measure(live.QUICK if of.quick else live.DEFAULT, seen)
     }
+
+
+def of_photographs(of: Effort) -> Steps:
+    """Predictions beside clients whose pictures take long to decode."""
+    seconds, rounds = (6.0, 1) if of.quick else (30.0, 3)
+    return {"predictions beside large pictures": lambda seen: costly.measure(seconds, rounds, seen)}
 
 
 def of_endurance(minutes: float) -> Steps:

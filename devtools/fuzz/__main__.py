@@ -26,7 +26,7 @@ from rich.table import Table
 
 from devtools import lite0
 from devtools.agreement import KINK, distance
-from devtools.fuzz import bodies
+from devtools.fuzz import bodies, cost
 from devtools.fuzz.senders import DOORS, SILENCE, Reply, Sender
 from devtools.growth import settled_and_end
 from devtools.grpc_door import GrpcClient
@@ -72,15 +72,32 @@ class Findings:
 @click.option("--continuous", is_flag=True, help="To an archive in continuous batching.")
 @click.option("--seed", default=0, show_default=True, help="Another seed sends other requests.")
 @click.option("--door", "only", multiple=True, type=click.Choice([*DOORS]), help="This door alone; may be repeated.")
+@click.option("--cost", "costly", is_flag=True, help="Search for the dearest pictures instead; starts no server.")
+@click.option("--seconds", default=300.0, show_default=True, help="With --cost: how long to search.")
+@click.option("--table", "measures", is_flag=True, help="With --cost: measure the decoders' table of costs instead.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the findings here as JSON.")
-def main(count: int, continuous: bool, seed: int, only: tuple[str, ...], output: Path | None) -> None:
+def main(
+    count: int,
+    continuous: bool,
+    seed: int,
+    only: tuple[str, ...],
+    costly: bool,
+    seconds: float,
+    measures: bool,
+    output: Path | None,
+) -> None:
     """Send hostile requests to a real TorchServe, with a good request beside each of them.
 
     Fails where the handler answered anything but 200, 400, 404, 405, 406, 411, 413 or 415, where a good request got a
     wrong answer, where the worker was started again, where its memory grew, or where a line of its log was forged.
     What the frontend answers by itself is listed with a request that did it.
+
+    With --cost: makes pictures of all formats that are meant to take much CPU time and memory to decode, changes the
+    dearest of them, and fails where one takes more than the bounds that docs/security.md states.
     """
     console = Console(highlight=False)
+    if costly:
+        sys.exit(cost.measure_table(console) if measures else cost.search(console, seconds, seed, output))
     doors = only or tuple(DOORS)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}"), TimeElapsedColumn())
     findings = Findings()
@@ -123,7 +140,7 @@ def _attack(server: Server, doors: tuple[str, ...], count: int, seed: int, findi
             try:
                 reply = DOORS[door](Sender(server, "lite0", client), chosen)
             except SILENCE as error:
-                reply = Reply(-1, b"", f"request {index} of seed {seed}", f"no answer: {type(error).__name__}: {error}")
+                reply = Reply(-1, b"", f"request {index} of seed {seed}", f"no answer: {error!r}")
             except Exception:
                 reply = Reply(-2, b"", f"request {index} of seed {seed}", traceback.format_exc())
             fault = asked.result()
@@ -173,7 +190,7 @@ class _Good:
             off = distance(self._mapped(), self._map)
             return "" if off <= KINK else f"the map differs by {off:.3g} of its maximum"
         except Exception as error:
-            return f"{type(error).__name__}: {error}"
+            return repr(error)
 
     def _predicted(self) -> dict[str, float]:
         found: dict[str, float] = self._post("predictions", {}).json()

@@ -83,9 +83,15 @@ def schemas() -> dict[str, Schema]:
         "Description": {
             "type": "object",
             "description": "what this archive can be asked for",
-            "required": ["model", "methods", "options", "layers", "classes", "limits", "versions"],
+            "required": ["model", "archive", "methods", "options", "layers", "classes", "limits", "versions"],
             "properties": {
                 "model": ref("Model"),
+                "archive": exactly(
+                    {"verified": {"type": "boolean"}, "weights": exactly(dict.fromkeys(
+                        ("member", "member_sha256", "source_sha256"), or_null(TEXT)))},
+                    said="verified: its files are what was packaged; the weights' hashes as they lie in it and as they "
+                    "were given to scripts/package",
+                ),
                 "methods": a_list({"enum": [*METHODS]}),
                 "options": {"type": "object", "additionalProperties": exactly(
                     {"summary": TEXT, "allowed": TEXT, "default": {}})},

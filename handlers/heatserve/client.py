@@ -10,13 +10,15 @@ import argparse
 import base64
 import http.client
 import io
+import itertools
 import json
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
@@ -356,19 +358,32 @@ def _explain(client: Client, picture: Path, options: dict[str, Any], given: argp
     result = client.explain(picture, **{"boxes": True, **options})
     ranking = ", ".join(f"{entry.label} {entry.probability:.2f}" for entry in result.predictions[:3])
     print(f"{picture}: {ranking}")
-    for index, found in enumerate(result.explanations):
-        rank = f"-{index + 1}" if len(result.explanations) > 1 else ""
-        target = (given.output or picture.parent) / f"{picture.stem}-{found.method}{rank}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        found.overlay.save(target)
+    for found in result.explanations:
+        model = "-".join(part for part in (given.model, given.version) if part)
+        name = f"{picture.stem}-{model}-{found.method}-{found.target.index}"
+        target = _write(given.output or picture.parent, name, found.overlay)
         error = "" if found.standard_error is None else f", standard error {found.standard_error:.2f} of the map"
         print(f"  {found.method} of {found.target.label}: {target}{error}{' (empty map)' if found.empty else ''}")
+
+
+def _write(folder: Path, name: str, overlay: Image.Image) -> Path:
+    """Writes a PNG and gives its path. A file that is there already stays: the name then gets a number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    safe, content = re.sub(r"[^\w.-]", "_", name), io.BytesIO()
+    overlay.save(content, "PNG")
+    for number in itertools.count(1):
+        path = folder / (f"{safe}.png" if number == 1 else f"{safe}-{number}.png")
+        with suppress(FileExistsError), open(path, "xb") as file:
+            file.write(content.getvalue())
+            return path
+    raise AssertionError("the numbers do not end")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m heatserve.client",
-        description="Ask a server what it sees in pictures and where it looked; the overlays are written beside them.",
+        description="Ask a server what it sees in pictures and where it looked; the overlays are written beside them, "
+        "as PICTURE-MODEL-METHOD-CLASS.png; a file that is there already is kept, and the new one gets a number.",
         epilog="The token may also stand in the environment variable HEATSERVE_TOKEN, where other users of the machine "
         "do not see it.",
     )

@@ -64,6 +64,8 @@ def test_an_architecture_that_cannot_be_found_is_refused(text, said):
     [
         ("model.py", "class Other: ...\n", "it defines Other"),
         ("model.py", "class Net(\n", "not Python: line"),
+        ("model.py", "class Net: ...\0\n", "not Python: "),
+        ("model.py", "a = " + "-" * 100_000 + "1\n", "not Python: "),
         ("my-model.py", "class Net: ...\n", "Python name"),
         ("json.py", "class Net: ...\n", "would hide"),
         ("torch.py", "class Net: ...\n", "would hide"),
@@ -82,6 +84,7 @@ def test_imports_that_neither_archive_nor_server_has_are_named():
         "model.py": b"import json\nimport torch\nimport timm.layers\nfrom nets.small import Small\n",
         "nets/__init__.py": b"from . import small\nimport einops\n",
         "nets/small.py": b"",
+        "nets/of_python_2.py": b"print 'hello'\n",
     }
     assert architecture.unmet_imports(members) == ["einops", "timm"]
     assert "timm" not in sys.modules

@@ -109,6 +109,7 @@ def test_help_names_every_flag():
         "--limits",
         "--gpu",
         "--live",
+        "--photographs",
         "--soak",
         "--full",
         "--threads",

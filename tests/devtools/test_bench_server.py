@@ -1,5 +1,6 @@
 """The load on servers: what is made of it, and Locust's clients at a small server. Nothing here depends on speed."""
 
+import json
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from torchvision.models import resnet50
 
 from devtools import server_log
+from devtools.archive import sealed
 from devtools.bench import archives, bursts, crowd
 from devtools.bench.bursts import FRONTEND, WORKER, Burst
 from devtools.bench.children import ChildFailed
@@ -21,6 +23,7 @@ from devtools.bench.contest import Kind, contest
 from devtools.bench.crowd import Crowd
 from devtools.bench.servers import Differs, same
 from devtools.paths import ROOT
+from heatserve.serving import integrity
 
 
 def burst(*latencies, seconds=1.0, cpu=0.0, batches=0, size=0):
@@ -97,6 +100,18 @@ def test_classes_that_are_equally_probable_may_change_places():
 def test_other_predictions_are_not_compared(stock):
     with pytest.raises(Differs):
         same({"a": 0.5, "b": 0.2}, stock)
+
+
+def test_an_archive_with_other_settings_is_still_what_its_manifest_says(tmp_path):
+    folder = tmp_path / "ours"
+    (folder / "MAR-INF").mkdir(parents=True)
+    (folder / "model-config.yaml").write_text("batchSize: 1\n")
+    manifest = {"model": {"configFile": "model-config.yaml"}, "heatserve": {}}
+    members = {"model-config.yaml": folder / "model-config.yaml"}
+    (folder / integrity.MANIFEST).write_bytes(sealed(manifest, members))
+    changed = archives.batching(folder, 8)
+    assert "batchSize: 8" in (changed / "model-config.yaml").read_text()
+    assert integrity.check(changed, json.loads((changed / integrity.MANIFEST).read_text())).verified
 
 
 def test_the_stock_handlers_resnet50_has_the_weights_of_torchvisions():

@@ -1,5 +1,6 @@
 """The packager with the real handler, and the example that the demo serves."""
 
+import hashlib
 import importlib
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from devtools import imagenet
 from devtools.packager import Recipe, package
 from devtools.paths import HANDLERS, ROOT
 from devtools.refusal import Refusal
+from heatserve import METHODS
 
 LITE0 = ROOT / "examples" / "lite0"
 needs_handler = pytest.mark.skipif(
@@ -41,6 +43,12 @@ def test_the_example_is_packaged_and_explains_with_gradcam(tmp_path):
     assert set(packaged.proof.prediction) < set(imagenet.labels())
     assert packaged.proof.explanation["explanations"][0]["method"] == "gradcam"
     assert packaged.proof.layer
+    assert packaged.proof.methods == tuple(METHODS)
+    weights = hashlib.sha256(Path(lite0_weights()).read_bytes()).hexdigest()
+    assert packaged.proof.description["archive"] == {
+        "verified": True,
+        "weights": {"member": Path(lite0_weights()).name, "member_sha256": weights, "source_sha256": weights},
+    }
 
 
 def test_the_stock_handler_loads_the_examples_model_file(monkeypatch):
@@ -69,3 +77,14 @@ def test_what_does_not_fit_is_refused_in_the_handlers_own_words(tmp_path, archit
     with pytest.raises(Refusal, match=said):
         package(Recipe("net", architecture, weights), tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
+
+
+@needs_handler
+def test_what_is_told_of_an_archive_is_what_its_own_network_can_do_and_its_handler_warns_of(tmp_path):
+    weights, config = tmp_path / "squeezenet.pth", tmp_path / "config.yaml"
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+    config.write_text("explain:\n  method: gradient\npreprocess:\n  resize: 64\n  crop: 64\nbatchsize: 4\n")
+    recipe = Recipe("net", "torchvision.models:squeezenet1_1", weights, config=config)
+    proof = package(recipe, tmp_path).proof
+    assert set(proof.methods) == {"gradient", "smoothgrad", "smoothgrad_squared", "vargrad"}
+    assert proof.warnings == ("the setting batchsize is ignored; do you mean batchSize?",)

@@ -35,6 +35,9 @@ def test_every_usual_format_of_labels_is_read(tmp_path, name, text, expected):
         ("labels.json", '{"0": "tench", "2": "shark"}', "class 1"),
         ("labels.json", '{"0": 5}', "class 0"),
         ("labels.json", '{"0": []}', "class 0"),
+        ("labels.json", " ", "not JSON: the file is empty"),
+        ("labels.json", "[" * 100_000, "not JSON: maximum recursion"),
+        ("labels.json", r'["\ud800"]', "half of a surrogate pair"),
     ],
 )
 def test_labels_that_cannot_name_every_class_are_refused(tmp_path, name, text, said):

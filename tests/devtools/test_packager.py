@@ -1,7 +1,12 @@
 """The packager with a handler of a few lines in the place of the real one."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +15,9 @@ from click.testing import CliRunner
 from devtools import archive
 from devtools.package import main
 from devtools.packager import MANIFEST, Recipe, members, package
+from devtools.paths import ROOT
 from devtools.refusal import Refusal
+from heatserve.serving.integrity import contents_sha256
 
 MODEL = "import torch\n\n\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n"
 
@@ -29,6 +36,9 @@ class Handler:
     def handle(self, data, context):
         answers = []
         for row, part in enumerate(data):
+            if context.get_request_header(row, "url_path") == "describe":
+                answers.append({"methods": ["gradcam"]})
+                continue
             Image.open(io.BytesIO(part["body"])).load()
             if context.get_request_header(row, "explain") == "True":
                 answers.append({"explanations": [{"parameters": {"layer": "fc"}}]})
@@ -85,7 +95,8 @@ def test_the_manifest_says_what_torchserve_and_heatserve_read(recipe, tmp_path):
         "version": "9.9",
         "architecture": "model:Net",
         "weights_sha256": archive.sha256(tmp_path / "weights.pth"),
-        "contents_sha256": archive.contents_sha256(others),
+        "members": {name: archive.sha256(content) for name, content in others.items()},
+        "contents_sha256": contents_sha256(manifest),
     }
     assert json.loads(contents["index_to_name.json"]) == {"0": "cat", "1": "dog"}
 
@@ -152,7 +163,115 @@ def test_weights_of_another_model_are_refused_in_one_line(recipe, tmp_path):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["- a\n", "a: [\n"])
+READS = """
+import pathlib, torch
+DATA = {data}
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+        {read}
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "read"),
+    [
+        ("{folder!r}", "torch.from_numpy(__import__('numpy').fromfile(DATA + '/prior.npy'))"),
+        ("{weights!r}", "torch.load(DATA)"),
+        ("'~/.heatserve-prior'", "open(pathlib.Path(DATA).expanduser())"),
+    ],
+)
+def test_the_proof_sees_the_archive_and_nothing_beside_what_it_was_made_from(recipe, tmp_path, monkeypatch, data, read):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (home / ".heatserve-prior").write_text("1")
+    (tmp_path / "prior.npy").write_text("1")
+    (tmp_path / "beside.py").write_text("")
+    places = {"beside": str(tmp_path / "prior.npy"), "folder": str(tmp_path), "weights": str(recipe.weights)}
+    (tmp_path / "model.py").write_text(READS.format(data=data.format(**places), read=read))
+    with pytest.raises(Refusal, match=r"does not load: .*(No such file|No module named|it is not in the archive)"):
+        package(recipe, tmp_path / "store")
+
+
+def test_what_lies_beside_the_sources_is_absent_and_what_is_installed_is_there(tmp_path):
+    sources, own = tmp_path / "sources", tmp_path / "sources" / "proof"
+    own.mkdir(parents=True)
+    for path in (sources / "prior.py", own / "fine.py", tmp_path / "link"):
+        path.write_text("")
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to(sources)
+    tried = {
+        f"open({str(sources / 'prior.py')!r})": False,
+        f"open({str(sources / 'prior.py')!r}.encode(), 'rb')": False,
+        f"open({str(tmp_path / 'link' / 'prior.py')!r})": False,
+        "open('../prior.py')": False,
+        f"os.open({str(sources / 'prior.py')!r}, os.O_RDONLY)": False,
+        f"os.listdir({str(sources)!r})": False,
+        f"list(os.scandir({str(sources)!r}))": False,
+        f"sys.path.append({str(sources)!r}) or __import__('prior')": False,
+        "open('fine.py')": True,
+        "os.listdir()": True,
+        "open(__import__('PIL').__file__)": True,
+        "__import__('xmlrpc.client')": True,
+        "open(os.devnull)": True,
+    }
+    installed = Path(importlib.util.find_spec("PIL").origin).parent
+    script = (
+        "import importlib.util, json, os, sys\n"
+        "spec = importlib.util.spec_from_file_location('prove', sys.argv[1])\n"
+        "prove = importlib.util.module_from_spec(spec); spec.loader.exec_module(prove)\n"
+        "prove.hide(sys.argv[3:], os.getcwd())\n"
+        "def works(code):\n"
+        "    try:\n"
+        "        eval(code)\n"
+        "    except (OSError, ImportError):\n"
+        "        return False\n"
+        "    return True\n"
+        "print(json.dumps([works(code) for code in json.loads(sys.argv[2])]))\n"
+    )
+    prove = ROOT / "devtools" / "prove.py"
+    arguments = [prove, json.dumps([*tried]), sources, installed]
+    done = subprocess.run([sys.executable, "-I", "-c", script, *arguments], cwd=own, capture_output=True, text=True)
+    assert dict(zip(tried, json.loads(done.stdout))) == tried, done.stderr
+
+
+def test_a_model_may_read_what_is_installed_and_what_travels_with_it(recipe, tmp_path):
+    reads = "open(torch.__file__); open(__file__); __import__('torchvision'); __import__('tempfile').mkdtemp()"
+    (tmp_path / "model.py").write_text(READS.format(data="None", read=reads))
+    assert package(recipe, tmp_path / "store").proof.methods == ("gradcam",)
+
+
+def test_a_model_that_does_without_a_file_that_is_not_there_is_proved_without_it(recipe, tmp_path):
+    (tmp_path / "prior.npy").write_text("1")
+    tries = f"try:\n            open({str(tmp_path / 'prior.npy')!r})\n        except OSError:\n            pass"
+    (tmp_path / "model.py").write_text(READS.format(data="None", read=tries))
+    package(recipe, tmp_path / "store")
+
+
+@pytest.mark.parametrize(("where", "line"), [("import", "sys.exit()"), ("call", "raise KeyboardInterrupt")])
+def test_a_model_file_that_ends_the_process_is_refused_in_a_sentence(recipe, tmp_path, where, line):
+    source = READS.format(data="None", read=line if where == "call" else "pass").replace("import pathlib", "import sys")
+    (tmp_path / "model.py").write_text(source if where == "call" else f"{source}\n{line}\n")
+    with pytest.raises(Refusal, match=r"SystemExit|KeyboardInterrupt") as refusal:
+        package(recipe, tmp_path / "store")
+    assert "\n" not in str(refusal.value)
+
+
+def test_two_archives_that_differ_in_a_fact_of_the_manifest_alone_have_two_hashes(recipe, tmp_path):
+    (tmp_path / "model.py").write_text(MODEL + "\n\nOther = Net\n")
+    recipes = [
+        recipe,
+        replace(recipe, architecture=recipe.architecture.replace(":Net", ":Other")),
+        replace(recipe, version="2.0"),
+        replace(recipe, name="other"),
+    ]
+    blocks = [json.loads(members(one)[MANIFEST])["heatserve"] for one in recipes]
+    assert len({block["contents_sha256"] for block in blocks}) == 4
+    assert all(block["members"] == blocks[0]["members"] for block in blocks)
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "", "# nothing\n", "a: 2023-13-45\n", "1: 2\n", "text\n"])
 def test_a_configuration_that_is_no_mapping_is_refused(recipe, text):
     recipe.config.write_text(text)
     with pytest.raises(Refusal, match=r"settings\.yaml"):

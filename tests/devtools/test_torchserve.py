@@ -13,6 +13,7 @@ import psutil
 import pytest
 import requests
 
+from devtools import torchserve
 from devtools.paths import ROOT
 from devtools.torchserve import Server, ServerError
 
@@ -86,9 +87,37 @@ def test_a_model_that_refuses_to_load_is_an_error_with_the_handlers_own_words(tm
         Server({"echo": archive(tmp_path, REFUSES)}).start()
 
 
+def test_models_that_do_not_load_are_told_apart_and_the_others_are_served(tmp_path):
+    models = {}
+    for name, handler in (("echo", ECHO), ("refuses", REFUSES), ("damaged", ECHO)):
+        (tmp_path / name).mkdir()
+        models[name] = archive(tmp_path / name, handler)
+    content = models["damaged"].read_bytes()
+    models["damaged"].write_bytes(content.replace(b"import os, sys", b"import io, sys", 1))
+    with Server(models, partly=True) as server:
+        assert requests.post(f"{server.inference}/predictions/echo", data=b"x", headers=HEADERS).ok
+        assert [*server.failed] == ["refuses", "damaged"]
+        assert "'refuses' did not load: ValueError: explain.method is" in str(server.failed["refuses"])
+        assert "'damaged' did not load: java.util.zip.ZipException: invalid" in str(server.failed["damaged"])
+
+
 def test_a_server_that_ends_at_once_is_an_error(tmp_path):
     with pytest.raises(ServerError, match=r"(?s)ended while it was starting.*NoSuchFlag"):
         Server({"echo": archive(tmp_path, ECHO)}, jvm=("-XX:+NoSuchFlag",)).start()
+
+
+def test_the_last_words_of_what_a_server_started_are_waited_for(tmp_path, monkeypatch):
+    late = "(sleep 1; echo 'Unrecognized option: late') & echo 'first words'; exit 1"
+    monkeypatch.setattr(Server, "_command", lambda _: ["sh", "-c", late])
+    with pytest.raises(ServerError, match=r"(?s)ended while it was starting.*first words\nUnrecognized option: late"):
+        Server({"echo": archive(tmp_path, ECHO)}).start()
+
+
+def test_a_server_whose_child_never_ends_is_still_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(Server, "_command", lambda _: ["sh", "-c", "sleep 600 & echo 'first words'; exit 1"])
+    monkeypatch.setattr(torchserve, "LAST_WORDS", 0.5)
+    with pytest.raises(ServerError, match="first words"):
+        Server({"echo": archive(tmp_path, ECHO)}).start()
 
 
 def test_a_missing_archive_is_named(tmp_path):

@@ -57,6 +57,24 @@ def test_torchscript_is_refused(tmp_path):
         weights.for_archive(path)
 
 
+def test_truncated_weights_are_said_to_be_truncated_and_no_pickle(tmp_path):
+    for how, said in (({}, "truncated or damaged"), ({"_use_new_zipfile_serialization": False}, "are truncated")):
+        path = tmp_path / "model.pth"
+        torch.save(STATE, path, **how)
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(Refusal, match=said) as refusal:
+            weights.for_archive(path)
+        assert "pickle" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
+def test_weights_that_are_no_numbers_are_refused_by_the_tensors_name(tmp_path, name):
+    path = tmp_path / name
+    (save_file if path.suffix == ".safetensors" else torch.save)({**STATE, "b": STATE["b"] * torch.nan}, path)
+    with pytest.raises(Refusal, match="3 of 3 values of b are NaN or infinite"):
+        weights.for_archive(path)
+
+
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_damaged_weights_are_refused(tmp_path, name):
     path = tmp_path / name

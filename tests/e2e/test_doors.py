@@ -261,7 +261,10 @@ def test_the_shell_writes_the_overlay_beside_the_picture(server: Server, model: 
         model,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert Image.open(tmp_path / "cat-gradcam.png").size == (451, 300) and "gradcam of tiger cat" in done.stdout
+    assert (
+        Image.open(tmp_path / f"cat-{model}-gradcam-282.png").size == (451, 300)
+        and "gradcam of tiger cat" in done.stdout
+    )
     failed = subprocess.run([*command, "--method", "lime"], capture_output=True, text=True, timeout=120)
     assert failed.returncode == 1 and "method must be one of" in failed.stderr and "Traceback" not in failed.stderr
 

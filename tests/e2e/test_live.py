@@ -106,6 +106,7 @@ def test_curl_shows_a_stream_and_describe(live: Server, tmp_path: Path) -> None:
     out = subprocess.run([*command, "-H", "X-Explain-Samples: 10"], capture_output=True, check=True).stdout
     assert out.endswith(b"}\n") and b"\n\n" not in out and out.count(b"\n") >= 2
     described = requests.get(f"{url}/describe", timeout=30).json()
+    assert described["archive"]["verified"] is True
     assert described["continuous_batching"] is True and described["model"]["name"] == "live"
 
 

@@ -177,9 +177,11 @@ def captum_gradient(net: nn.Module, images: Tensor, target: int, contrast: int |
 
 def weights_times_activations(name: str, images: Tensor, target: int, contrast: int | None = None) -> Tensor:
     """CAM by its definition: the last linear layer's weights, and activations taken by a hook of our own."""
-    net = oracle(name)
+    net = oracle(name, images.dtype)
     taken: list[Tensor] = []
-    handle = oracle_layer(name, LAYERS[name][0]).register_forward_hook(lambda _m, _i, out: taken.append(out.clone()))
+    handle = oracle_layer(name, LAYERS[name][0], images.dtype).register_forward_hook(
+        lambda _m, _i, out: taken.append(out.clone())
+    )
     with torch.no_grad():
         net(images)
     handle.remove()

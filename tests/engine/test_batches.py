@@ -51,36 +51,44 @@ IMAGES = pictures(9, seed=21)
 
 
 @cache
-def expected(name, row, method, target, contrast=None, layer=None):
+def expected(name, row, method, target, contrast=None, layer=None, dtype=torch.float32):
     """A library's answer for one image alone."""
-    image = IMAGES[row : row + 1]
+    image = IMAGES[row : row + 1].to(dtype)
     if method in ("gradient", "smoothgrad"):
-        return captum_gradient(oracle(name), image, target, contrast)[0]
+        return captum_gradient(oracle(name, dtype), image, target, contrast)[0]
     if method == "cam":
         return weights_times_activations(name, image, target, contrast)[0]
     return captum_gradcam(name, image, target, contrast, layer or "")[0]
 
 
 @pytest.mark.parametrize("kinds", ["all", "layers", "last layer"])
-@pytest.mark.parametrize("name", NAMES)
-def test_every_row_of_a_mixed_batch_equals_a_librarys_answer_for_it_alone(name, kinds):
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [
+        *((name, torch.float64, 1e-9) for name in NAMES),
+        # In float32 a pre-activation of this random MobileNetV2 lies within rounding of a kink on some processors.
+        *((name, torch.float32, TOLERANCE) for name in NAMES if name != "mobilenet_v2"),
+    ],
+)
+def test_every_row_of_a_mixed_batch_equals_a_librarys_answer_for_it_alone(name, dtype, tolerance, kinds):
     queries = mixed(name)
     if kinds != "all":  # without the input's gradient the graph is cut; with the last layer alone there may be none
         queries = [[q for q in row if q.method not in ("gradient", "smoothgrad")] for row in queries]
     if kinds == "last layer":
         queries = [[q for q in row if q.layer is None] for row in queries]
-    logits, answers = explainer(name).run(IMAGES, queries)
+    images = IMAGES.to(dtype)
+    logits, answers = explainer(name, dtype).run(images, queries)
     with torch.no_grad():
-        scores = oracle(name)(IMAGES)
-    assert distance(logits, scores) < TOLERANCE
+        scores = oracle(name, dtype)(images)
+    assert distance(logits, scores) < tolerance
     assert [len(row) for row in answers] == [len(row) for row in queries]
     for row, asked in enumerate(queries):
         ranked = scores[row].argsort(descending=True).tolist()
         for query, answer in zip(asked, answers[row]):
             target = ranked[query.rank] if query.target is None else query.target
-            theirs = expected(name, row, query.method, target, query.contrast, query.layer)
+            theirs = expected(name, row, query.method, target, query.contrast, query.layer, dtype)
             assert answer.query == replace(query, target=target)
-            assert distance(answer.values, theirs) < TOLERANCE, (row, query)
+            assert distance(answer.values, theirs) < tolerance, (row, query)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "in_place"])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.service import Service
 
@@ -19,7 +22,7 @@ from devtools.paths import METRICS
 from devtools.prove import parse
 from explain_handler import ExplainHandler
 from heatserve.engine import Explainer, Query
-from heatserve.serving import lock, start
+from heatserve.serving import admission, lock, start
 from heatserve.serving.settings import Settings
 from tests.serving.small import CONFIG, Small, picture, small_service, unpacked
 
@@ -53,13 +56,16 @@ class Frontend:
             "parameters": [{"name": "body", "contentType": "image/png", "value": bytearray(image)}],
         }
 
+    def send_json(self, name: str, body: Any, what: str = "explanations") -> None:
+        """As TorchServe hands on a JSON body: parsed."""
+        self.send(name, b"", what)
+        self.rows[name]["parameters"][0]["value"] = body
+
     def step(self) -> dict[str, dict[str, Any]]:
         code, message, answers = parse(bytes(self.service.predict([dict(row) for row in self.rows.values()])))
         assert code == 200, message
         finished = {}
         for name, answer in answers.items():
-            import base64
-
             answer["body"] = base64.b64decode(answer["body"])
             if answer["headers"].get("ts_stream_next") == "true":
                 # From the second time on the frontend sends no body.
@@ -332,13 +338,13 @@ def test_a_slow_pass_keeps_none_of_its_answers_back(
 def test_pictures_that_take_long_to_decode_let_newcomers_in_between(
     frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admit = type(frontend.handler.service.loop)._look
+    decode = admission.Admission.decode
 
     def slow(*given: Any) -> None:
         clock.now += 8
-        admit(*given)
+        decode(*given)
 
-    monkeypatch.setattr(type(frontend.handler.service.loop), "_look", slow)
+    monkeypatch.setattr(admission.Admission, "decode", slow)
     for index in range(3):
         frontend.send(f"p{index}", picture(seed=index), "predictions")
     assert [[*frontend.step()] for _ in range(3)] == [["p0"], ["p1"], ["p2"]]
@@ -384,3 +390,132 @@ def test_what_a_deadline_has_ended_stays_answered_when_its_chunk_fails(
 def _samples(loop: Any, name: str) -> int:
     jobs = loop.visits[name].exchanges[0].jobs
     return jobs[0].smoothing.samples if jobs else 0
+
+
+PROMISED = {60: 1.0, 61: 390.0, 62: 20.0}
+
+
+@pytest.fixture
+def decoded(frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The widths of the pictures in the order in which they are decoded; each takes as long as its header promises,
+    which is told by the width."""
+    inspect, decode, order = admission.inspect, admission.decode, []
+
+    def promised(data: bytes, max_pixels: int) -> Any:
+        header = inspect(data, max_pixels)
+        return replace(header, decode_ms=PROMISED[header.width])
+
+    def slow(data: bytes, *given: Any) -> Any:
+        found = decode(data, *given)
+        clock.now += PROMISED[found.width] / 1000
+        order.append(found.width)
+        return found
+
+    monkeypatch.setattr(admission, "inspect", promised)
+    monkeypatch.setattr(admission, "decode", slow)
+    return order
+
+
+def test_a_picture_that_is_decoded_fast_goes_before_those_that_are_not(frontend: Frontend, decoded: list[int]) -> None:
+    for index in range(4):
+        frontend.send(f"large{index}", picture(61, seed=index), "predictions")
+    frontend.send("small", picture(60), "predictions")
+    assert [*frontend.step()] == ["small"] and decoded == [60]
+    frontend.send("next", picture(60, seed=1), "predictions")
+    assert [*frontend.step()] == ["next"]
+
+
+def test_of_the_pictures_that_hold_others_up_a_call_decodes_one(frontend: Frontend, decoded: list[int]) -> None:
+    for index in range(3):
+        frontend.send(f"large{index}", picture(61, seed=index), "predictions")
+    calls = []
+    while frontend.rows:
+        before = len(decoded)
+        frontend.step()
+        calls.append(len(decoded) - before)
+    assert max(calls) == 1 and sum(calls) == 3
+
+
+def test_pictures_that_hold_others_up_have_their_turn_beside_predictions_without_end(
+    frontend: Frontend, decoded: list[int]
+) -> None:
+    frontend.send("large", picture(61), "predictions")
+    for index in range(100):
+        frontend.send(f"p{index}", picture(60, seed=index), "predictions")
+        if "large" in frontend.step():
+            break
+    else:
+        pytest.fail("never decoded")
+
+
+def test_a_call_stops_decoding_within_a_row_of_many_pictures(frontend: Frontend, decoded: list[int]) -> None:
+    images = [base64.b64encode(picture(62, seed=index)).decode() for index in range(6)]
+    frontend.send_json("many", {"instances": images}, "predictions")
+    frontend.step()
+    first = len(decoded)
+    frontend.send("one", picture(60), "predictions")
+    found = frontend.step()
+    assert "one" in found and decoded[first] == 60 and 0 < first < 6
+    answer = (found | frontend.until_done())["many"]
+    assert len(json.loads(answer["body"])["predictions"]) == 6 and decoded.count(62) == 6
+
+
+def test_a_picture_that_was_passed_over_is_decoded_at_last(frontend: Frontend, decoded: list[int]) -> None:
+    frontend.send("patient", picture(62), "predictions")
+    for index in range(200):
+        for number in range(60):
+            frontend.send(f"p{index}-{number}", picture(60, seed=number), "predictions")
+        if "patient" in frontend.step():
+            break
+        frontend.rows = {"patient": frontend.rows["patient"]}  # the others do not wait
+    else:
+        pytest.fail("never decoded")
+    assert index
+
+
+@pytest.mark.parametrize(("method", "most"), [("smoothgrad", 8), ("gradient", 32)])
+def test_what_one_request_can_never_be_given_is_no_503(frontend: Frontend, method: str, most: int) -> None:
+    images = [base64.b64encode(picture(seed=index)).decode() for index in range(64)]
+    frontend.send_json("many", {"instances": images, "method": method, "samples": 50 if method == "smoothgrad" else 1})
+    found = json.loads(frontend.until_done(20_000)["many"]["body"])["explanations"]
+    codes = [entry.get("code", 200) for entry in found]
+    assert codes == [200] * most + [413] * (64 - most)
+    assert all("fewer" in entry["message"] or "at most" in entry["message"] for entry in found[most:])
+
+
+def test_beside_others_the_same_request_is_told_to_come_again(frontend: Frontend) -> None:
+    frontend.send("first", picture(), method="smoothgrad", samples=200)
+    frontend.step()
+    images = [base64.b64encode(picture(seed=index)).decode() for index in range(6)]
+    frontend.send_json("many", {"instances": images, "method": "smoothgrad"})
+    found = json.loads(frontend.until_done(5_000)["many"]["body"])["explanations"]
+    assert [entry.get("code", 200) for entry in found] == [200] * 4 + [503] * 2
+
+
+def test_pictures_beyond_what_may_wait_to_be_decoded_are_told_to_come_again(
+    frontend: Frontend, decoded: list[int]
+) -> None:
+    for index in range(14):
+        frontend.send(f"large{index}", picture(61, seed=index), "predictions")
+    first = frontend.step()
+    refused = [name for name, answer in first.items() if answer["status"] == 503]
+    assert refused == ["large12", "large13"] and int(first["large12"]["headers"]["Retry-After"]) == 5
+    assert all(answer["status"] == 200 for answer in frontend.until_done().values())
+
+
+def test_a_request_that_promises_too_much_decoding_is_a_413(frontend: Frontend, decoded: list[int]) -> None:
+    images = [base64.b64encode(picture(61, seed=index)).decode() for index in range(5)]
+    frontend.send_json("many", {"instances": images}, "predictions")
+    answer = frontend.until_done()["many"]
+    found = json.loads(answer["body"])["predictions"]
+    assert [entry.get("code", 200) for entry in found] == [200] * 3 + [413] * 2 and decoded == [61] * 3
+
+
+def test_what_would_be_resized_beyond_its_limit_is_refused_before_it_is_decoded(
+    frontend: Frontend, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROMISED, 30_000, 1.0)
+    stream = io.BytesIO()
+    Image.new("RGB", (30_000, 1)).save(stream, "PNG")
+    frontend.send("wide", stream.getvalue(), "predictions")
+    assert frontend.step()["wide"]["status"] == 413 and not decoded

@@ -329,7 +329,7 @@ def test_a_host_without_memory_is_a_507_wherever_it_shows(
     def starved(*_: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
-    monkeypatch.setattr("heatserve.serving.loop.decode", starved)
+    monkeypatch.setattr("heatserve.serving.admission.decode", starved)
     assert ask(small, ({"body": picture()}, PREDICT))[0][0] == 507
 
 

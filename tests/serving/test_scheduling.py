@@ -127,3 +127,31 @@ def test_the_pace_is_the_walls_clock_with_what_predictions_took_in_between() -> 
         clock.now += 3.0
         one.finished(1, 3, 0.1)
     assert abs(one.seconds_per_work - 1.0) < 0.01
+
+
+def test_a_costly_picture_is_paid_back_before_the_next_one() -> None:
+    one, _ = policy()
+    assert one.chunk_next(passes=False, chunks=True)
+    one.decoded(0.5)
+    between = 0.0
+    while not one.chunk_next(passes=True, chunks=True):
+        one.passed(1, 0.03)
+        between += 0.03
+    assert 1.4 <= between <= 1.7
+
+
+def test_costly_pictures_that_nobody_waited_beside_leave_no_debt() -> None:
+    one, _ = policy()
+    for _ in range(100):
+        assert one.chunk_next(passes=False, chunks=True)
+        one.decoded(0.5)
+    passes = 0
+    while not one.chunk_next(passes=True, chunks=True):
+        one.passed(1, 0.03)
+        passes += 1
+    assert passes <= 60
+
+
+def test_where_nobody_can_come_in_between_no_picture_is_costly() -> None:
+    assert not Policy(math.inf).costly(1e6)
+    assert Policy().costly(0.5) and not Policy().costly(0.01)

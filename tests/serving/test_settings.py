@@ -15,6 +15,8 @@ from heatserve.serving.settings import Limits, SettingsError, read_settings
 from heatserve.serving.start import service
 from tests.serving.small import CONFIG, LABELS, small_service, unpacked
 
+NAN, INF = float("nan"), float("inf")
+
 
 def test_an_empty_configuration_is_the_stock_handlers_preprocessing() -> None:
     settings = read_settings(None, {})
@@ -46,6 +48,32 @@ def test_an_empty_configuration_is_the_stock_handlers_preprocessing() -> None:
         ({"preprocess": {"crop": None}}, "preprocess.crop is null"),
         ({"pt2": {"compile": {"enable": True}}}, "pt2 is not supported"),
         ({"pt2": "inductor"}, "pt2 is not supported"),
+        (["explain"], "model-config.yaml is a list, not a mapping of settings"),
+        ({"asyncCommunication": "false"}, "asyncCommunication is 'false'; true or false is allowed"),
+        ({"continuousBatching": "no"}, "continuousBatching is 'no'; true or false is allowed"),
+        ({"preproces": {"crop": 3}}, "preproces is not a setting; do you mean preprocess?"),
+        ({"explian": {"method": "cam"}}, "explian is not a setting; do you mean explain?"),
+        ({"Explain": {}}, "Explain is not a setting; do you mean explain?"),
+        ({"preprocess": {"std": [NAN, 1, 1]}}, "preprocess.std is [nan, 1, 1]; three positive numbers"),
+        ({"preprocess": {"std": [1, -0.0, 1]}}, "preprocess.std is [1, -0.0, 1]; three positive numbers"),
+        ({"preprocess": {"std": [1, INF, 1]}}, "preprocess.std is [1, inf, 1]; three positive numbers"),
+        (
+            {"preprocess": {"std": [1, 1e-320, 1]}},
+            "preprocess.mean [0.485, 0.456, 0.406] and preprocess.std [1",
+        ),
+        ({"preprocess": {"mean": [1, NAN, 1]}}, "preprocess.mean is [1, nan, 1]; three numbers"),
+        ({"preprocess": {"mean": [1, -INF, 1]}}, "preprocess.mean is [1, -inf, 1]; three numbers"),
+        ({"preprocess": {"mean": [10**400, 0, 0]}}, "preprocess.mean is [1000"),
+        ({"preprocess": {"mean": ["0.5", 0, 0]}}, "preprocess.mean is ['0.5', 0, 0]; three numbers"),
+        ({"preprocess": {"crop": INF}}, "preprocess.crop is inf; a whole number"),
+        ({"preprocess": {"resize": NAN}}, "preprocess.resize is nan; a whole number"),
+        ({"explain": {"max_samples": INF}}, "explain.max_samples is inf; a whole number"),
+        ({"explain": {"chunk": NAN}}, "explain.chunk is nan; a whole number"),
+        (
+            {"preprocess": {"crop": 100_000}},
+            "preprocess.crop is 100000, which makes 10000000000 pixels of every picture; at most max_resized_pixels",
+        ),
+        ({"preprocess": {"resize": 2001}}, "preprocess.resize is 2001, which makes 4004001 pixels of every picture"),
         ({"asyncCommunication": True}, "asyncCommunication: true is not supported"),
         ({"handler": {"profile": True}}, "handler.profile: true is not supported"),
     ],
@@ -55,6 +83,55 @@ def test_a_setting_that_cannot_be_is_refused_by_name(config: dict[str, Any], sai
         read_settings(config, {})
     assert str(refused.value).startswith(said)
     assert "\n" not in str(refused.value)
+
+
+def test_a_view_as_large_as_the_limit_is_allowed() -> None:
+    assert read_settings({"preprocess": {"crop": 2000, "resize": 2000}}, {}).preprocess.crop == 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("HEATSERVE_MAX_SAMPLE", "HEATSERVE_MAX_SAMPLES"),
+        ("HEATSERVE_MAX_PIXEL", "HEATSERVE_MAX_PIXELS"),
+        ("HEATSERVE_MAX_ANYTHING_AT_ALL", "HEATSERVE_MAX_"),
+    ],
+)
+def test_a_limit_of_the_environment_that_is_none_is_refused_with_the_nearest_one(name: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings({}, {name: "3"})
+    assert str(refused.value).startswith(f"the environment variable {name} is no limit; do you mean {meant}")
+    assert "HEATSERVE_MAX_SIDE" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "said"),
+    [
+        ({}, {"HEATSERVE_MAXSAMPLES": "3"}, "HEATSERVE_MAXSAMPLES is ignored; do you mean HEATSERVE_MAX_SAMPLES?"),
+        ({}, {"HEATSERVE_SAMPLES": "3"}, "HEATSERVE_SAMPLES is ignored; do you mean HEATSERVE_MAX_SAMPLES?"),
+        ({}, {"HEAT_SERVE_MAX_SIDE": "3"}, "HEAT_SERVE_MAX_SIDE is ignored; do you mean HEATSERVE_MAX_SIDE?"),
+        ({}, {"heatserve_max_side": "3"}, "heatserve_max_side is ignored; do you mean HEATSERVE_MAX_SIDE?"),
+        ({}, {"HEATSERVE_TOKENS": "3"}, "HEATSERVE_TOKENS is ignored; do you mean HEATSERVE_TOKEN?"),
+        ({"continousBatching": True}, {}, "continousBatching is ignored; do you mean continuousBatching?"),
+        ({"batchsize": 8}, {}, "batchsize is ignored; do you mean batchSize?"),
+    ],
+)
+def test_what_is_nearly_another_setting_is_a_warning(
+    config: dict[str, Any], environment: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_settings(config, environment)
+    assert said in caplog.text
+
+
+def test_names_of_others_are_no_typing_errors(caplog: pytest.LogCaptureFixture) -> None:
+    service = ("HEATSERVE", "HEATSERVE_MAX", "HEATSERVE_LIVE")
+    endings = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP", "PORT_8080_TCP_ADDR",
+               "PORT_8080_TCP_PORT", "PORT_8080_TCP_PROTO", "PORT_53_UDP")  # fmt: skip
+    variables = [f"{name}_{ending}" for name in service for ending in endings]
+    others = ["HEATSERVE_TOKEN", "HEATSERVE_HOME", "HEATSERVE_REPLICAS", "HEATMAP_MAX_SIDE_BAR", "PATH", "MAX_SAMPLES"]
+    config = {"responseTimeout": 3, "handler": {}, "micro_batching": {}, "postprocess": 1, "labels": [], 7: 8}
+    read_settings(config, dict.fromkeys([*variables, *others], "tcp://10.0.0.1:8080"))
+    assert caplog.text == ""
 
 
 def test_pt2_that_is_switched_off_is_no_obstacle() -> None:

@@ -1,6 +1,6 @@
 """Model + image tensors + targets -> attribution maps. torch alone: knows neither HTTP nor pictures."""
 
-from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
+from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
 from .methods import METHODS, Method
 from .precision import PRECISIONS
@@ -18,6 +18,7 @@ __all__ = [
     "Query",
     "Smoothing",
     "UnsuitableModel",
+    "is_device_lost",
     "is_out_of_memory",
     "ranking",
 ]

@@ -4,6 +4,26 @@ from __future__ import annotations
 
 import torch
 
+#: What a failed allocation says on a CPU, in CUDA and in CUDA's libraries, which have no type for it. A library that
+#: cannot make its handle, or finds no algorithm for a convolution, had no room for its workspace.
+_NO_ROOM = (
+    "can't allocate memory",
+    "out of memory",
+    "_alloc_failed",
+    "_allocation_failed",
+    "_status_not_initialized",
+    "unable to find an engine",
+    "unable to find a valid cudnn algorithm",
+)
+#: What CUDA refuses of one call and forgets: the next call may well succeed, and a new process would change nothing.
+_OF_ONE_CALL = (
+    "invalid argument",
+    "invalid configuration argument",
+    "invalid device function",
+    "no kernel image is available",
+    "too many resources requested",
+)
+
 
 class UnsuitableModel(ValueError):
     """The network cannot be explained in the way that was asked for; the message says what can be done."""
@@ -14,6 +34,24 @@ class OutOfMemory(RuntimeError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host had no room: CUDA has a type for it, a CPU allocation is a plain RuntimeError."""
-    known = (OutOfMemory, MemoryError, torch.cuda.OutOfMemoryError)
-    return isinstance(error, known) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    """Whether a device or the host had no room."""
+    if isinstance(error, (OutOfMemory, MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and _says(error, _NO_ROOM)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the device answers nothing any more until this process ends.
+
+    After an illegal memory access, a failed assertion in a kernel, an uncorrectable ECC error and the like, each call
+    of CUDA in this process gives the same error again (CUDA Runtime API, cudaError). torch >= 2.8 has a type for them.
+    """
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error) or _says(error, _OF_ONE_CALL):
+        return False
+    kind = getattr(torch, "AcceleratorError", None)
+    return (kind is not None and isinstance(error, kind)) or _says(error, ("cuda error", "cuda driver error"))
+
+
+def _says(error: BaseException, texts: tuple[str, ...]) -> bool:
+    said = str(error).lower()
+    return any(text in said for text in texts)

@@ -17,6 +17,7 @@ from .proof import prove, suitable_chunk
 from .query import Attribution, Query
 from .ranking import ranking
 from .recorded import LinearHead, Recorded, forward_mode
+from .room import Room
 from .smoothing import Smoothing
 from .steps import finish
 from .structure import trace
@@ -67,6 +68,15 @@ class Explainer:
         self.head = self._linear_head()
         prove(self, example[:1])
         prove_layouts(model, example.contiguous(memory_format=self.optimized.layout), self.layers, bool(layers))
+
+    @property
+    def chunk(self) -> int:
+        """Noisy copies in one forward pass, for now: fewer after a lack of memory. Set it for another size at best."""
+        return self._room.size
+
+    @chunk.setter
+    def chunk(self, most: int) -> None:
+        self._room = Room(most)
 
     @property
     def layer(self) -> str:
@@ -150,7 +160,7 @@ class Explainer:
             if len(images) == 1:
                 raise OutOfMemory("the device has no memory left for this row") from None
         middle = len(images) // 2
-        self.chunk = max(1, min(self.chunk, middle))
+        self._room.short(len(images))
         first = yield from self.steps(images[:middle], queries[:middle], precision)
         second = yield from self.steps(images[middle:], queries[middle:], precision)
         return torch.cat([first[0], second[0]]), first[1] + second[1]
@@ -188,7 +198,10 @@ class Explainer:
         copies = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
         images = torch.cat(copies) if len(copies) > 1 else copies[0]
+        before = self.fallbacks
         _, attributions = yield from self.steps(images, queries, self.precision)
+        if self.fallbacks == before:
+            self._room.fitted(len(images))
         values = iter(row[0].values for row in attributions)
         for smoothing, count in shares:
             # float16 has nothing between 0 and 6e-8.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from .boxes import largest_box
 from .colour import COLORMAPS, colour
-from .decode import FORMATS, Picture, decode
+from .cost import MAX_DECODE_MS, refuse_dear, shown_ms
+from .decode import Picture, decode
 from .display import RULES, grey, positive_part, scale_of
 from .encode import jpeg, npy, png, webp
 from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
+from .header import FORMATS, Header, inspect
 from .overlay import overlay
 from .preprocess import INTERPOLATIONS, ORIENTATIONS, Preprocess
 
@@ -16,9 +18,11 @@ __all__ = [
     "COLORMAPS",
     "FORMATS",
     "INTERPOLATIONS",
+    "MAX_DECODE_MS",
     "ORIENTATIONS",
     "RULES",
     "Geometry",
+    "Header",
     "ImageTooLarge",
     "Picture",
     "Preprocess",
@@ -26,6 +30,7 @@ __all__ = [
     "colour",
     "decode",
     "grey",
+    "inspect",
     "jpeg",
     "largest_box",
     "npy",
@@ -33,6 +38,8 @@ __all__ = [
     "plan",
     "png",
     "positive_part",
+    "refuse_dear",
     "scale_of",
+    "shown_ms",
     "webp",
 ]

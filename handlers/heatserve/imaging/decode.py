@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from io import BytesIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from .errors import ImageTooLarge, UnreadableImage
-from .jpeg import refuse_endless
+from .header import opened, refusals
 from .modes import to_rgb
 from .orientation import orientation_of, upright_image, upright_size
-
-# Camera JPEGs with a second picture in them (MPO) are opened by the JPEG decoder.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-#: A TIFF may be cut into tiles of one pixel, each of which costs a decoder.
-MAX_TILES = 20_000
 
 
 @dataclass(frozen=True)
@@ -60,34 +51,10 @@ def decode(data: bytes, max_pixels: int) -> Picture:
         UnreadableImage: the bytes are empty, truncated, corrupt or something else than such a picture.
         ImageTooLarge: its header declares more than `max_pixels` pixels; nothing has been decoded then.
     """
-    with warnings.catch_warnings():  # PIL warns on what it can still read; nobody is there to see it
-        warnings.simplefilter("ignore")
-        try:
-            return _decode(data, max_pixels)
-        except (UnreadableImage, ImageTooLarge):
-            raise
-        except Image.DecompressionBombError:
-            raise ImageTooLarge("The image has more pixels than the decoder accepts.") from None
-        except Exception:  # a decoder fed with hostile bytes raises almost anything, MemoryError included
-            raise UnreadableImage("The image is corrupt or truncated.") from None
-
-
-def _decode(data: bytes, max_pixels: int) -> Picture:
-    if not data:
-        raise UnreadableImage("The image is empty: no bytes were sent.")
-    refuse_endless(data)
-    try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise UnreadableImage("The data is not a JPEG, PNG, WebP, GIF, BMP or TIFF image.") from None
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise UnreadableImage("The image has no pixels.")
-    if width * height > max_pixels:
-        raise ImageTooLarge(f"The image has {width} x {height} pixels; at most {max_pixels} pixels are allowed.")
-    if len(getattr(image, "tile", ())) > MAX_TILES:
-        raise UnreadableImage("The image is cut into more tiles than a picture needs.")
-    image.load()
-    # Read after loading: a PNG may declare it behind its pixels, and PIL itself turns a TIFF upright.
-    orientation = orientation_of(image)
-    return Picture(to_rgb(image), orientation)
+    with refusals():
+        _, structure, image = opened(data, max_pixels)
+        image.load()
+        vars(image).pop("_decoder", None)  # a WebP's holds two canvases of its own
+        # Read after loading: a PNG may declare it behind its pixels, and PIL itself turns a TIFF upright.
+        orientation = orientation_of(image, structure.exif, structure.xmp)
+        return Picture(to_rgb(image), orientation)

@@ -1,39 +1,98 @@
-"""What a JPEG file is made of, counted before a decoder sees it: some files cost minutes and hold next to nothing."""
+"""The structure of a JPEG file: its segments, its frame and its scans."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
+
 from .errors import UnreadableImage
+from .structure import Structure
 
 #: Progressive encoders write about ten scans, and a long profile or panorama some dozens of segments.
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
 
-_SCAN = 0xDA
+#: A marker that is followed by a length, or the end. Fill (FF FF), escapes (FF 00) and markers without a length
+#: (restarts among them) are passed over by the search itself, which reads a byte once or twice in C.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 _END = 0xD9
-_WITHOUT_LENGTH = {0x00, 0x01, 0xFF, *range(0xD0, 0xD9)}
+_SCAN = 0xDA
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_CODINGS = {0xC2: "progressive", 0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic"}
+#: Tables and frames, and the two application segments that say how colours are stored.
+_NEEDED = {*range(0xC0, 0xD0), 0xDB, 0xDD, 0xE0, 0xEE}
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 
-def refuse_endless(data: bytes) -> None:
-    """Raises UnreadableImage for a JPEG of more scans or segments than any camera or encoder writes.
+@dataclass(frozen=True)
+class _Frame:
+    """What a frame's header says. planes: by component, its share of the picture's pixels."""
 
-    Each scan of a progressive JPEG passes over the whole picture, however empty it is.
+    coding: str = "baseline"
+    size: tuple[int, int] | None = None
+    pixels: int = 0
+    planes: dict[int, float] = field(default_factory=dict)
+
+    @staticmethod
+    def of(marker: int, body: bytes) -> _Frame:
+        if len(body) < 6:
+            return _Frame()
+        height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+        factors = [(c, max(1, f >> 4), max(1, f & 15)) for c, f in zip(body[6::3], body[7::3])]
+        across = max((h for _, h, _ in factors), default=1)
+        down = max((v for _, _, v in factors), default=1)
+        planes: dict[int, float] = {}
+        for component, h, v in factors:  # a name that stands for two planes counts as the larger
+            planes[component] = max(planes.get(component, 0.0), h * v / (across * down))
+        pixels = _multiple(width, 8 * across) * _multiple(height, 8 * down)
+        return _Frame(_CODINGS.get(marker, "baseline"), (width, height), pixels, planes)
+
+    def scanned(self, body: bytes) -> float:
+        """The planes that a scan with this header passes over, in whole pictures."""
+        count = body[0] if body else 0
+        return sum(self.planes.get(component, 1.0) for component in body[1 : 1 + 2 * count : 2])
+
+
+def structure_of(data: bytes) -> Structure:
+    """The structure of a JPEG. Its `data` is all that decodes pixels: segments that hold anything else are left out.
+
+    Raises UnreadableImage where there are more scans or segments than any camera or encoder writes: each scan
+    passes over the whole picture, however empty it is.
     """
-    if not data.startswith(b"\xff\xd8"):
-        return
+    kept, exif, xmp = [data[:2]], [], b""
+    frame = _Frame()
     scans = segments = 0
+    passes = 0.0
     position = 2
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 4 > len(data):
-            return
-        marker = data[position + 1]
-        if marker in _WITHOUT_LENGTH:
-            position += 1 if marker == 0xFF else 2
-            continue
+    while found := _MARKER.search(data, position):
+        start = found.start()
+        marker = data[start + 1]
         if marker == _END:
-            return
+            break
+        position = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         segments += 1
         scans += marker == _SCAN
         if scans > MAX_SCANS or segments > MAX_SEGMENTS:
             raise UnreadableImage("The JPEG has more scans or segments than a picture needs.")
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        body = data[start + 4 : position]
+        if marker == _SCAN:
+            passes += frame.scanned(body)
+            if scans == 1:
+                kept.append(data[start:])
+        elif scans == 0:
+            if marker in _FRAMES and not frame.planes:
+                frame = _Frame.of(marker, body)
+            if marker in _NEEDED:
+                kept.append(data[start:position])
+            elif marker == 0xE1 and body.startswith(_EXIF):
+                exif.append(body[len(_EXIF) :])
+            elif marker == 0xE1 and body.startswith(_XMP):
+                xmp = body[len(_XMP) :]
+    return Structure(
+        b"".join(kept), frame.coding, frame.size, frame.pixels, passes, segments, exif=b"".join(exif), xmp=xmp
+    )
+
+
+def _multiple(length: int, of: int) -> int:
+    return -(-length // of) * of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 _ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _SIXTEEN_TO_EIGHT: NDArray[np.uint8] = np.rint(np.arange(65536) / 257).astype(np.uint8)
 _COLOUR_KEYED = ("P", "L", "1")
+#: Pixels that are converted at a time: their floats stay in the processor's cache.
+_PART = 1 << 18
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -27,40 +30,70 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if mode in _ALPHA or (mode in _COLOUR_KEYED and "transparency" in image.info):
         return _on_white(image)
+    if mode.startswith("I;16"):
+        return _by_parts(image, lambda part: Image.fromarray(_SIXTEEN_TO_EIGHT[np.asarray(part)]))
     if mode == "F" or mode.startswith("I"):
-        return Image.fromarray(_eight_bit(np.asarray(image))).convert("RGB")
+        black, white = _range(image)
+        return _by_parts(image, lambda part: Image.fromarray(_eight_bit(np.asarray(part), black, white)))
     return image.convert("RGB")
 
 
+def _by_parts(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An RGB picture of parts that are converted one by one, so that no step of it is held for all pixels."""
+    rgb = Image.new("RGB", image.size)
+    for box in _boxes(*image.size):
+        rgb.paste(convert(image.crop(box)).convert("RGB"), box)
+    return rgb
+
+
+def _boxes(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of at most `_PART` pixels that cover a picture: whole rows, or parts of a row that is longer."""
+    across = min(width, _PART)
+    down = max(1, _PART // width)
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield left, top, min(left + across, width), min(top + down, height)
+
+
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB")
+    """Pasting on opaque white gives the bits that `Image.alpha_composite` gives, in one step."""
+    rgb = Image.new("RGB", image.size, (255, 255, 255))
+    if image.mode == "RGBA":
+        rgb.paste(image, (0, 0), image)
+        return rgb
+    for box in _boxes(*image.size):
+        part = image.crop(box)
+        part = (part.convert("LA") if part.mode == "La" else part).convert("RGBA")
+        rgb.paste(part, box, part)
+    return rgb
 
 
-def _eight_bit(grey: NDArray[Any]) -> NDArray[np.uint8]:
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The values of an integer or float picture that become black and white."""
+    extremes = [_extremes(np.asarray(image.crop(box))) for box in _boxes(*image.size)]
+    lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
+    for white in (1.0, 255.0) if image.mode == "F" else (65535.0,):
+        if lowest >= 0 and highest <= white:
+            return 0.0, white
+    return lowest, highest
+
+
+def _extremes(grey: NDArray[Any]) -> tuple[float, float]:
+    finite = _finite(grey)
+    return float(finite.min()), float(finite.max())
+
+
+def _finite(grey: NDArray[Any]) -> NDArray[Any]:
+    return np.where(np.isfinite(grey), grey, 0) if grey.dtype.kind == "f" else grey
+
+
+def _eight_bit(grey: NDArray[Any], black: float, white: float) -> NDArray[np.uint8]:
     """[H, W] of any integer or float type to uint8."""
-    if grey.dtype.kind == "f":
-        finite = np.where(np.isfinite(grey), grey, 0)
-        lowest, highest = float(finite.min()), float(finite.max())
-        if lowest >= 0 and highest <= 1:
-            return _round(finite, 0.0, 1.0)
-        if lowest >= 0 and highest <= 255:
-            return _round(finite, 0.0, 255.0)
-        return _round(finite, lowest, highest)
-    lowest, highest = float(grey.min()), float(grey.max())
-    if lowest >= 0 and highest <= 65535:
+    if grey.dtype.kind != "f" and (black, white) == (0.0, 65535.0):
         eight: NDArray[np.uint8] = _SIXTEEN_TO_EIGHT[grey]
         return eight
-    return _round(grey, lowest, highest)
-
-
-def _round(grey: NDArray[Any], black: float, white: float) -> NDArray[np.uint8]:
-    span = white - black or 1.0
-    scaled: NDArray[np.float32] = grey.astype(np.float32)
+    scaled: NDArray[np.float32] = _finite(grey).astype(np.float32)
     scaled -= np.float32(black)
-    scaled *= np.float32(255.0 / span)
-    eight: NDArray[np.uint8] = np.rint(scaled, out=scaled).clip(0, 255).astype(np.uint8)
-    return eight
+    scaled *= np.float32(255.0 / (white - black or 1.0))
+    rounded: NDArray[np.uint8] = np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)
+    return rounded

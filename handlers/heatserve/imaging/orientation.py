@@ -5,15 +5,21 @@ Orientations are the numbers 1 to 8 of EXIF tag 0x0112; 1 leaves the picture as 
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Box = tuple[float, float, float, float]
 
-_TAG = 0x0112
+_TAG, _SHORT = 0x0112, 3
+#: The first directory of EXIF data stands at its beginning.
+_MAX_DIGITS = 1_000_000
+_XMP = re.compile(rb'tiff:Orientation(="|>)([0-9])')
 
 # orientation: (transpose, then mirror left and right, then mirror top and bottom)
 _STEPS: Mapping[int, tuple[bool, bool, bool]] = {
@@ -38,13 +44,54 @@ _TRANSPOSES: Mapping[int, Image.Transpose] = {
 }
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The orientation 1 to 8 that a loaded picture declares; 1 where it declares none, or nonsense."""
+def orientation_of(image: Image.Image, exif: bytes = b"", xmp: bytes = b"") -> int:
+    """The orientation 1 to 8 that a loaded picture declares; 1 where it declares none, or nonsense.
+
+    `exif` and `xmp` are metadata that were taken out of the file before it was opened.
+    """
     try:
-        value = image.getexif().get(_TAG, 1)
-    except Exception:  # PIL parses EXIF of any content here, and raises whatever it stumbles on
+        value = _declared(image, exif, xmp)
+    except Exception:  # metadata of any content is parsed here
         return 1
-    return value if isinstance(value, int) and value in _STEPS else 1
+    return value if value in _STEPS else 1
+
+
+def _declared(image: Image.Image, exif: bytes, xmp: bytes) -> int:
+    if image.format == "TIFF":
+        value = image.getexif().get(_TAG, 1)
+        return value if isinstance(value, int) else 1
+    exif = exif or image.info.get("exif") or _of_text(image.info.get("Raw profile type exif", ""))
+    value = _of_exif(exif.removeprefix(b"Exif\0\0"))
+    if value is not None:
+        return value
+    text = xmp or image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+    found = _XMP.search(text.encode() if isinstance(text, str) else text)
+    return int(found[2]) if found else 1
+
+
+def _of_text(profile: str) -> bytes:
+    """EXIF data that a PNG has as text: three lines of other things, then hexadecimal digits in lines."""
+    lines = profile.split("\n", 3)
+    digits = lines[3][:_MAX_DIGITS].replace("\n", "") if len(lines) > 3 else ""
+    return bytes.fromhex(digits[: len(digits) // 2 * 2])
+
+
+def _of_exif(exif: bytes) -> int | None:
+    """The orientation in the first directory of EXIF data; None where there is none.
+
+    Pillow's own parser reads every tag, and tags may refer to the same megabytes any number of times.
+    """
+    if len(exif) < 10:
+        return None
+    order = "<" if exif.startswith(b"II") else ">"
+    (offset,) = struct.unpack_from(order + "I", exif, 4)
+    (count,) = struct.unpack_from(order + "H", exif, offset)
+    fields = {"tag": "u2", "kind": "u2", "count": "u4", "value": "u2", "rest": "u2"}
+    stored = np.dtype([(name, order + kind) for name, kind in fields.items()])
+    count = min(count, (len(exif) - offset - 2) // stored.itemsize)
+    entries = np.frombuffer(exif, stored, count, offset + 2)
+    found = entries[entries["tag"] == _TAG][:1]
+    return int(found["value"][0]) if found.size and found["kind"][0] == _SHORT and found["count"][0] == 1 else None
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:

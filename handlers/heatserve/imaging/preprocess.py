@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from .cost import RESIZE, RESIZED, TURNED, VIEWED
 from .decode import Picture
 from .errors import ImageTooLarge
 from .geometry import Geometry, plan
@@ -64,7 +65,7 @@ class Preprocess:
         if self.orientation == "apply":
             image, orientation = upright_image(image, orientation), 1
         geometry = plan(*image.size, self.resize, self.crop, orientation)
-        self._check(geometry, max_resized_pixels)
+        self.check(image.width, image.height, max_resized_pixels)
 
         resized = (geometry.resized_width, geometry.resized_height)
         if resized != image.size:
@@ -80,16 +81,29 @@ class Preprocess:
         pixels = np.clip((view * std + mean) * 255, 0, 255).round().astype(np.uint8)
         return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
-    def _check(self, geometry: Geometry, max_resized_pixels: int) -> None:
-        sizes = [(geometry.crop_width, geometry.crop_height)]
-        if self.resize is not None:
-            sizes.append((geometry.resized_width, geometry.resized_height))
-        for width, height in sizes:
-            if width * height > max_resized_pixels:
+    def check(self, width: int, height: int, max_resized_pixels: int) -> None:
+        """Raises ImageTooLarge where a picture of this size would be resized to more than `max_resized_pixels`, or the
+        view would have more. Width and height may be exchanged: an orientation does not change what is allowed."""
+        for resized_width, resized_height in self._sizes(width, height):
+            if resized_width * resized_height > max_resized_pixels:
                 raise ImageTooLarge(
-                    f"The image of {geometry.width} x {geometry.height} pixels would be resized to"
-                    f" {width} x {height}; at most {max_resized_pixels} pixels are allowed."
+                    f"The image of {width} x {height} pixels would be resized to"
+                    f" {resized_width} x {resized_height}; at most {max_resized_pixels} pixels are allowed."
                 )
+
+    def cost_ms(self, width: int, height: int) -> float:
+        """Nominal milliseconds of one core for `tensor` of a picture of this size."""
+        turned = TURNED if self.orientation == "apply" else 0.0
+        read = RESIZE[self.interpolation] if self.resize is not None else 0.0
+        (across, down), *resized = self._sizes(width, height)
+        written = across * down * VIEWED + sum(w * h * RESIZED for w, h in resized)
+        return (width * height * (turned + read) + written) / 1e6
+
+    def _sizes(self, width: int, height: int) -> list[tuple[int, int]]:
+        """Width and height of the view, and of the resized picture that it is cut from where it is resized."""
+        geometry = plan(width, height, self.resize, self.crop)
+        view = [(geometry.crop_width, geometry.crop_height)]
+        return view if self.resize is None else [*view, (geometry.resized_width, geometry.resized_height)]
 
     def _normalised(self, image: Image.Image) -> torch.Tensor:
         # The order of operations is torchvision's: any other differs in the last bit.

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-
-class ArchiveError(ValueError):
-    """The archive cannot be served; the message says why and what to do, in a sentence."""
+from .integrity import LABELS, ArchiveError
+from .weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -53,66 +52,75 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
         )
     try:
         model = build()
-    except Exception as error:
+    except BaseException as error:  # sys.exit() too: it would end the worker without a word
         raise ArchiveError(
-            f"{architecture or model_block['modelFile']} cannot be called without arguments: {error}"
+            f"{architecture or model_block['modelFile']} cannot be called without arguments: {said(error)}"
         ) from error
     if not isinstance(model, nn.Module):
-        raise ArchiveError(f"{architecture} gives a {type(model).__name__}, not a torch.nn.Module")
+        raise ArchiveError(
+            f"{architecture or model_block['modelFile']} gives a {type(model).__name__}, not a torch.nn.Module"
+        )
     if model_block.get("serializedFile"):
-        _load_weights(model, model_dir / model_block["serializedFile"])
+        load_weights(model, model_dir / model_block["serializedFile"])
     return model.to(device).eval()
+
+
+def said(error: BaseException, longest: int = 300) -> str:
+    """An error in one line, for a sentence of ours: its type and its text."""
+    text = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def _named(architecture: str) -> Any:
     module_name, _, attribute = architecture.partition(":")
+    found = _imported(module_name, architecture)
     try:
-        found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ArchiveError(f"the architecture {architecture} cannot be imported: {error}") from error
+    except AttributeError as error:
+        raise ArchiveError(f"the architecture {architecture} cannot be imported: {said(error)}") from error
     return found
 
 
+def _imported(module: str, of: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except BaseException as error:  # whatever the file does when it is run, sys.exit() included
+        raise ArchiveError(f"the architecture {of} cannot be imported: {said(error)}") from error
+
+
 def _only_class(model_file: str) -> Any:
-    module = importlib.import_module(model_file.rsplit(".", 1)[0])
+    module = _imported(model_file.rsplit(".", 1)[0], model_file)
     classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
     if len(classes) != 1:
         raise ArchiveError(f"{model_file} must define exactly one class, not {len(classes)}")
     return classes[0]
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ArchiveError(
-            f"the weights {path.name} cannot be loaded with weights_only=True: save a plain state dict "
-            f"(torch.save(model.state_dict(), ...)) [{type(error).__name__}]"
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict):
-        raise ArchiveError(f"the weights {path.name} hold a {type(state).__name__}, not a state dict")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
-        raise ArchiveError(
-            f"the weights {path.name} do not fit {type(model).__name__}: {first[0].strip()[:300]}"
-        ) from error
-
-
 def load_labels(model_dir: Path) -> dict[int, str]:
-    """Class names from `index_to_name.json`, in the forms that TorchServe takes; empty where there is no such file."""
-    path = model_dir / "index_to_name.json"
+    """Class names from `index_to_name.json`, in the forms that TorchServe takes; empty where there is no such file.
+
+    Raises ArchiveError.
+    """
+    path = model_dir / LABELS
     if not path.is_file():
         return {}
-    mapping = json.loads(path.read_text(encoding="utf-8"))
+    content = path.read_bytes()
+    try:
+        mapping = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ArchiveError(f"{LABELS} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        reason = "it is empty" if not content.strip() else said(error)
+        raise ArchiveError(f"{LABELS} is not JSON ({reason}): it must map class indices to names") from None
     if isinstance(mapping, dict) and isinstance(mapping.get("object_type_names"), list):
         mapping = {str(index): name for index, name in enumerate(mapping["object_type_names"])}
     try:
-        return {int(key): str(name[-1] if isinstance(name, list) else name) for key, name in mapping.items()}
+        labels = {int(key): str(name[-1] if isinstance(name, list) else name) for key, name in mapping.items()}
+        "".join(labels.values()).encode()
+    except UnicodeEncodeError:
+        raise ArchiveError(f"{LABELS} has half of a surrogate pair, which is no text, in a name") from None
     except (AttributeError, ValueError, IndexError):
-        raise ArchiveError("index_to_name.json must map class indices to names") from None
+        raise ArchiveError(f"{LABELS} must map class indices to names") from None
+    return labels

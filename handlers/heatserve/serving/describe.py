@@ -18,12 +18,14 @@ import torchvision
 from .. import __version__
 from ..engine import Explainer
 from .archive import ModelInfo
+from .integrity import Integrity
 from .options import OPTIONS, Option, Vocabulary
 from .settings import Settings
 
 
 def description(
     info: ModelInfo,
+    integrity: Integrity,
     explainer: Explainer,
     vocabulary: Vocabulary,
     defaults: Mapping[str, Any],
@@ -32,6 +34,7 @@ def description(
     """Methods, options with their defaults, limits, layers, hashes and versions, as JSON values."""
     return {
         "model": asdict(info),
+        "archive": _archive(info, integrity),
         "methods": list(vocabulary.methods),
         "options": {name: _option(option, vocabulary, defaults) for name, option in OPTIONS.items()},
         "layers": list(vocabulary.layers),
@@ -52,6 +55,19 @@ def description(
             "numpy": numpy.__version__,
             "pillow": PIL.__version__,
             "python": platform.python_version(),
+        },
+    }
+
+
+def _archive(info: ModelInfo, integrity: Integrity) -> dict[str, Any]:
+    """Whether its files are what was packaged, and the two hashes of its weights: as they were given when it was
+    packaged (null where that is not known), and as they lie in the archive."""
+    return {
+        "verified": integrity.verified,
+        "weights": {
+            "member": integrity.weights,
+            "member_sha256": integrity.weights_sha256,
+            "source_sha256": info.weights_sha256,
         },
     }
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import traceback
 
-from ..engine import is_out_of_memory
+from ..engine import is_device_lost, is_out_of_memory
 from ..imaging import ImageTooLarge, UnreadableImage
 
 #: By status: the `type` in the body, and what it means to whoever asked.
 STATUSES = {
     400: ("BadRequest", "the client can correct it: the message names the option and what is allowed"),
     406: ("NotAcceptable", "nothing in `Accept` can be sent"),
-    413: ("PayloadTooLarge", "too many bytes, pixels, samples, or an answer beyond `max_response_bytes`"),
+    413: (
+        "PayloadTooLarge",
+        "too many bytes, pixels or samples, too costly to decode, or an answer beyond `max_response_bytes`",
+    ),
     415: ("UnsupportedMediaType", "not a picture that can be decoded (JPEG, PNG, WebP, GIF, BMP, TIFF)"),
     500: ("InternalServerError", "the handler failed on this row; its log says where, without the request's text"),
-    503: ("ServiceUnavailable", "too much explanation is under way; `Retry-After` says when to come again"),
+    503: (
+        "ServiceUnavailable",
+        "too much work is under way or waits to be decoded; `Retry-After` says when to come again",
+    ),
     507: ("InsufficientStorage", "out of memory, after halving the batch down to one row"),
 }
 
@@ -44,8 +50,13 @@ class Refusal(Exception):
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """What a client is told of any exception."""
+    """What a client is told of any exception.
+
+    It is kept until its row is answered, and so without traceback, cause and context: their frames hold the row itself,
+    and that circle would live until a full garbage collection.
+    """
     if isinstance(error, Refusal):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         return error
     if isinstance(error, UnreadableImage):
         return Refusal(415, str(error))
@@ -53,6 +64,8 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(413, str(error))
     if is_out_of_memory(error):
         return Refusal(507, "out of memory while computing this answer; send fewer samples or a smaller image")
+    if is_device_lost(error):
+        return Refusal(500, "the server's accelerator failed; its worker starts again: ask once more in a moment")
     return Refusal(500, "the server failed on this request; its log says where")
 
 

@@ -32,13 +32,16 @@ class Job:
 
 @dataclass(eq=False)
 class Exchange:
-    """Its state: `refusal` set, or image waiting (`probabilities` None), or jobs left, or done.
+    """Its state: `refusal` set, or undecoded (`image` None), or image waiting (`probabilities` None), or jobs left, or
+    done.
 
     explains: whether maps were asked for, known even where the request could not be read.
     Equal to itself alone: two clients may well send the same bytes.
     image: (3, H, W) on the model's device. probabilities, scores: (classes) on the host. seconds: by stage.
     photograph: upright, no larger than an answer shows it, None for a prediction; `size` is that of the one sent.
     deadline: on the loop's clock. served: rows that it was given. lines: those of its stream that were sent.
+    cost_ms: of decoding, as its header promises. costly: whether that would hold the other rows up. passed_over: calls
+    in which there was no time left to decode it.
     """
 
     explains: bool
@@ -56,6 +59,9 @@ class Exchange:
     deadline: float = math.inf
     served: float = 0.0
     lines: int = 0
+    cost_ms: float = 0.0
+    costly: bool = False
+    passed_over: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @property
@@ -64,9 +70,14 @@ class Exchange:
         return self.refusal.code if self.refusal else 200
 
     @property
+    def undecoded(self) -> bool:
+        """Whether its picture is still to be decoded."""
+        return self.request is not None and not self.done and self.image is None
+
+    @property
     def waiting(self) -> bool:
-        """Whether its first forward pass is still to come."""
-        return self.request is not None and not self.done and self.probabilities is None
+        """Whether its first forward pass is the next thing that it needs."""
+        return self.image is not None and not self.done and self.probabilities is None
 
     @property
     def through_input(self) -> bool:
@@ -77,6 +88,8 @@ class Exchange:
     @property
     def wants_chunks(self) -> bool:
         """Whether its next piece of work is a chunk's."""
+        if self.undecoded:
+            return self.costly
         return not self.done and (bool(self.jobs) or (self.waiting and self.through_input))
 
     @property
@@ -95,7 +108,7 @@ class Exchange:
         """Forward passes still to do, roughly."""
         if self.request is None or self.done:
             return 0
-        if self.waiting:
+        if self.probabilities is None:
             return self.request.work
         return sum(3 * job.smoothing.left for job in self.jobs)
 

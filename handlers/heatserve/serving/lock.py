@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .archive import ArchiveError
+from .integrity import ArchiveError
 
 _PATIENCE = 5.0
 

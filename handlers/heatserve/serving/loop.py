@@ -1,6 +1,7 @@
 """The serving loop: admit -> step -> answer. State is the visits by request id, and the chunk under way.
 
-One `step` is one forward pass for all that is new, or a piece of one chunk of the long explanations.
+One `step` decodes new pictures and is one forward pass for all of them, or it is a piece of one chunk of the long
+explanations, or it decodes one picture that would hold the others up.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 
 import torch
 
-from ..engine import Explainer, Smoothing, is_out_of_memory, ranking
-from ..imaging import Preprocess, decode, plan
-from .doors import MAX_MAPS, Instance, door_of
-from .errors import Refusal, refusal_of, where
+from ..engine import Explainer, Smoothing, is_device_lost, is_out_of_memory, ranking
+from ..imaging import Preprocess
+from .admission import Admission
+from .doors import door_of
+from .errors import Refusal, printable, refusal_of, where
 from .exchange import Exchange, Job, Visit
 from .requests import Reader
 from .scheduling import Policy
@@ -57,10 +59,10 @@ class Loop:
         grpc_stream: bool = False,
     ) -> None:
         self.visits: dict[str, Visit] = {}
+        #: What is left to tell everybody once the device is lost.
+        self.lost: Refusal | None = None
         self._explainer = explainer
-        self._reader = reader
-        self._preprocess = preprocess
-        self._limits = limits
+        self._admission = Admission(reader, preprocess, limits, policy, explainer.device)
         self._policy = policy
         self._grpc_stream = grpc_stream
         self._chunk: Chunk | None = None
@@ -97,61 +99,30 @@ class Loop:
         gone = [request_id for request_id in self.visits if request_id not in request_ids]
         for request_id in gone:
             del self.visits[request_id]
+        if self._chunk and not any(exchange in self._chunk.exchanges for exchange in self._unfinished()):
+            self._chunk = None  # it holds a graph and the pictures of its rows
         return len(gone)
 
     def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> Visit:
-        """Parses, decodes and preprocesses one row, once; a fault of an instance becomes that instance's refusal."""
+        """Reads one row, once, and decodes nothing of it; a fault of an instance becomes that instance's refusal."""
         door = door_of(row, headers)
-        visit = self.visits[request_id] = Visit(door)
-        entry = self._policy.entry([other for other in self._exchanges() if other.long])
+        visit = Visit(door)
+        others = [*self._exchanges()]
+        entry = self._policy.entry([other for other in others if other.long])
+        self.visits[request_id] = visit
         for instance in door.instances:
             exchange = Exchange(door.explains, served=entry)
             visit.exchanges.append(exchange)
-            self._admit(exchange, instance, visit, headers)
+            try:
+                with exchange.stage("decode"):
+                    self._admission.read(exchange, instance, visit, headers, others)
+            except Exception as error:
+                self._refuse(exchange, error)
         return visit
-
-    def _admit(self, exchange: Exchange, instance: Instance, visit: Visit, headers: Mapping[str, Any]) -> None:
-        started = self._policy.clock()
-        try:
-            with exchange.stage("decode"):
-                request = self._reader.read(instance, visit.door, headers)
-                exchange.request = request
-                if request.describes:
-                    return
-                if request.deadline_ms is not None:
-                    exchange.deadline = started + request.deadline_ms / 1000
-                self._bound(exchange)
-                if sum(len(other.request.queries) for other in visit.exchanges if other.request) > MAX_MAPS:
-                    raise Refusal(413, f"pictures x targets: at most {MAX_MAPS} maps in one request")
-                # Of all pictures of a row together: decoding them holds everybody up.
-                shown = sum(other.size[0] * other.size[1] for other in visit.exchanges)
-                self._look(exchange, max(0, self._limits.max_pixels - shown))
-                exchange.attributions = [None] * len(request.queries)
-        except Exception as error:
-            self._refuse(exchange, error)
-
-    def _look(self, exchange: Exchange, max_pixels: int) -> None:
-        """Brings a request's picture to the device, and keeps what an answer shows of it."""
-        request = exchange.request
-        assert request is not None
-        if request.tensor is not None:
-            image = torch.from_numpy(request.tensor.copy())
-            photograph = self._preprocess.picture(request.tensor)
-            exchange.size, exchange.photograph = photograph.size, photograph
-            exchange.geometry = plan(*photograph.size, None, None)
-        else:
-            picture = decode(request.image, max_pixels)
-            exchange.size = (picture.width, picture.height)
-            image, exchange.geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
-            if exchange.explains:
-                # A batch of photographs at full size would fill the memory.
-                exchange.photograph = picture.upright(self._limits.max_side)
-        if self._explainer.device.type == "cuda":
-            image = image.pin_memory()  # or the copy would not be asynchronous
-        exchange.image = image.to(self._explainer.device, non_blocking=True)
 
     def step(self) -> None:
         """Does the next piece of work. Never raises: a fault ends the exchange that it belongs to."""
+        self._decode_quick()
         passes = [exchange for exchange in self._exchanges() if exchange.waiting and not exchange.through_input]
         # A request of many pictures shares its passes with others, and none fills the memory.
         passes = passes[: self._explainer.rows]
@@ -181,7 +152,7 @@ class Loop:
             if visit is None or not visit.exchanges:
                 door = door_of(row, headers)
                 visit = Visit(door, [Exchange(door.explains)])
-            visit.refuse(refusal_of(error))
+            visit.refuse(self._told(error))
             failed[request_id] = visit
         return failed
 
@@ -192,6 +163,26 @@ class Loop:
 
     def _unfinished(self) -> list[Exchange]:
         return [exchange for exchange in self._exchanges() if not exchange.done]
+
+    def _decode_quick(self) -> None:
+        """Decodes the pictures that hold nobody up, at least one, for as long as the call has time; the others stay.
+
+        The least costly goes first, but one that was passed over counts for less at each call.
+        """
+        quick = [exchange for exchange in self._exchanges() if exchange.undecoded and not exchange.costly]
+        quick.sort(key=lambda exchange: exchange.cost_ms / (1 + exchange.passed_over))
+        for number, exchange in enumerate(quick):
+            if number and self.late:
+                exchange.passed_over += 1
+            else:
+                self._decode(exchange)
+
+    def _decode(self, exchange: Exchange) -> None:
+        try:
+            with exchange.stage("decode"):
+                self._admission.decode(exchange)
+        except Exception as error:
+            self._refuse(exchange, error)
 
     def _forward(self, group: Sequence[Exchange]) -> None:
         """One forward pass for several rows; where it fails, each row alone, so that a fault stays with its row."""
@@ -209,7 +200,9 @@ class Loop:
         seconds = time.perf_counter() - started
         for exchange in group:
             exchange.seconds["forward"] += seconds
-        self._policy.passed(len(group), seconds + sum(exchange.seconds["decode"] for exchange in group))
+        # Costly pictures were decoded by steps of their own.
+        decoding = sum(exchange.seconds["decode"] for exchange in group if not exchange.costly)
+        self._policy.passed(len(group), seconds + decoding)
 
     def _first_pass(self, group: Sequence[Exchange]) -> Steps:
         """Predictions, and all that is not smoothed; what is smoothed becomes jobs."""
@@ -233,11 +226,15 @@ class Loop:
                     exchange.jobs.append(Job(index, smoothing))
 
     def _advance(self) -> None:
-        """One step of the chunk under way, or of the next one."""
+        """One step of the chunk under way or of the next one, or one costly picture."""
         live = self._unfinished()
         chunk = self._chunk
         if chunk is None or not any(exchange in live for exchange in chunk.exchanges):
-            chunk = self._chunk = self._next_chunk()
+            claims = self._policy.order([exchange for exchange in self._exchanges() if exchange.wants_chunks])
+            if claims[0].undecoded:
+                self._decode_costly(claims[0])
+                return
+            chunk = self._chunk = self._next_chunk(claims)
         started = time.perf_counter()
         try:
             finished = next(chunk.steps, _END) is _END
@@ -255,10 +252,16 @@ class Loop:
             self._chunk = None
             self._policy.finished(chunk.rows, chunk.work, chunk.longest)
 
-    def _next_chunk(self) -> Chunk:
-        """What the policy owes first; others fill what it leaves of the forward pass."""
-        owed = [exchange for exchange in self._exchanges() if exchange.wants_chunks]
-        claims = self._policy.order(owed)
+    def _decode_costly(self, exchange: Exchange) -> None:
+        started = time.perf_counter()
+        exchange.served += 1
+        self._chunk = None
+        self._decode(exchange)
+        self._policy.decoded(time.perf_counter() - started)
+
+    def _next_chunk(self, claims: Sequence[Exchange]) -> Chunk:
+        """A chunk for the first of these, in the order in which they are owed one; others fill what it leaves of the
+        forward pass."""
         size = self._policy.size(self._explainer.chunk)
         if claims[0].waiting:
             group = [exchange for exchange in claims if exchange.waiting][:size]
@@ -317,24 +320,16 @@ class Loop:
             if exchange.jobs and exchange.deadline <= now and exchange.presentable:
                 exchange.conclude()
 
-    def _bound(self, newcomer: Exchange) -> None:
-        """Long explanations wait for each other, in memory: what would wait too long is told so at once."""
-        others = [exchange for exchange in self._exchanges() if exchange.long and exchange is not newcomer]
-        if newcomer.request is None or not newcomer.long:
-            return
-        work = sum(exchange.work_left for exchange in others)
-        # In continuous batching the frontend sends every row that stays again at each step.
-        waiting = sum(len(exchange.request.image) for exchange in (*others, newcomer) if exchange.request)
-        if (
-            len(others) >= self._limits.max_explanations
-            or work + newcomer.work_left > self._limits.max_batch_work
-            or (others and waiting > self._limits.max_waiting_bytes)
-        ):
-            wait = math.ceil(max(1.0, work * self._policy.seconds_per_work))
-            raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
-
     def _refuse(self, exchange: Exchange, error: BaseException) -> None:
-        refusal = refusal_of(error)
+        refusal = self._told(error)
         exchange.refuse(refusal)
         if refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
             logger.error("request failed: %s", where(error))
+
+    def _told(self, error: BaseException) -> Refusal:
+        refusal = refusal_of(error)
+        if is_device_lost(error):
+            if self.lost is None:
+                logger.error("heatserve: the device is lost: %s", printable(str(error).partition("\n")[0], 120))
+            self.lost = refusal
+        return refusal

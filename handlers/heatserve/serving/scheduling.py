@@ -1,8 +1,10 @@
 """Which work comes next where predictions and explanations share one worker. Knows seconds and counts, nothing else.
 
 A *pass* answers all that is new and needs one forward pass: predictions, and maps of the CAM family. A *chunk* is a
-piece of one long explanation, done in one or more steps. Predictions go first; what keeps explanations from starving
-is `PATIENCE` and `EXCHANGE_RATE`, and what keeps predictions from waiting is the chunk's size.
+piece of one long explanation, done in one or more steps; a picture that takes long to decode counts as one. Predictions
+go first; what keeps explanations from starving is `PATIENCE` and `EXCHANGE_RATE`, and what keeps predictions from
+waiting is the chunk's size. A picture cannot be cut into steps, so what it took is paid back: until passes have earned
+it, no chunk comes before them.
 """
 
 from __future__ import annotations
@@ -55,6 +57,10 @@ class Policy:
         self._credit = 0.0
         self._busy_since: float | None = None
 
+    def costly(self, seconds: float) -> bool:
+        """Whether work that lasts so long, and cannot be cut, would hold up the other rows of a call."""
+        return seconds > self.patience
+
     @property
     def patience(self) -> float:
         """Seconds that a call may go on admitting and answering; inf where nobody waits to come in."""
@@ -69,7 +75,11 @@ class Policy:
             return False
         if self._busy_since is None:
             self._busy_since = self.clock()
-        return not passes or self._passes >= PATIENCE or 0 < self._step_seconds <= self._credit
+        if not passes:
+            return True
+        if self._credit < 0:
+            return False
+        return self._passes >= PATIENCE or 0 < self._step_seconds <= self._credit
 
     def order(self, claims: Sequence[Claimant]) -> list[Claimant]:
         """Earliest deadline first, then least served; one chunk in `TURNS` goes by service alone."""
@@ -97,7 +107,12 @@ class Policy:
         """A step of a chunk is done."""
         self._passes = 0
         self._step_seconds = _towards(self._step_seconds, seconds)
-        self._credit = max(0.0, self._credit - seconds)
+        self._credit = max(min(0.0, self._credit), self._credit - seconds)
+
+    def decoded(self, seconds: float) -> None:
+        """A picture that takes long to decode is decoded."""
+        self._passes = 0
+        self._credit = max(0.0, self._credit) - seconds
 
     def finished(self, rows: int, work: int, longest: float) -> None:
         """A chunk of so many rows is done, and its longest step took so many seconds; work: in forward passes."""

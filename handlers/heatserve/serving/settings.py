@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..engine import PRECISIONS
-from ..imaging import Preprocess
+from ..imaging import MAX_DECODE_MS, Preprocess
+from . import typos
 from .options import OPTIONS
+from .values import SettingsError as SettingsError
+from .values import whole
+from .view import read_view
 
 ENVIRONMENT_PREFIX = "HEATSERVE_"
 
 
-class SettingsError(ValueError):
-    """A setting that cannot be; the message names the key, the value and what is allowed."""
-
-
 @dataclass(frozen=True)
 class Limits:
-    """What requests may cost. Pixels are counted before and after resizing; work is counted in forward passes.
+    """What requests may cost. Pixels are counted before and after resizing; work is counted in forward passes, decoding
+    in milliseconds of one processor, by `imaging.cost`'s table.
 
-    max_image_bytes: of one encoded picture. max_pixels: of all pictures of a request together. max_explanations,
-    max_batch_work, max_waiting_bytes: of the explanations under way that take further passes.
+    max_image_bytes: of one encoded picture. max_pixels, max_decode_ms: of all pictures of a request together.
+    max_batch_decode_ms: of all pictures that wait to be decoded. max_explanations, max_batch_work, max_waiting_bytes:
+    of the explanations under way that take further passes.
     """
 
     max_samples: int = 200
     max_image_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     max_resized_pixels: int = 4_000_000
+    max_decode_ms: int = int(MAX_DECODE_MS)
+    max_batch_decode_ms: int = 5_000
     max_explanations: int = 32
     max_batch_work: int = 1_250
     max_waiting_bytes: int = 16_000_000
@@ -61,27 +64,31 @@ class Settings:
 
 def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:
     """Reads `explain:`, `preprocess:` and what of TorchServe's own keys concerns the handler. Raises SettingsError."""
+    if not isinstance(config or {}, dict):
+        raise SettingsError(f"model-config.yaml is a {type(config).__name__}, not a mapping of settings")
     config = config or {}
+    limit_names = [f.name for f in fields(Limits)]
+    typos.refuse(config, environment, [ENVIRONMENT_PREFIX + name.upper() for name in limit_names])
     _refuse_what_cannot_be(config, environment)
     explain = _section(config, "explain")
-    limit_names = [f.name for f in fields(Limits)]
     default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast", "stream")]
     allowed = [*default_names, "layer", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
     for key in explain:
         if key not in allowed:
             raise SettingsError(f"explain.{key} is not a setting; allowed: {', '.join(allowed)}")
-    limits = {name: _whole(f"explain.{name}", explain[name]) for name in limit_names if name in explain}
+    limits = {name: whole(f"explain.{name}", explain[name]) for name in limit_names if name in explain}
     for name in limit_names:
         text = environment.get(ENVIRONMENT_PREFIX + name.upper())
         if text is not None:
-            value = _whole(ENVIRONMENT_PREFIX + name.upper(), text)
+            value = whole(ENVIRONMENT_PREFIX + name.upper(), text)
             limits[name] = min(value, limits.get(name, getattr(Limits(), name)))
+    consistent = _consistent(Limits(**limits))
     return Settings(
-        limits=_consistent(Limits(**limits)),
-        preprocess=_preprocess(_section(config, "preprocess")),
+        limits=consistent,
+        preprocess=read_view(_section(config, "preprocess"), consistent.max_resized_pixels),
         defaults={name: explain[name] for name in default_names if name in explain},
         layers=_names("explain.layer", explain.get("layer")),
-        chunk=_whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
+        chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
         precision=_precision(explain.get("precision", Settings.precision)),
         continuous=bool(config.get("continuousBatching")),
@@ -120,6 +127,10 @@ def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, 
         raise SettingsError("pt2 is not supported: a compiled or exported model has no layers to explain; remove it")
     if environment.get("TS_IPEX_ENABLE", "false").lower() == "true":
         raise SettingsError("TS_IPEX_ENABLE=true is not supported: IPEX replaces the layers to explain; unset it")
+    for key in ("continuousBatching", "asyncCommunication"):
+        # TorchServe takes a text for false, where Python would take it for true.
+        if not isinstance(config.get(key), (bool, type(None))):
+            raise SettingsError(f"{key} is {config[key]!r}; true or false is allowed")
     if config.get("asyncCommunication"):
         raise SettingsError(
             "asyncCommunication: true is not supported (one worker death takes the model down); remove it"
@@ -134,7 +145,7 @@ def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, 
 
 def _refuse_what_cannot_be_continuous(config: Mapping[str, Any]) -> None:
     for key in ("minWorkers", "maxWorkers"):
-        if key in config and _whole(key, config[key]) > 1:
+        if key in config and whole(key, config[key]) > 1:
             raise SettingsError(
                 f"{key} is {config[key]}; with continuousBatching: true one worker is allowed (two take turns to hold "
                 "the queue, and requests stall); for more capacity serve the archive under more names"
@@ -153,13 +164,6 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section
 
 
-def _whole(name: str, value: Any) -> int:
-    text = str(value).strip()
-    if isinstance(value, bool) or not re.fullmatch(r"\d{1,15}", text) or int(text) < 1:
-        raise SettingsError(f"{name} is {value!r}; a whole number of at least 1 is allowed")
-    return int(text)
-
-
 def _names(name: str, value: Any) -> tuple[str, ...]:
     if value is None or value == "auto":
         return ()
@@ -176,35 +180,9 @@ def _consistent(limits: Limits) -> Limits:
             f"{3 * limits.max_samples + 1} "
             "is allowed, or the largest request could never be served"
         )
+    if limits.max_batch_decode_ms < limits.max_decode_ms:
+        raise SettingsError(
+            f"explain.max_batch_decode_ms is {limits.max_batch_decode_ms}; at least max_decode_ms = "
+            f"{limits.max_decode_ms} is allowed, or the largest picture could never be served"
+        )
     return limits
-
-
-def _preprocess(section: Mapping[str, Any]) -> Preprocess:
-    allowed = [f.name for f in fields(Preprocess)]
-    for key in section:
-        if key not in allowed:
-            raise SettingsError(f"preprocess.{key} is not a setting; allowed: {', '.join(allowed)}")
-    values = dict(section)
-    for key in ("resize", "crop"):
-        if values.get(key) is not None:
-            values[key] = _whole(f"preprocess.{key}", values[key])
-    for key in ("mean", "std"):
-        if key in values:
-            values[key] = _channels(f"preprocess.{key}", values[key], positive=key == "std")
-    for key, choices in (
-        ("interpolation", ("nearest", "bilinear", "bicubic", "lanczos")),
-        ("orientation", ("ignore", "apply")),
-    ):
-        if key in values and values[key] not in choices:
-            raise SettingsError(f"preprocess.{key} is {values[key]!r}; allowed: {', '.join(choices)}")
-    if values.get("crop", Preprocess().crop) is None:
-        raise SettingsError("preprocess.crop is null; a whole number is allowed: a batch needs images of one size")
-    return Preprocess(**values)
-
-
-def _channels(name: str, value: Any, positive: bool) -> tuple[float, float, float]:
-    numbers = list(value) if isinstance(value, (list, tuple)) else []
-    fine = all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers)
-    if len(numbers) != 3 or not fine or (positive and min(numbers) <= 0):
-        raise SettingsError(f"{name} is {value!r}; three {'positive ' if positive else ''}numbers are allowed")
-    return (float(numbers[0]), float(numbers[1]), float(numbers[2]))

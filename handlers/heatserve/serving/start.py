@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..engine import METHODS, Explainer, UnsuitableModel
-from . import describe
-from .archive import ArchiveError, ModelInfo, load_labels, load_model, model_info
+from ..engine import METHODS, Explainer, UnsuitableModel, is_out_of_memory
+from . import describe, integrity
+from .archive import ModelInfo, load_labels, load_model, model_info, said
 from .errors import Refusal
+from .integrity import ArchiveError, Integrity
 from .lock import only_worker
 from .loop import Loop
 from .options import OPTIONS, Vocabulary, parse
@@ -23,6 +25,8 @@ from .requests import Reader
 from .responses import Writer
 from .scheduling import PREDICTIONS_PER_STEP, Policy
 from .settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
 
 #: What ends a start-up with one line in the log.
 START_ERRORS = (ArchiveError, SettingsError, UnsuitableModel)
@@ -36,6 +40,7 @@ class Service:
     loop: Loop
     writer: Writer
     info: ModelInfo
+    integrity: Integrity
     settings: Settings
 
     def summary(self) -> str:
@@ -45,7 +50,7 @@ class Service:
             f"layer={engine.layers[0] if engine.layers else None} methods={','.join(engine.methods())} "
             f"device={engine.device} chunk={engine.chunk} precision={engine.precision} "
             f"folded={engine.optimized.folded} padded={engine.optimized.padded} "
-            f"layout={str(engine.optimized.layout).rpartition('.')[2]}"
+            f"layout={str(engine.optimized.layout).rpartition('.')[2]} verified={str(self.integrity.verified).lower()}"
         )
 
 
@@ -62,16 +67,10 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     """Loads and proves everything once. Raises one of START_ERRORS."""
     # Pillow's logger may print what it found in a client's file; the worker's output is read for metrics.
     logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
+    checked = _checked(model_dir, manifest)
     model = load_model(model_dir, manifest, on)
     labels = load_labels(model_dir)
-    explainer = Explainer(
-        model,
-        _example(settings, on),
-        settings.layers,
-        settings.chunk,
-        optimize=settings.optimize,
-        precision=settings.precision,
-    )
+    explainer = _explainer(model, settings, on)
     classes = explainer.classes
     if labels and set(labels) != set(range(classes)):
         raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
@@ -79,14 +78,47 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     defaults = _defaults(settings, explainer, vocabulary)
     reader = Reader(vocabulary, defaults, settings.limits, _view(settings))
     info = model_info(manifest)
-    description = describe.description(info, explainer, vocabulary, defaults, settings)
+    description = describe.description(info, checked, explainer, vocabulary, defaults, settings)
     return Service(
         explainer,
         Loop(explainer, reader, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream),
         Writer(Report(explainer, vocabulary, info), settings.limits, description),
         info,
+        checked,
         settings,
     )
+
+
+def _checked(model_dir: Path, manifest: Mapping[str, Any]) -> Integrity:
+    """The archive's files are what was packaged, or the log says that nobody knows. Raises ArchiveError."""
+    checked = integrity.check(model_dir, manifest)
+    if not checked.verified:
+        logger.warning(
+            "heatserve: this archive is not verified: its manifest has no hashes of its members, as scripts/package "
+            "writes them; its weights have sha256 %s",
+            checked.weights_sha256,
+        )
+    return checked
+
+
+def _explainer(model: nn.Module, settings: Settings, on: torch.device) -> Explainer:
+    """The network, read and proved on pictures of noise. Raises UnsuitableModel, or ArchiveError where it fails."""
+    height, width = _view(settings)
+    try:
+        return Explainer(
+            model,
+            _example(settings, on),
+            settings.layers,
+            settings.chunk,
+            optimize=settings.optimize,
+            precision=settings.precision,
+        )
+    except BaseException as error:  # a network may even call sys.exit(), which would end the worker without a word
+        if isinstance(error, UnsuitableModel) or is_out_of_memory(error):
+            raise
+        raise ArchiveError(
+            f"the network fails on a view of {height} x {width} pixels (preprocess.crop): {said(error)}"
+        ) from error
 
 
 def check_mode(settings: Settings, name: str, manifest: Mapping[str, Any], envelope: Any) -> None:

@@ -1,0 +1,149 @@
+"""How many slow clients TorchServe's frontend carries: `python -m devtools.bench.frontend`.
+
+Two kinds: clients that send all of a body of the largest size but its end, and clients that ask for the largest answer
+and do not read it. For each number of them a server of its own, with an archive that only answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import psutil
+import requests
+
+from devtools import properties
+from devtools.paths import SERVER_CONFIG
+from devtools.torchserve import Server, ServerError
+
+SHIPPED = properties.read(SERVER_CONFIG)
+BODY = int(SHIPPED["max_request_size"]) - 100_000
+ANSWER = 6_000_000
+MANIFEST = {
+    "createdOn": "01/01/1980 00:00:00",
+    "runtime": "python",
+    "model": {"modelName": "large", "handler": "large.py", "modelVersion": "1.0"},
+    "archiverVersion": "0.12.0",
+}
+HANDLER = f"""
+def handle(data, context):
+    if data is not None:
+        large = bytes({ANSWER})
+        return [large if context.get_request_header(row, "large") else b"good" for row in range(len(data))]
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """broken: connections that the frontend gave up. good: of ten requests beside them. megabytes: it resided in."""
+
+    broken: int
+    good: int
+    megabytes: float
+
+
+def large_archive(folder: Path) -> Path:
+    path = folder / "large.mar"
+    with zipfile.ZipFile(path, "w") as written:
+        written.writestr("MAR-INF/MANIFEST.json", json.dumps(MANIFEST))
+        written.writestr("large.py", HANDLER)
+    return path
+
+
+def _half_sent(connection: socket.socket) -> None:
+    """All of a large body but its last 1,000 bytes."""
+    connection.sendall(_head(BODY) + bytes(BODY - 1000))
+
+
+def _unread(connection: socket.socket) -> None:
+    """A request for a large answer, of which no more is taken than fits into the client's buffer."""
+    connection.sendall(_head(1, "large: 1\r\n") + b"x")
+    connection.recv(1, socket.MSG_PEEK)  # one at a time: the queue of requests is not the question
+
+
+def _head(length: int, more: str = "") -> bytes:
+    kind = "Content-Type: application/octet-stream\r\n"
+    return f"POST /predictions/large HTTP/1.1\r\nHost: h\r\n{kind}{more}Content-Length: {length}\r\n\r\n".encode()
+
+
+KINDS: dict[str, Callable[[socket.socket], None]] = {"half-sent bodies": _half_sent, "unread answers": _unread}
+
+
+@contextlib.contextmanager
+def _clients(server: Server, count: int, send: Callable[[socket.socket], None]) -> Iterator[list[socket.socket]]:
+    """So many connections that have sent what they send, or broke over it."""
+    address = urlsplit(server.inference)
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for _ in range(count):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(30)
+            with contextlib.suppress(OSError):
+                connection.connect((str(address.hostname), address.port or 80))
+                send(connection)
+            connections.append(connection)
+        yield connections
+
+
+def _broken(connection: socket.socket) -> bool:
+    """Whether the other side has closed it, or says an error."""
+    connection.settimeout(0.01)
+    try:
+        start = connection.recv(20, socket.MSG_PEEK)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return not start.startswith(b"HTTP/1.1 200")
+
+
+def measure(archive: Path, vmargs: str, count: int, kind: str) -> Seen:
+    """A server with these settings for Java, and so many clients of one kind."""
+    shipped = {name: SHIPPED[name] for name in ("max_request_size", "max_response_size", "job_queue_size")}
+    with Server({"large": archive}, {**shipped, "vmargs": vmargs}) as server:
+        with _clients(server, count, KINDS[kind]) as connections:
+            time.sleep(3)
+            good = sum(_good(server) for _ in range(10))
+            broken = sum(_broken(connection) for connection in connections)
+            megabytes = psutil.Process(server.pid).memory_info().rss / 1e6
+        return Seen(broken, good, megabytes)
+
+
+def _good(server: Server) -> bool:
+    headers = {"Content-Type": "application/octet-stream"}
+    with contextlib.suppress(requests.RequestException):
+        url = f"{server.inference}/predictions/large"
+        return requests.post(url, data=b"x", headers=headers, timeout=30).content == b"good"
+    return False
+
+
+@click.command()
+@click.option("--vmargs", default=SHIPPED.get("vmargs", ""), show_default="the shipped ones", help="Settings for Java.")
+@click.option("--clients", multiple=True, type=int, default=(0, 25, 50, 100), show_default=True)
+def main(vmargs: str, clients: tuple[int, ...]) -> None:
+    """How many clients that are slow to send or to read the frontend carries."""
+    click.echo(f"Java: {vmargs or 'its own defaults'}; bodies of {BODY / 1e6:.1f} MB, answers of {ANSWER / 1e6:.1f} MB")
+    click.echo("| kind | clients | given up | good requests beside them | frontend, MB |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
+        archive = large_archive(Path(scratch))
+        for kind in KINDS:
+            for count in clients:
+                try:
+                    seen = measure(archive, vmargs, count, kind)
+                except ServerError as error:
+                    raise click.ClickException(str(error)) from None
+                click.echo(f"| {kind} | {count} | {seen.broken} | {seen.good} of 10 | {seen.megabytes:.0f} |")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m devtools.bench.frontend")

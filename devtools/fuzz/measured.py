@@ -1,0 +1,186 @@
+"""What a picture costs on the product's own path, measured in a child process that may be killed."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import multiprocessing
+import os
+import random
+import resource
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from devtools.fuzz.costly import KINDS
+from devtools.fuzz.dials import MAX_BYTES, MAX_PIXELS, Dials
+from heatserve.imaging import (
+    MAX_DECODE_MS,
+    ImageTooLarge,
+    Preprocess,
+    UnreadableImage,
+    decode,
+    inspect,
+    refuse_dear,
+    shown_ms,
+)
+from heatserve.serving.settings import Limits
+
+#: Of one picture; a child that takes longer, or more memory, is ended.
+TIMEOUT = 60.0
+MEMORY = 8 << 30
+#: CPU seconds that the machine which the table of costs was measured on takes for `plain_jpeg`.
+REFERENCE = 0.030
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kind of picture and its dials; the seed draws those that are not set."""
+
+    kind: str
+    dials: dict[str, float]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a candidate cost.
+
+    dials: all of its dials, those that were drawn included. sent: its bytes.
+    seconds: CPU time, in seconds of the machine that the bounds are stated for: the plain JPEG is decoded beside it.
+    promised: nominal seconds by its header, 0 where that was not read.
+    peak: bytes of memory beyond those of the process before. verdict: what became of it.
+    """
+
+    candidate: Candidate
+    dials: dict[str, float] = field(default_factory=dict)
+    what: str = ""
+    sent: int = 0
+    seconds: float = 0.0
+    promised: float = 0.0
+    peak: int = 0
+    verdict: str = ""
+
+
+class Child:
+    """A process that makes and measures pictures, one at a time. A context manager, which ends it."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def measure(self, candidate: Candidate) -> Found:
+        """What it costs; a candidate that ends the child costs the whole time limit."""
+        try:
+            self._connection.send(candidate)
+            if self._connection.poll(3 * TIMEOUT):
+                found: Found = self._connection.recv()
+                return found
+            verdict = "no end"
+        except (EOFError, OSError):
+            verdict = "the process died"
+        self.__exit__()
+        self._start()
+        return Found(candidate, candidate.dials, seconds=TIMEOUT, verdict=verdict)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+
+def _serve(connection: Connection) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C write to it
+    torch.set_num_threads(1)
+    Image.init()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    sample = plain_jpeg()
+    with suppress(EOFError, KeyboardInterrupt):
+        while True:
+            connection.send(_measured(connection.recv(), sample))
+
+
+def _measured(candidate: Candidate, sample: bytes) -> Found:
+    dials = Dials(dict(candidate.dials), random.Random(candidate.seed))
+    try:
+        data = KINDS[candidate.kind](dials)
+    except Exception as error:  # not every combination can be written
+        return Found(candidate, dials.set, verdict=f"not made: {error}"[:60])
+    if len(data) > MAX_BYTES:
+        return Found(candidate, dials.set, sent=len(data), verdict="too many bytes")
+    _reset_peak()
+    before = _peak()
+    started = time.process_time()
+    promised, what, verdict = taken(data)
+    seconds = time.process_time() - started
+    peak = max(0, _peak() - before)
+    if seconds > 0.05:  # beside others that use the processor, it is slower now than at other times
+        seconds /= slowness(sample)
+    return Found(candidate, dials.set, what, len(data), seconds, promised, peak, verdict)
+
+
+def taken(data: bytes) -> tuple[float, str, str]:
+    """A picture on its way through the server, to the view and the copy that is shown: nominal seconds that its
+    header promised, what it is, and what became of it."""
+    limits, preprocess = Limits(), Preprocess()
+    promised, what = 0.0, ""
+    try:
+        header = inspect(data, MAX_PIXELS)
+        what = f"{header.form} {header.coding} {header.mode} {header.width} x {header.height}"
+        work = header.decode_ms + preprocess.cost_ms(header.width, header.height)
+        work += shown_ms(header.width, header.height, limits.max_side)
+        promised = work / 1000
+        preprocess.check(header.width, header.height, limits.max_resized_pixels)
+        refuse_dear(work, len(data), MAX_DECODE_MS)
+        picture = decode(data, MAX_PIXELS)
+        preprocess.tensor(picture, limits.max_resized_pixels)
+        picture.upright(limits.max_side)
+    except (UnreadableImage, ImageTooLarge) as error:
+        return promised, what, str(error)
+    return promised, what, "accepted"
+
+
+def plain_jpeg() -> bytes:
+    """A baseline JPEG of 12 megapixels."""
+    tile = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(tile).resize((4_000, 3_000), Image.Resampling.BICUBIC).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def slowness(sample: bytes) -> float:
+    """How many times longer this machine takes now for the plain JPEG than the one that the bounds are stated for."""
+    found = []
+    for _ in range(2):
+        started = time.process_time()
+        Image.open(io.BytesIO(sample)).load()
+        found.append(time.process_time() - started)
+    return min(found) / REFERENCE
+
+
+def _reset_peak() -> None:
+    with suppress(OSError, AttributeError):  # memory that the making of the picture left behind hides what it takes
+        ctypes.CDLL(None).malloc_trim(0)
+    with suppress(OSError):
+        _RESET.write_text("5")
+
+
+def _peak() -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,120 @@
+"""What a picture is and what it will cost, from its header: nothing is decoded here."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image, UnidentifiedImageError
+
+from . import gif, jpeg, png, tiff, webp
+from .cost import decoding
+from .errors import ImageTooLarge, UnreadableImage
+from .structure import Structure
+
+# Camera JPEGs with a second picture in them (MPO) are opened by the JPEG decoder.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file promises before anything of it is decoded.
+
+    form, mode: Pillow's names for its format and for how it stores a pixel.
+    coding: how pixels are packed, "progressive" for example.
+    width, height: in pixels, as stored.
+    decode_ms: nominal milliseconds of one core until it is 8-bit RGB.
+    peak_bytes: nominal peak of memory meanwhile.
+    """
+
+    form: str
+    mode: str
+    coding: str
+    width: int
+    height: int
+    decode_ms: float
+    peak_bytes: int
+
+
+_MAGIC: Mapping[bytes, str] = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"RIFF": "WEBP",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II": "TIFF",
+    b"MM": "TIFF",
+}
+_STRUCTURES: Mapping[str, Callable[[bytes], Structure]] = {
+    "JPEG": jpeg.structure_of,
+    "PNG": png.structure_of,
+    "WEBP": webp.structure_of,
+    "GIF": gif.structure_of,
+    "BMP": Structure,
+    "TIFF": tiff.structure_of,
+}
+
+
+def inspect(data: bytes, max_pixels: int) -> Header:
+    """The header of a JPEG, PNG, WebP, GIF, BMP or TIFF. Its cost grows with the bytes alone, and little.
+
+    Raises:
+        UnreadableImage: the bytes are empty, or something else than such a picture, or coded in a way that is refused.
+        ImageTooLarge: more than `max_pixels` pixels are declared.
+    """
+    with refusals():
+        return opened(data, max_pixels)[0]
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turns whatever Pillow raises and warns of into the two errors."""
+    with warnings.catch_warnings():  # Pillow warns of what it can still read; nobody is there to see it
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (UnreadableImage, ImageTooLarge):
+            raise
+        except Image.DecompressionBombError:
+            raise ImageTooLarge("The image has more pixels than the decoder accepts.") from None
+        except Exception:  # a decoder fed with hostile bytes raises almost anything, MemoryError included
+            raise UnreadableImage("The image is corrupt or truncated.") from None
+
+
+def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image]:
+    """A picture that is ready to be decoded. Raises what `inspect` raises, and whatever Pillow does."""
+    if not data:
+        raise UnreadableImage("The image is empty: no bytes were sent.")
+    form = next((form for magic, form in _MAGIC.items() if data.startswith(magic)), None)
+    if form is None:
+        raise UnreadableImage("The data is not a JPEG, PNG, WebP, GIF, BMP or TIFF image.")
+    structure = _STRUCTURES[form](data)
+    if structure.size is not None:
+        _bounded(*structure.size, max_pixels)
+    try:
+        image = Image.open(BytesIO(structure.data), formats=(form,))
+    except UnidentifiedImageError:
+        raise UnreadableImage("The data is not a JPEG, PNG, WebP, GIF, BMP or TIFF image.") from None
+    width, height = image.size
+    _bounded(width, height, max_pixels)
+    if any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ())):
+        raise UnreadableImage("The BMP is run-length coded, which is not supported: send it as PNG.")
+    pixels = max(structure.pixels, width * height)
+    cost = decoding(form, _stored(image), pixels, len(data), structure)
+    return Header(form, image.mode, structure.coding, width, height, cost.ms, cost.peak_bytes), structure, image
+
+
+def _stored(image: Image.Image) -> str:
+    """The mode by which the conversion is charged."""
+    return "transparent" if "transparency" in image.info else image.mode
+
+
+def _bounded(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise UnreadableImage("The image has no pixels.")
+    if width * height > max_pixels:
+        raise ImageTooLarge(f"The image has {width} x {height} pixels; at most {max_pixels} pixels are allowed.")

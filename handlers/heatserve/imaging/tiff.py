@@ -1,0 +1,157 @@
+"""The structure of a TIFF file: its first directory, and the strips or tiles that it is cut into."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UnreadableImage
+from .structure import Structure
+
+#: A TIFF may be cut into tiles of one pixel; each that is not compressed costs Pillow a decoder.
+MAX_TILES = 20_000
+#: Values of a tag that are numbers, such as the places of compressed strips.
+MAX_NUMBERS = 200_000
+MAX_ENTRIES = 1_000
+MAX_DIRECTORIES = 8
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
+_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
+_TILE_WIDTH, _TILE_HEIGHT, _ORIENTATION = 322, 323, 274
+#: Tags that point to further directories: EXIF, GPS, interoperability.
+_POINTERS = (34665, 34853, 40965)
+_CODINGS: Mapping[int, str] = {
+    1: "raw", 2: "fax", 3: "fax", 4: "fax", 5: "lzw", 6: "jpeg", 7: "jpeg", 8: "deflate", 32946: "deflate",
+    32773: "packbits", 34925: "lzma", 50000: "zstd", 50001: "webp",
+}  # fmt: skip
+#: Bytes of a value, by type; those of strings of bytes are never taken apart into numbers.
+_SIZES: Mapping[int, int] = {
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
+}  # fmt: skip
+_STRINGS = (1, 2, 7)
+_INTEGERS: Mapping[int, str] = {
+    1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8",
+}  # fmt: skip
+_LARGEST = np.uint64(2**62)
+_SCAN = b"\xff\xda"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    kind: int
+    count: int
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        return self.count * _SIZES.get(self.kind, 1)
+
+
+class _Reader:
+    """Reads directories; refuses those whose values cost more to read than a picture's do."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._order = "<" if data.startswith(b"II") else ">"
+        self._big = 43 in data[2:4]
+        self._left = MAX_DIRECTORIES
+
+    def first(self) -> dict[int, _Entry]:
+        """The first directory. Those of EXIF and the like are looked through as well, since Pillow reads them."""
+        offset = self._number("Q", 8) if self._big else self._number("I", 4)
+        return self._directory(offset)
+
+    def integers(self, entry: _Entry | None) -> NDArray[np.int64]:
+        """The values of an entry; none where it is missing or holds no integers."""
+        if entry is None or entry.kind not in _INTEGERS:
+            return np.zeros(0, np.int64)
+        stored = np.dtype(self._order + _INTEGERS[entry.kind])
+        room = max(0, (len(self._data) - entry.offset) // stored.itemsize)
+        values = np.frombuffer(self._data, stored, min(entry.count, room), min(entry.offset, len(self._data)))
+        found: NDArray[np.int64] = np.minimum(values.astype(np.uint64), _LARGEST).astype(np.int64)
+        return found
+
+    def _directory(self, offset: int) -> dict[int, _Entry]:
+        self._left -= 1
+        if self._left < 0:
+            raise UnreadableImage("The TIFF has more directories than a picture needs.")
+        head, form = (8, "HHQ") if self._big else (2, "HHI")
+        count = self._number("Q" if self._big else "H", offset)
+        if count > MAX_ENTRIES:
+            raise UnreadableImage("The TIFF has more tags than a picture needs.")
+        inline = 8 if self._big else 4
+        step = 4 + 2 * inline
+        found: dict[int, _Entry] = {}
+        for index in range(count):
+            start = offset + head + index * step
+            if start + step > len(self._data):
+                break
+            tag, kind, values = struct.unpack_from(self._order + form, self._data, start)
+            entry = _Entry(kind, values, start + 4 + inline)
+            if entry.bytes > inline:
+                entry = _Entry(kind, values, self._number("Q" if self._big else "I", start + 4 + inline))
+            if kind in _SIZES and kind not in _STRINGS and values > MAX_NUMBERS:
+                raise UnreadableImage("The TIFF has more numbers in a tag than a picture needs.")
+            found.setdefault(tag, entry)
+        if sum(entry.bytes for entry in found.values()) > len(self._data):
+            raise UnreadableImage("The TIFF has tags that are larger than the file.")
+        for pointer in _POINTERS:
+            for inner in self.integers(found.get(pointer))[:1]:
+                self._directory(int(inner))
+        return found
+
+    def _number(self, form: str, offset: int) -> int:
+        if offset + struct.calcsize(form) > len(self._data):
+            return 0
+        number: int = struct.unpack_from(self._order + form, self._data, offset)[0]
+        return number
+
+
+def structure_of(data: bytes) -> Structure:
+    """The structure of a TIFF's first picture.
+
+    Raises UnreadableImage where it has more tags, tiles or directories than a picture needs, where its strips
+    share bytes, or where one of its tiles is far larger than the picture.
+    """
+    reader = _Reader(data)
+    tags = reader.first()
+
+    def number(tag: int, default: int) -> int:
+        values = reader.integers(tags.get(tag))
+        return int(values[0]) if values.size else default
+
+    width, height = number(_WIDTH, 0), number(_HEIGHT, 0)
+    coding = _CODINGS.get(number(_COMPRESSION, 1), "other")
+    tiled = _TILES in tags
+    offsets = reader.integers(tags.get(_TILES if tiled else _STRIPS))
+    lengths = reader.integers(tags.get(_TILE_BYTES if tiled else _STRIP_BYTES))
+    pixels = width * height
+    if tiled:
+        across, down = max(1, number(_TILE_WIDTH, 1)), max(1, number(_TILE_HEIGHT, 1))
+        pixels = -(-width // across) * across * (-(-height // down) * down)
+        if pixels > 4 * width * height + 1_000_000:
+            raise UnreadableImage("The TIFF has tiles that are far larger than its picture.")
+    if coding == "raw" and offsets.size > MAX_TILES:
+        raise UnreadableImage("The TIFF is cut into more tiles than a picture needs.")
+    if coding != "raw" and int(np.minimum(lengths, 2**40).sum()) > len(data):
+        raise UnreadableImage("The TIFF has strips that share bytes.")
+    bits = reader.integers(tags.get(_BITS))
+    samples = max(number(_SAMPLES, 1), bits.size)
+    bytes_per_pixel = samples * int(bits.max(initial=1)) / 8
+    passes = _scans(data, offsets, lengths) if coding == "jpeg" else bytes_per_pixel
+    turned = number(_ORIENTATION, 1) != 1
+    return Structure(data, coding, (width, height), pixels, passes, int(offsets.size), turned)
+
+
+def _scans(data: bytes, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> float:
+    """Passes over the picture by the scans of its strips, all of the same size and each of bytes of its own."""
+    if offsets.size == 0 or offsets.size != lengths.size:
+        raise UnreadableImage("The TIFF does not say where its strips lie.")
+    order = np.argsort(offsets)
+    if (offsets[order][:-1] + lengths[order][:-1] > offsets[order][1:]).any():
+        raise UnreadableImage("The TIFF has strips that share bytes.")
+    return 3.0 * max(1.0, data.count(_SCAN) / offsets.size)

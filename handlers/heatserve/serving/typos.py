@@ -1,0 +1,84 @@
+"""Settings that are nearly ours: a typing error that would otherwise be ignored without a word."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from .errors import printable
+from .values import SettingsError
+
+logger = logging.getLogger(__name__)
+
+#: The blocks that the handler reads, and keys of TorchServe's that it reads or that matter to it.
+SECTIONS = ("explain", "preprocess")
+SERVER_KEYS = (
+    "minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout", "deviceType",
+    "deviceIds", "parallelType", "parallelLevel", "continuousBatching", "asyncCommunication", "sequenceBatching",
+    "sequenceMaxIdleMSec", "sequenceTimeoutMSec", "maxNumSequence", "maxSequenceJobQueueSize", "jobQueueSize",
+    "useJobTicket", "useVenv", "maxRetryTimeoutInSec", "clientTimeoutInMills", "torchrun", "pt2", "handler",
+    "micro_batching",
+)  # fmt: skip
+_LIMIT = "HEATSERVE_MAX_"
+#: Of the client, which may be set in the same environment.
+OTHER_VARIABLES = ("HEATSERVE_TOKEN",)
+#: What Kubernetes sets in every container for a Service that is called heatserve, or heatserve-something.
+_KUBERNETES = re.compile(
+    r"HEATSERVE(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+#: How alike two names are that one of them may be meant for the other. Variables share their long beginning.
+_NEAR, _NEAR_VARIABLE = 0.77, 0.88
+
+
+def refuse(config: Mapping[str, Any], environment: Iterable[str], limits: Collection[str]) -> None:
+    """Raises SettingsError for a block or a limit that would be ignored: predictions would be silently wrong, the
+    server unprotected. What is nearly another name is a warning in the log.
+
+    limits: the environment variables that are limits.
+    """
+    for key, meant in keys(config):
+        if meant in SECTIONS:
+            raise SettingsError(f"{printable(key)} is not a setting; do you mean {meant}?")
+        logger.warning("heatserve: the setting %s is ignored; do you mean %s?", printable(key), meant)
+    for name, meant_variable in variables(environment, limits):
+        if name.startswith(_LIMIT):
+            raise SettingsError(
+                f"the environment variable {printable(name)} is no limit; do you mean {meant_variable}? "
+                f"Allowed: {', '.join(limits)}"
+            )
+        logger.warning(
+            "heatserve: the environment variable %s is ignored; do you mean %s?", printable(name), meant_variable
+        )
+
+
+def nearest(name: str, known: Iterable[str], near: float) -> str | None:
+    """The known name that this one was probably meant to be; letter case does not count."""
+    folded = {other.lower(): other for other in known}
+    found = get_close_matches(name.lower(), folded, 1, near)
+    return folded[found[0]] if found else None
+
+
+def keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Top-level keys that nobody reads and that are nearly one that is read, each with that one."""
+    known = (*SECTIONS, *SERVER_KEYS)
+    for key in config:
+        meant = nearest(key, known, _NEAR) if isinstance(key, str) and key not in known else None
+        if meant:
+            yield key, meant
+
+
+def variables(environment: Iterable[str], limits: Collection[str]) -> Iterator[tuple[str, str | None]]:
+    """Environment variables that nobody reads and that are nearly ours, each with the one that was probably meant.
+
+    All that begin with HEATSERVE_MAX_ are: whoever sets one means a limit. Then the second may be None.
+    """
+    known = (*limits, *OTHER_VARIABLES)
+    for name in sorted(environment):
+        if name in known or not name.upper().startswith("HEAT") or _KUBERNETES.fullmatch(name):
+            continue
+        meant = nearest(name, known, _NEAR_VARIABLE)
+        if meant or name.startswith(_LIMIT):
+            yield name, meant or nearest(name, limits, 0)

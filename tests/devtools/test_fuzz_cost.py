@@ -1,0 +1,71 @@
+"""The search for dear pictures: what it measures, what it keeps and what it tries next."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from click.testing import CliRunner
+
+from devtools.fuzz import costly, measured
+from devtools.fuzz.__main__ import main
+from devtools.fuzz.dials import Dials
+from devtools.fuzz.measured import Candidate, Child, Found
+from devtools.fuzz.search import PEAK, SECONDS, SMALL, SMALL_SECONDS, Search, beyond
+
+
+def found(seconds: float, sent: int = 1_000, what: str = "PNG plain L 3 x 4", peak: int = 0, **more: object) -> Found:
+    return Found(Candidate("png", {}, 0), {"pixels": 0.9}, what, sent, seconds, 0.1, peak, **more)  # type: ignore[arg-type]
+
+
+def test_the_same_dials_and_seed_make_the_same_bytes() -> None:
+    for kind, make in costly.KINDS.items():
+        once = make(Dials({"pixels": 0.1, "amount": 0.1}, random.Random(4)))
+        assert once == make(Dials({"pixels": 0.1, "amount": 0.1}, random.Random(4))), kind
+
+
+def test_a_picture_is_beyond_where_a_small_one_takes_long_or_any_takes_longer() -> None:
+    for each, wrong in (
+        (found(SMALL_SECONDS * 1.01), True),
+        (found(SMALL_SECONDS * 0.99), False),
+        (found(SMALL_SECONDS * 1.01, sent=SMALL + 1), False),
+        (found(SECONDS * 1.01, sent=SMALL + 1), True),
+        (found(0, sent=SMALL + 1, peak=int(PEAK) + 1), True),
+    ):
+        search = Search()
+        search.take(each)
+        assert bool(list(beyond(search))) == wrong, each
+
+
+def test_the_dearest_of_each_sort_is_kept() -> None:
+    search = Search()
+    for seconds in (0.1, 0.4, 0.2):
+        search.take(found(seconds))
+        search.take(found(seconds / 2, what="PNG interlaced L 3 x 4"))
+    assert [each.seconds for each in search.worst()] == [0.4, 0.2]
+
+
+def test_one_that_was_refused_for_its_cost_is_tried_again_smaller() -> None:
+    search = Search()
+    search.first.clear()
+    refused = found(0.01, verdict="The image would take 800 ms to decode and resize; 400 ms are allowed for ...")
+    search.take(Found(**{**refused.__dict__, "promised": 0.8}))
+    [again] = search.first
+    assert 0.8 < again.dials["pixels"] < 0.9
+
+
+def test_a_child_measures_what_becomes_of_a_picture_and_survives_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Child() as child:
+        small = child.measure(Candidate("jpeg", {"pixels": 0.3, "oddity": 0.01, "claimed": 0.1}, 0))
+        assert small.verdict == "accepted" and small.what.startswith("JPEG") and small.sent > 0
+        assert 0 < small.seconds < 5 and small.promised > 0
+        child._process.kill()
+        dead = child.measure(Candidate("jpeg", {}, 0))
+        assert dead.verdict == "the process died" and dead.seconds == measured.TIMEOUT
+        refused = child.measure(Candidate("bmp", {"compression": 0.5, "bits": 0.6, "pixels": 0.2}, 0))
+        assert "run-length" in refused.verdict
+
+
+def test_the_command_shows_what_it_found() -> None:
+    result = CliRunner().invoke(main, ["--cost", "--seconds", "0"])
+    assert result.exit_code == 0 and "Bounds" in result.output
