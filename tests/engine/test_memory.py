@@ -92,7 +92,8 @@ def test_a_single_row_that_does_not_fit_is_an_error_of_its_own_and_leaves_the_ta
         limited(patch, one, 0, torch.cuda.OutOfMemoryError)
         with pytest.raises(OutOfMemory) as raised:
             one.run(IMAGES[:1], queries)
-        assert raised.value.__cause__ is None
+        # Its cause's frames would hold the pass that did not fit.
+        assert raised.value.__cause__ is None and raised.value.__context__ is None
     assert not one.model(IMAGES).requires_grad
     assert torch.equal(one.run(IMAGES, [[]] * 5)[0], expected)
 

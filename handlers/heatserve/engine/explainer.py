@@ -157,8 +157,8 @@ class Explainer:
             if not is_out_of_memory(error):
                 raise
             self.fallbacks += 1
-            if len(images) == 1:
-                raise OutOfMemory("the device has no memory left for this row") from None
+        if len(images) == 1:
+            raise OutOfMemory("the device has no memory left for this row")
         middle = len(images) // 2
         self._room.short(len(images))
         first = yield from self.steps(images[:middle], queries[:middle], precision)
