@@ -94,8 +94,11 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         self, batch: Batch, answers: dict[str, responses.Answer], lost: errors.Refusal
     ) -> dict[str, responses.Answer]:
         """Answers for all rows that have none yet, or a part of a stream: nobody will come back to them."""
+        loop, writer = self.service.loop, self.service.writer
         left = {name: row for name, row in batch.rows().items() if name not in answers or answers[name].more}
-        return {name: self.service.writer.write(visit) for name, visit in self.service.loop.fail(left, lost).items()}
+        finished = {name: writer.write(loop.take(name)) for name in loop.done if name in left}
+        failed = loop.fail({name: row for name, row in left.items() if name not in finished}, lost)
+        return {**finished, **{name: writer.write(visit) for name, visit in failed.items()}}
 
     def _lines(self) -> dict[str, responses.Answer]:
         """What streams have to say by now."""

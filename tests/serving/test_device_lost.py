@@ -76,13 +76,11 @@ def test_every_row_in_hand_is_told_and_the_worker_reads_no_further(
     broken(frontend.handler, ILLEGAL, monkeypatch)
     with caplog.at_level(logging.ERROR):
         answers = frontend.step()
-    # One call, whatever was new, under way or refused already.
-    assert {name: answer["status"] for name, answer in answers.items() if name != "lines"} == {
-        "smooth": 500,
-        "predicted": 500,
-        "no picture": 415,
-    }
-    assert not frontend.rows and all(SENTENCE.encode() in answers[name]["body"] for name in ("smooth", "lines"))
+    # One call, whatever was new, under way or refused already. On a slow machine a row may not have been looked at yet.
+    assert answers.keys() == {"smooth", "lines", "predicted", "no picture"} and not frontend.rows
+    assert answers["smooth"]["status"] == answers["predicted"]["status"] == 500
+    assert answers["no picture"]["status"] in (415, 500)
+    assert all(SENTENCE.encode() in answers[name]["body"] for name in ("smooth", "lines"))
     # The answer can still be sent; what the worker would read next is the end.
     ends[1].sendall(b"answer")
     assert ends[0].recv(10) == b"answer" and ends[1].recv(10) == b""
