@@ -519,3 +519,38 @@ def test_what_would_be_resized_beyond_its_limit_is_refused_before_it_is_decoded(
     Image.new("RGB", (30_000, 1)).save(stream, "PNG")
     frontend.send("wide", stream.getvalue(), "predictions")
     assert frontend.step()["wide"]["status"] == 413 and not decoded
+
+
+def test_a_picture_has_its_turn_beside_tensors_without_end(frontend: Frontend, decoded: list[int]) -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3, 32, 32], "data": [0.5] * (3 * 32 * 32)}
+    frontend.send("patient", picture(62), "predictions")
+    loop, policy = frontend.handler.service.loop, frontend.handler.service.loop._policy
+    admit = type(loop).admit
+
+    def slow(*given: Any) -> Any:
+        policy.clock.now += 0.06  # beyond its patience: one newcomer a call, and one picture decoded
+        return admit(*given)
+
+    for index in range(100):
+        frontend.send_json(f"t{index}", {"inputs": [tensor]}, "predictions")
+        type(loop).admit = slow
+        try:
+            found = frontend.step()
+        finally:
+            type(loop).admit = admit
+        if "patient" in found:
+            break
+    else:
+        pytest.fail("never decoded")
+
+
+def test_bytes_that_wait_to_be_decoded_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = picture(61)
+    frontend = Frontend(tmp_path, {"explain": {"max_waiting_bytes": len(large) * 4 // 5}})
+    inspect = admission.inspect
+    monkeypatch.setattr(admission, "inspect", lambda *given: replace(inspect(*given), decode_ms=200.0))
+    for index in range(5):
+        frontend.send(f"large{index}", large, "predictions")
+    found = frontend.step()
+    assert [name for name, answer in found.items() if answer["status"] == 503] == ["large3", "large4"]
+    assert all(answer["status"] == 200 for answer in frontend.until_done().values())

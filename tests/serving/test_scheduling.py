@@ -155,3 +155,24 @@ def test_costly_pictures_that_nobody_waited_beside_leave_no_debt() -> None:
 def test_where_nobody_can_come_in_between_no_picture_is_costly() -> None:
     assert not Policy(math.inf).costly(1e6)
     assert Policy().costly(0.5) and not Policy().costly(0.01)
+
+
+def test_clients_cannot_buy_patience_by_pictures_that_take_as_long_as_it() -> None:
+    one, _ = policy()
+    for _ in range(50):
+        one.passed(8, 8 * 0.03)
+    before = one.patience
+    for _ in range(200):
+        one.passed(8, 8 * 0.03, decoding=8 * 0.95 * one.patience)
+    assert one.patience <= 1.01 * before
+
+
+def test_costly_pictures_with_deadlines_leave_others_their_turn() -> None:
+    one, _ = policy()
+    patient, served = Someone(), 0
+    for _ in range(100):
+        first = one.order([patient, Someone(deadline=0.0), Someone(deadline=1.0)])[0]
+        if first is patient:
+            served += 1
+        one.decoded(0.3)
+    assert served >= 100 // TURNS

@@ -72,15 +72,19 @@ class Admission:
                 f"the pictures of one request ask for {asked} forward passes and more; at most "
                 f"{limits.max_batch_work} are allowed: send fewer pictures, targets or samples",
             )
-        # In continuous batching the frontend sends every row that stays again at each step.
-        waiting = sum(len(exchange.request.image) for exchange in (*before, *own) if exchange.request)
         if (
             len(before) + len(own) > limits.max_explanations
             or work + asked > limits.max_batch_work
-            or (before and waiting > limits.max_waiting_bytes)
+            or self._too_much_waits(others, own)
         ):
             wait = math.ceil(max(1.0, work * self._policy.seconds_per_work))
             raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
+
+    def _too_much_waits(self, others: Sequence[Exchange], own: Sequence[Exchange]) -> bool:
+        """Whether too many bytes would stay with the frontend, which sends every row that stays again at each step of
+        continuous batching. A request beside which nothing waits may have any number."""
+        waiting = sum(_waiting_bytes(exchange) for exchange in others)
+        return waiting > 0 and waiting + sum(map(_waiting_bytes, own)) > self._limits.max_waiting_bytes
 
     def _bound_decoding(self, newcomer: Exchange, request: Request, visit: Visit, others: Sequence[Exchange]) -> None:
         """The header of a picture says what decoding, resizing and showing it cost, before any of it is done."""
@@ -99,13 +103,13 @@ class Admission:
                 f"the pictures of one request would take {own:.0f} ms to decode and resize; at most "
                 f"{limits.max_decode_ms} ms are allowed: send fewer or smaller ones",
             )
+        newcomer.costly = self._policy.costly(cost / 1000)
         waiting = sum(exchange.cost_ms for exchange in others if exchange.undecoded)
-        if waiting + own > limits.max_batch_decode_ms:
+        if waiting + own > limits.max_batch_decode_ms or self._too_much_waits(others, [newcomer]):
             wait = math.ceil(max(1.0, waiting / 1000))
             raise Refusal(503, "too many pictures wait to be decoded; try again later", retry_after=wait)
         newcomer.size = (header.width, header.height)
         newcomer.cost_ms = cost
-        newcomer.costly = self._policy.costly(cost / 1000)
 
     def decode(self, exchange: Exchange) -> None:
         """Brings an exchange's picture to the device, and keeps what an answer shows of it."""
@@ -126,3 +130,14 @@ class Admission:
         if self._device.type == "cuda":
             image = image.pin_memory()  # or the copy would not be asynchronous
         exchange.image = image.to(self._device, non_blocking=True)
+
+
+#: A picture that waits to be decoded stays for some steps, an explanation for hundreds.
+_STEPS_UNDECODED = 0.25
+
+
+def _waiting_bytes(exchange: Exchange) -> float:
+    """What an exchange counts for among the bytes that stay with the frontend."""
+    if exchange.request is None or not (exchange.long or (exchange.costly and exchange.undecoded)):
+        return 0.0
+    return len(exchange.request.image) * (1.0 if exchange.long else _STEPS_UNDECODED)

@@ -170,7 +170,7 @@ class Loop:
         The least costly goes first, but one that was passed over counts for less at each call.
         """
         quick = [exchange for exchange in self._exchanges() if exchange.undecoded and not exchange.costly]
-        quick.sort(key=lambda exchange: exchange.cost_ms / (1 + exchange.passed_over))
+        quick.sort(key=lambda exchange: (1 + exchange.cost_ms) / (1 + exchange.passed_over))
         for number, exchange in enumerate(quick):
             if number and self.late:
                 exchange.passed_over += 1
@@ -202,7 +202,7 @@ class Loop:
             exchange.seconds["forward"] += seconds
         # Costly pictures were decoded by steps of their own.
         decoding = sum(exchange.seconds["decode"] for exchange in group if not exchange.costly)
-        self._policy.passed(len(group), seconds + decoding)
+        self._policy.passed(len(group), seconds, decoding)
 
     def _first_pass(self, group: Sequence[Exchange]) -> Steps:
         """Predictions, and all that is not smoothed; what is smoothed becomes jobs."""

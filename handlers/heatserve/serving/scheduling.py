@@ -97,10 +97,13 @@ class Policy:
             return largest
         return max(1, min(self._size, largest))
 
-    def passed(self, rows: int, seconds: float) -> None:
-        """A pass for so many rows is done, their decoding included."""
+    def passed(self, rows: int, seconds: float, decoding: float = 0.0) -> None:
+        """A pass for so many rows is done, in so many seconds. decoding: seconds that their pictures took before.
+
+        A prediction's time is that of its pass: clients choose what decoding takes, and would choose the patience.
+        """
         self._passes += 1
-        self._credit += seconds / EXCHANGE_RATE
+        self._credit += (seconds + decoding) / EXCHANGE_RATE
         self._prediction_seconds = _towards(self._prediction_seconds, seconds / rows)
 
     def stepped(self, seconds: float) -> None:
@@ -110,7 +113,8 @@ class Policy:
         self._credit = max(min(0.0, self._credit), self._credit - seconds)
 
     def decoded(self, seconds: float) -> None:
-        """A picture that takes long to decode is decoded."""
+        """A picture that takes long to decode is decoded: a turn like a chunk's."""
+        self._chunks += 1
         self._passes = 0
         self._credit = max(0.0, self._credit) - seconds
 

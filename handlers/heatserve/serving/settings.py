@@ -23,8 +23,9 @@ class Limits:
     in milliseconds of one processor, by `imaging.cost`'s table.
 
     max_image_bytes: of one encoded picture. max_pixels, max_decode_ms: of all pictures of a request together.
-    max_batch_decode_ms: of all pictures that wait to be decoded. max_explanations, max_batch_work, max_waiting_bytes:
-    of the explanations under way that take further passes.
+    max_batch_decode_ms: of all pictures that wait to be decoded. max_explanations, max_batch_work: of the
+    explanations under way that take further passes. max_waiting_bytes: of their pictures, and a quarter of the bytes of
+    pictures that wait long to be decoded.
     """
 
     max_samples: int = 200
