@@ -45,6 +45,9 @@ def _counted(flag: str, name: str, otherwise: int, kind: click.ParamType, text: 
 @click.option(
     "--limits", "why", is_flag=True, help="Where a SmoothGrad's time goes, and how often rounding shows in it."
 )
+@click.option(
+    "--errors", "faithful", is_flag=True, help="What precisions do to a SmoothGrad, and its memory; three minutes."
+)
 @click.option("--gpu", "cuda", is_flag=True, help="The library on a CUDA device; under 8 minutes, no network.")
 @click.option("--live", "beside", is_flag=True, help="Predictions beside explanations, in both modes; half an hour.")
 @click.option(
@@ -79,6 +82,7 @@ def main(
     server: bool,
     growth: bool,
     why: bool,
+    faithful: bool,
     cuda: bool,
     beside: bool,
     large: bool,
@@ -108,6 +112,7 @@ def main(
         "-server": suites.of_servers(of) if server or full else {},
         "-scaling": suites.of_scaling(of) if growth or full else {},
         "-limits": suites.of_limits() if why else {},
+        "-errors": suites.of_errors(of) if faithful else {},
         "-gpu": suites.of_cuda(of) if cuda else {},
         "-live": suites.of_continuous_batching(of) if beside else {},
         "-photographs": suites.of_photographs(of) if large else {},

@@ -89,6 +89,16 @@ def measure(name: str, seconds: float, rounds: int, seen: Seen, part: int = PART
     return [*results, Result.of(said, times, SAME_ERROR, by=what, samples=round(samples * share, 1))]
 
 
+def faithfulness(name: str, seen: Seen, part: int = PART) -> list[Result]:
+    """The biases and errors of one network's smoothed maps in each precision, without any timing."""
+    model, inputs = NETWORKS[name].build(), photograph()
+    among = ours(model, inputs, SAMPLES, PRECISIONS)
+    faithful = fidelities(among, inputs, part)
+    seen(1.0)
+    error = next(iter(faithful.values())).error(SAMPLES)
+    return [line for what, found in faithful.items() for line in errors(name, among[what].precision, found, error)]
+
+
 def errors(name: str, precision: str, found: Fidelity, error: float) -> list[Result]:
     """A precision's bias and error, in shares of the true map. error: float32's at `SAMPLES`."""
     needed = found.samples_for(error)
@@ -129,17 +139,22 @@ def _distance_to_captum(model: nn.Module, inputs: Tensor, smooths: Smooths) -> f
 def contestants(
     model: nn.Module, inputs: Tensor, samples: int, precisions: Sequence[str], watch: Stopwatch
 ) -> dict[str, Smooths]:
-    """Ours in each precision, and Captum's; by name. inputs: (1, C, H, W). The first precision is what the others are
-    compared with."""
+    """Ours in each precision, and Captum's; by name. inputs: (1, C, H, W)."""
+    found = ours(model, inputs, samples, precisions)
+    model = model.requires_grad_(False)  # the graph of the peer keeps nothing for the weights either
+    chunk = best_chunk(lambda size: _captum(model, inputs, size)(samples), samples, watch)
+    found[f"Captum NoiseTunnel n = {samples}"] = Smooths(_captum(model, inputs, chunk), samples, chunk)
+    return found
+
+
+def ours(model: nn.Module, inputs: Tensor, samples: int, precisions: Sequence[str]) -> dict[str, Smooths]:
+    """Ours in each precision, by name. The first one is what the others are compared with."""
     found = {}
     for precision in precisions:
         explainer = Explainer(deepcopy(model), inputs, optimize=True, precision=precision)
         found[f"SmoothGrad n = {samples}, {precision}"] = Smooths(
             _ours(explainer, inputs), samples, min(explainer.chunk, samples), precision, explainer
         )
-    model = model.requires_grad_(False)  # the graph of the peer keeps nothing for the weights either
-    chunk = best_chunk(lambda size: _captum(model, inputs, size)(samples), samples, watch)
-    found[f"Captum NoiseTunnel n = {samples}"] = Smooths(_captum(model, inputs, chunk), samples, chunk)
     return found
 
 

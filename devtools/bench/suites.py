@@ -67,6 +67,15 @@ def of_the_library(of: Effort) -> Steps:
     return steps
 
 
+def of_errors(of: Effort) -> Steps:
+    """What precisions do to SmoothGrad's map, and its memory: nothing is timed."""
+    steps: Steps = {
+        f"{name}, biases of precisions": lambda seen, name=name: smoothgrad.faithfulness(name, seen, of.part)
+        for name in NETWORKS
+    }
+    return {**steps, "memory of SmoothGrad": lambda seen: memory.smoothgrad(of.samples, of.threads, seen)}
+
+
 def of_servers(of: Effort) -> Steps:
     """Locust's load on two real TorchServes: this handler and the stock one, with the same weights."""
     return {

@@ -110,6 +110,7 @@ def test_help_names_every_flag():
         "--gpu",
         "--live",
         "--photographs",
+        "--errors",
         "--soak",
         "--full",
         "--threads",
