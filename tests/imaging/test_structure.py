@@ -270,12 +270,12 @@ TILES = [tag(322, 3, 1), tag(323, 3, 1), tag(324, 3, *[8] * 30_000)]
         [*GREY, *TILES[:2], (324, 18, 1, b""), TILES[2]],
         [*GREY, *TILES[:2], tag(324, 3, 8), TILES[2]],
         [*GREY, *TILES[:2], tag(324, 11, *[8] * 30_000)],
-        [*GREY, *TILES[:2], TILES[2], (259, 3, 1_000, b"\xff" * 4)],
+        [*GREY[:3], GREY[4], *TILES, (259, 3, 3, struct.pack("<I", 4_104 + 6 + 12 * 8 + 60_000 - 2))],
         [*GREY, tag(324, 3, 8), tag(273, 3, *[8] * 30_000), tag(278, 3, 1)],
         [*GREY, *STRIP, tag(322, 3, 60_000), tag(323, 3, 60_000)],
         [*GREY[:3], tag(259, 11, 5), GREY[4], *STRIP],
     ],
-    ids="empty unknown unread repeated floats beyond both untiled float".split(),
+    ids=["empty", "unknown", "unread", "repeated", "floats", "beyond", "both", "untiled", "float"],
 )
 def test_a_tiff_that_each_decoder_reads_in_its_own_way_is_refused(
     entries: list[tuple[int, int, int, bytes]], monkeypatch: pytest.MonkeyPatch
