@@ -323,3 +323,27 @@ def test_a_picture_that_opens_in_very_many_pieces_is_refused(monkeypatch: pytest
     monkeypatch.setattr(Image, "open", cut)
     with pytest.raises(UnreadableImage, match="tiles"):
         inspect(data, LIMIT)
+
+
+def test_the_scans_of_a_jpeg_in_a_tiff_are_those_of_its_first_page() -> None:
+    page = NOISE.resize((400, 300))
+    one = encoded(page, "TIFF", compression="jpeg")
+    many = encoded(page, "TIFF", compression="jpeg", save_all=True, append_images=[page] * 60)
+    assert many.count(b"\xff\xda") == 61 * one.count(b"\xff\xda")
+    extra = len(many) - len(one)
+    alone, first = (inspect(data, LIMIT).decode_ms for data in (one + bytes(extra), many))
+    assert first == pytest.approx(alone)
+    assert np.array_equal(pixels(many), pixels(one))
+
+
+@pytest.mark.parametrize(("method", "length"), [(7, None), (7, 0), (6, None), (6, 0), (6, 20)])
+def test_each_scan_of_a_jpeg_in_a_tiff_is_charged(method: int, length: int | None) -> None:
+    strip = encoded(NOISE.resize((400, 304)).convert("L"), "JPEG", progressive=True)
+    scans = strip[:-2] + strip[strip.rindex(b"\xff\xda") : -2] * 60 + strip[-2:]
+
+    def cost(body: bytes) -> float:
+        sizes = [tag(256, 3, 400), tag(257, 3, 304), tag(258, 3, 8), tag(259, 3, method), tag(262, 3, 1)]
+        places = [tag(273, 4, 5_000), tag(278, 3, 304), tag(279, 4, len(body) if length is None else length)]
+        return inspect(tiff_of([*sizes, *places]).ljust(5_000, b"\0") + body, LIMIT).decode_ms
+
+    assert cost(scans) > 3 * cost(strip)

@@ -43,6 +43,7 @@ _READ = (
 )  # fmt: skip
 _LARGEST = np.uint64(2**62)
 _SCAN = b"\xff\xda"
+_OLD_JPEG = 6
 
 
 @dataclass(frozen=True)
@@ -157,16 +158,26 @@ def structure_of(data: bytes) -> Structure:
     bits = reader.integers(tags.get(_BITS))
     samples = max(number(_SAMPLES, 1), bits.size)
     bytes_per_pixel = samples * int(bits.max(initial=1)) / 8
-    passes = _scans(data, offsets, lengths) if coding == "jpeg" else bytes_per_pixel
+    anywhere = number(_COMPRESSION, 1) == _OLD_JPEG
+    passes = _scans(data, offsets, lengths, anywhere) if coding == "jpeg" else bytes_per_pixel
     turned = number(_ORIENTATION, 1) != 1
     return Structure(data, coding, (width, height), pixels, passes, int(offsets.size), turned)
 
 
-def _scans(data: bytes, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> float:
-    """Passes over the picture by the scans of its strips, all of the same size and each of bytes of its own."""
+def _scans(data: bytes, offsets: NDArray[np.int64], lengths: NDArray[np.int64], anywhere: bool) -> float:
+    """Passes over the picture by the scans of its strips, all of the same size and each of bytes of its own.
+
+    anywhere: scans may lie outside the strips as well.
+    """
     if offsets.size == 0 or offsets.size != lengths.size:
         raise UnreadableImage("The TIFF does not say where its strips lie.")
     order = np.argsort(offsets)
     if (offsets[order][:-1] + lengths[order][:-1] > offsets[order][1:]).any():
         raise UnreadableImage("The TIFF has strips that share bytes.")
-    return 3.0 * max(1.0, data.count(_SCAN) / offsets.size)
+    if anywhere or not lengths.all():  # libtiff reads a strip of no bytes on to the end of the file
+        scans = data.count(_SCAN)
+    else:
+        scans = sum(
+            data.count(_SCAN, start, start + length) for start, length in zip(offsets.tolist(), lengths.tolist())
+        )
+    return 3.0 * max(1.0, scans / offsets.size)
