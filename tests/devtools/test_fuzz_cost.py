@@ -13,12 +13,19 @@ from devtools.fuzz import costly, measured
 from devtools.fuzz.__main__ import main
 from devtools.fuzz.dials import Dials
 from devtools.fuzz.measured import Candidate, Child, Found
-from devtools.fuzz.search import PEAK, SECONDS, SMALL, SMALL_SECONDS, Search, beyond
+from devtools.fuzz.search import PEAK, SECONDS, SMALL, SMALL_SECONDS, UNPROMISED, Search, beyond
 from devtools.fuzz.tiffs import DOUBLES, FORMS, Form, written
 
 
-def found(seconds: float, sent: int = 1_000, what: str = "PNG plain L 3 x 4", peak: int = 0, **more: object) -> Found:
-    return Found(Candidate("png", {}, 0), {"pixels": 0.9}, what, sent, seconds, 0.1, peak, **more)  # type: ignore[arg-type]
+def found(
+    seconds: float,
+    sent: int = 1_000,
+    what: str = "PNG plain L 3 x 4",
+    peak: int = 0,
+    promised: float = 0.1,
+    **more: object,
+) -> Found:
+    return Found(Candidate("png", {}, 0), {"pixels": 0.9}, what, sent, seconds, promised, peak, **more)  # type: ignore[arg-type]
 
 
 def test_the_same_dials_and_seed_make_the_same_bytes() -> None:
@@ -55,8 +62,11 @@ def test_a_picture_is_beyond_where_a_small_one_takes_long_or_any_takes_longer() 
         (found(SMALL_SECONDS * 1.01), True),
         (found(SMALL_SECONDS * 0.99), False),
         (found(SMALL_SECONDS * 1.01, sent=SMALL + 1), False),
-        (found(SECONDS * 1.01, sent=SMALL + 1), True),
+        (found(SECONDS * 1.01, sent=SMALL + 1, promised=9.0), True),
         (found(0, sent=SMALL + 1, peak=int(PEAK) + 1), True),
+        (found(UNPROMISED + 0.21, sent=SMALL + 1), True),
+        (found(UNPROMISED + 0.19, sent=SMALL + 1), False),
+        (found(UNPROMISED + 0.21, sent=SMALL + 1, promised=0.2), False),
     ):
         search = Search()
         search.take(each)
