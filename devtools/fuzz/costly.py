@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 from devtools.fuzz.dials import MAX_BYTES, Dials, picture, saved
-from devtools.fuzz.tiffs import tiff, tiled
+from devtools.fuzz.tiffs import DOUBLES, FORMS, tiff, tiled
 
 
 def jpeg(dials: Dials) -> bytes:
@@ -192,6 +192,7 @@ def bmp(dials: Dials) -> bytes:
 def extremes() -> Iterator[tuple[str, dict[str, float]]]:
     """Kinds and dials to begin with: each oddity and each coding at its most, in large pictures of one colour."""
     large = {"pixels": 0.92, "shape": 0.1, "content": 0.1, "amount": 0.99, "claimed": 0.9, "times": 0.97}
+    large |= {"form": 0.1, "double": 0.1}
     for kind, dial, count in (
         ("jpeg", "oddity", len(JPEG_ODDITIES)),
         ("png", "oddity", len(PNG_ODDITIES)),
@@ -210,6 +211,10 @@ def extremes() -> Iterator[tuple[str, dict[str, float]]]:
     for dial in ("shared", "reversed", "tagged", "cut"):
         yield "tiled", {**large, "across": 0.1, "down": 0.1, "tags": 0.9, "tag bytes": 0.99, "cut": 0.1, dial: 0.99}
     yield "tiled", {**large, "pixels": 0.1, "across": 0.99, "down": 0.99, "cut": 0.1}
+    pieces = {"pixels": 0.48, "across": 0.0, "down": 0.0, "cut": 0.1, "deflated": 0.9, "shared": 0.1, "tagged": 0.1}
+    for dial, count in (("form", len(FORMS)), ("double", len(DOUBLES))):
+        for index in range(count):
+            yield "tiled", {**large, **pieces, dial: (index + 0.5) / count}
 
 
 KINDS: Mapping[str, Callable[[Dials], bytes]] = {

@@ -23,6 +23,8 @@ SMALL = 100_000
 SMALL_SECONDS, SMALL_PEAK = 0.5, 500e6
 #: Every picture that may be sent must stay within these: one and a half times what its header may promise.
 SECONDS, PEAK = 1.5 * MAX_DECODE_MS / 1000, 950e6
+#: Seconds that any picture may take beyond twice those that its header promised.
+UNPROMISED = 0.4
 _KEPT = 6
 _AGAIN = 5
 
@@ -79,8 +81,8 @@ class Search:
 
     def share(self, found: Found) -> float:
         """Of what is allowed, the dearer of CPU seconds and memory."""
-        small = found.sent <= SMALL
-        return max(found.seconds / (SMALL_SECONDS if small else SECONDS), found.peak / (SMALL_PEAK if small else PEAK))
+        seconds, peak = (SMALL_SECONDS, SMALL_PEAK) if found.sent <= SMALL else (SECONDS, PEAK)
+        return max(found.seconds / min(seconds, UNPROMISED + 2 * found.promised), found.peak / peak)
 
     def worst(self, count: int = 10) -> list[Found]:
         """The dearest of all kinds."""

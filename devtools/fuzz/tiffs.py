@@ -4,10 +4,54 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from PIL import Image
 
 from devtools.fuzz.dials import Dials, picture, saved
+
+
+class Form(NamedTuple):
+    """How numbers are stored: `order` as `struct` names it, and offsets of 64 bits where it is `big`."""
+
+    order: str = "<"
+    big: bool = False
+
+    def head(self, start: int) -> bytes:
+        """The head of a file whose directory lies at `start`."""
+        mark = b"II" if self.order == "<" else b"MM"
+        if self.big:
+            return mark + struct.pack(self.order + "HHHQ", 43, 8, 0, start)
+        return mark + struct.pack(self.order + "HI", 42, start)
+
+    def room(self, entries: int) -> int:
+        """Bytes of a directory."""
+        return 8 + 20 * entries + 8 if self.big else 2 + 12 * entries + 4
+
+    def directory(self, entries: list[tuple[int, int, int, int]]) -> bytes:
+        """A directory of entries: tag, type, count, and the value or its place."""
+        place = "Q" if self.big else "I"
+        packed = [struct.pack(self.order + ("Q" if self.big else "H"), len(entries) % 65_536)]
+        for tag, kind, count, value in entries:
+            alone = "H" if kind == 3 and count == 1 else place if count != 1 or kind != 4 else "I"
+            packed.append(struct.pack(self.order + "HH" + place, tag, kind, count))
+            packed.append(struct.pack(self.order + alone, value).ljust(struct.calcsize("<" + place), b"\0"))
+        return b"".join([*packed, bytes(8 if self.big else 4)])
+
+
+PLAIN = Form()
+#: The head of this form is one of 64 bits, and is read as one of 32 bits by Pillow: then its directory lies here.
+MISREAD, _HIDDEN = Form(">", True), 0x80000
+FORMS = (PLAIN, PLAIN, Form(">"), Form("<", True), MISREAD)
+_DOUBLES: Mapping[str, tuple[int, int, int]] = {
+    "empty": (3, 0, 0),
+    "unknown": (99, 1, 0),
+    "before": (4, 1, 8),
+    "behind": (4, 1, 8),
+}
+#: Names of entries that stand in front of, or behind, another of the same tag.
+DOUBLES = ("none", "none", "none", "none", *_DOUBLES)
 
 
 def written(
@@ -19,11 +63,14 @@ def written(
     shared: bool = True,
     tags: int = 0,
     tag_bytes: int = 0,
+    form: Form = PLAIN,
+    double: str = "none",
 ) -> bytes:
     """An 8-bit grey TIFF of this size whose pixels are all 0.
 
     tile: width and height of its tiles; without, it is cut into strips of `rows` rows. shared: all of them point to
-    the same bytes. tags: further ones, that all point to the same `tag_bytes` bytes.
+    the same bytes. tags: further ones, that all point to the same `tag_bytes` bytes. double: another entry beside
+    that of the places of the tiles (DOUBLES).
     """
     width, height = size
     piece = tile or (width, min(rows, height))
@@ -36,28 +83,35 @@ def written(
         (266, 3, 2 if reversed_bits else 1),
     ]  # fmt: skip
     entries += [(322, 4, tile[0]), (323, 4, tile[1])] if tile else [(278, 4, rows)]
-    places = [index % copies * len(packed) for index in range(count)]
-    total = len(entries) + 2 + tags
-    pixels = 8 + 2 + 12 * total + 4
+    start = _HIDDEN if form == MISREAD else len(form.head(0))
+    stored = Form(form.order) if form == MISREAD else form
+    places_at = 324 if tile else 273
+    pixels = start + stored.room(len(entries) + 2 + tags + (double != "none"))
     lists = pixels + copies * len(packed)
     more = lists + 8 * count
     offsets_at, lengths_at = (lists, lists + 4 * count) if count > 1 else (pixels, len(packed))
     directory = [(tag, kind, 1, value) for tag, kind, value in entries]
-    directory += [(324 if tile else 273, 4, count, offsets_at), (325 if tile else 279, 4, count, lengths_at)]
+    directory += [(places_at, 4, count, offsets_at), (places_at + (1 if tile else 6), 4, count, lengths_at)]
     directory += [(1_000 + tag, 7, tag_bytes, more) for tag in range(tags)]
-    packed_directory = b"".join(struct.pack("<HHII", *entry) for entry in sorted(directory))
+    if double != "none":
+        directory.insert(len(directory) if double == "behind" else 0, (places_at, *_DOUBLES[double]))
+    places = [pixels + index % copies * len(packed) for index in range(count)]
     return b"".join(
         [
-            b"II*\0\x08\0\0\0",
-            struct.pack("<H", total % 65_536),
-            packed_directory,
-            bytes(4),
+            (form.head(16) + _harmless(form) if form == MISREAD else form.head(start)).ljust(start, b"\0"),
+            stored.directory(sorted(directory, key=lambda entry: entry[0])),
             packed * copies,
-            struct.pack(f"<{count}I", *(pixels + place for place in places)),
-            struct.pack("<I", len(packed)) * count,
+            struct.pack(f"{form.order}{count}I", *places),
+            struct.pack(form.order + "I", len(packed)) * count,
             bytes(tag_bytes if tags else 0),
         ]
     )
+
+
+def _harmless(form: Form) -> bytes:
+    """A directory of a picture of 8 x 8 pixels."""
+    entries = [(256, 3, 8), (257, 3, 8), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 3, 8), (279, 3, 64)]
+    return form.directory([(tag, kind, 1, value) for tag, kind, value in entries])
 
 
 def tiff(dials: Dials) -> bytes:
@@ -98,4 +152,6 @@ def tiled(dials: Dials) -> bytes:
         shared=bool(dials.pick("shared", True, False)),
         tags=dials.number("tags", 1, 60_000) if dials.pick("tagged", False, True) else 0,
         tag_bytes=dials.number("tag bytes", 1, 1e7),
+        form=FORMS[min(int(dials.share("form") * len(FORMS)), len(FORMS) - 1)],
+        double=str(dials.pick("double", *DOUBLES)),
     )

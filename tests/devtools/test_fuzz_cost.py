@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import random
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from devtools.fuzz import costly, measured
 from devtools.fuzz.__main__ import main
 from devtools.fuzz.dials import Dials
 from devtools.fuzz.measured import Candidate, Child, Found
-from devtools.fuzz.search import PEAK, SECONDS, SMALL, SMALL_SECONDS, Search, beyond
+from devtools.fuzz.search import PEAK, SECONDS, SMALL, SMALL_SECONDS, UNPROMISED, Search, beyond
+from devtools.fuzz.tiffs import DOUBLES, FORMS, Form, written
 
 
-def found(seconds: float, sent: int = 1_000, what: str = "PNG plain L 3 x 4", peak: int = 0, **more: object) -> Found:
-    return Found(Candidate("png", {}, 0), {"pixels": 0.9}, what, sent, seconds, 0.1, peak, **more)  # type: ignore[arg-type]
+def found(
+    seconds: float,
+    sent: int = 1_000,
+    what: str = "PNG plain L 3 x 4",
+    peak: int = 0,
+    promised: float = 0.1,
+    **more: object,
+) -> Found:
+    return Found(Candidate("png", {}, 0), {"pixels": 0.9}, what, sent, seconds, promised, peak, **more)  # type: ignore[arg-type]
 
 
 def test_the_same_dials_and_seed_make_the_same_bytes() -> None:
@@ -24,13 +34,39 @@ def test_the_same_dials_and_seed_make_the_same_bytes() -> None:
         assert once == make(Dials({"pixels": 0.1, "amount": 0.1}, random.Random(4))), kind
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("deflated", [False, True])
+def test_pil_opens_a_tiff_of_every_form(form: Form, deflated: bool) -> None:
+    image = Image.open(io.BytesIO(written((64, 48), tile=(16, 16), deflated=deflated, form=form, shared=False)))
+    assert image.size == (64, 48) and len(image.tile) == (1 if deflated else 12)
+    assert image.tag_v2._endian == form.order
+    if form != FORMS[-1]:
+        assert image.getextrema() == (0, 0)
+
+
+@pytest.mark.parametrize("double", ["empty", "unknown", "behind"])
+def test_pil_passes_over_the_harmless_one_of_two_entries(double: str) -> None:
+    assert double in DOUBLES
+    image = Image.open(io.BytesIO(written((64, 48), tile=(16, 16), deflated=False, double=double)))
+    assert len(image.tile) == 12
+
+
+def test_the_search_begins_with_every_form_and_every_double() -> None:
+    begun = [dials for kind, dials in costly.extremes() if kind == "tiled"]
+    assert {int(dials["form"] * len(FORMS)) for dials in begun} == {*range(len(FORMS))}
+    assert {int(dials["double"] * len(DOUBLES)) for dials in begun} == {*range(len(DOUBLES))}
+
+
 def test_a_picture_is_beyond_where_a_small_one_takes_long_or_any_takes_longer() -> None:
     for each, wrong in (
         (found(SMALL_SECONDS * 1.01), True),
         (found(SMALL_SECONDS * 0.99), False),
         (found(SMALL_SECONDS * 1.01, sent=SMALL + 1), False),
-        (found(SECONDS * 1.01, sent=SMALL + 1), True),
+        (found(SECONDS * 1.01, sent=SMALL + 1, promised=9.0), True),
         (found(0, sent=SMALL + 1, peak=int(PEAK) + 1), True),
+        (found(UNPROMISED + 0.21, sent=SMALL + 1), True),
+        (found(UNPROMISED + 0.19, sent=SMALL + 1), False),
+        (found(UNPROMISED + 0.21, sent=SMALL + 1, promised=0.2), False),
     ):
         search = Search()
         search.take(each)

@@ -231,10 +231,121 @@ def test_a_directory_that_points_to_itself_is_refused() -> None:
         inspect(b"II*\0\x08\0\0\0\1\0" + entry + bytes(4), LIMIT)
 
 
-@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "packbits", "zstd", "jpeg"])
-@pytest.mark.parametrize("rows", [1, 8, 1_000])
+CODINGS = [None, "tiff_lzw", "tiff_deflate", "packbits", "zstd", "jpeg"]
+
+
+@pytest.mark.parametrize(  # JPEG's strips are of eight rows
+    ("compression", "rows"), [(each, rows) for each in CODINGS for rows in (1, 8, 1_000) if (each, rows) != ("jpeg", 1)]
+)
 def test_ordinary_tiffs_are_read_as_pil_reads_them(compression: str | None, rows: int) -> None:
-    if compression == "jpeg" and rows == 1:
-        pytest.skip("JPEG's strips are of eight rows")
     data = encoded(NOISE, "TIFF", compression=compression, tiffinfo={278: rows})
     assert np.array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def tag(number: int, kind: int, *values: int) -> tuple[int, int, int, bytes]:
+    """An entry of a directory: tag, type, count and values."""
+    return number, kind, len(values), struct.pack(f"<{len(values)}{ {3: 'H', 4: 'I', 11: 'f'}[kind] }", *values)
+
+
+def tiff_of(entries: list[tuple[int, int, int, bytes]]) -> bytes:
+    """A little-endian TIFF with these entries; pixels lie at 8, and the directory behind 4096 of them."""
+    room = 4_104 + 2 + 12 * len(entries) + 4
+    directory, behind = b"", b""
+    for number, kind, count, values in entries:
+        place = values.ljust(4, b"\0") if len(values) <= 4 else struct.pack("<I", room + len(behind))
+        directory += struct.pack("<HHI", number, kind, count) + place
+        behind += values if len(values) > 4 else b""
+    head = b"II*\0" + struct.pack("<I", 4_104) + bytes(range(256)) * 16
+    return head + struct.pack("<H", len(entries)) + directory + bytes(4) + behind
+
+
+GREY = [tag(256, 3, 64), tag(257, 3, 64), tag(258, 3, 8), tag(259, 3, 1), tag(262, 3, 1)]
+STRIP = [tag(273, 3, 8), tag(279, 3, 4_096)]
+TILES = [tag(322, 3, 1), tag(323, 3, 1), tag(324, 3, *[8] * 30_000)]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [*GREY, *TILES[:2], (324, 3, 0, b""), TILES[2]],
+        [*GREY, *TILES[:2], (324, 99, 1, b""), TILES[2]],
+        [*GREY, *TILES[:2], (324, 18, 1, b""), TILES[2]],
+        [*GREY, *TILES[:2], tag(324, 3, 8), TILES[2]],
+        [*GREY, *TILES[:2], tag(324, 11, *[8] * 30_000)],
+        [*GREY[:3], GREY[4], *TILES, (259, 3, 3, struct.pack("<I", 4_104 + 6 + 12 * 8 + 60_000 - 2))],
+        [*GREY, tag(324, 3, 8), tag(273, 3, *[8] * 30_000), tag(278, 3, 1)],
+        [*GREY, *STRIP, tag(322, 3, 60_000), tag(323, 3, 60_000)],
+        [*GREY[:3], tag(259, 11, 5), GREY[4], *STRIP],
+    ],
+    ids=["empty", "unknown", "unread", "repeated", "floats", "beyond", "both", "untiled", "float"],
+)
+def test_a_tiff_that_each_decoder_reads_in_its_own_way_is_refused(
+    entries: list[tuple[int, int, int, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert np.array_equal(pixels(tiff_of([*GREY, *STRIP]))[..., 0].ravel(), np.tile(np.arange(256), 16))
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(UnreadableImage):
+        inspect(tiff_of(entries), LIMIT)
+
+
+def test_a_tiff_that_pil_reads_with_another_width_of_offsets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"MM\0+" + struct.pack(">HHQ", 8, 0, 16) + bytes(100)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(UnreadableImage, match="BigTIFF"):
+        inspect(data, LIMIT)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_little_endian_tiff_of_32_or_64_bits_is_read_as_pil_reads_it(big: bool) -> None:
+    data = encoded(NOISE, "TIFF", big_tiff=big)
+    assert data[2] == (43 if big else 42)
+    assert np.array_equal(pixels(data), np.asarray(NOISE))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
+def test_a_picture_that_opens_with_another_size_than_its_headers_say_is_refused(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, other = encoded(NOISE, form), encoded(NOISE.resize((50, 50)), form)
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda *_, **options: original(io.BytesIO(other), **options))
+    with pytest.raises(UnreadableImage, match="header"):
+        inspect(data, LIMIT)
+
+
+def test_a_picture_that_opens_in_very_many_pieces_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(NOISE, "TIFF")
+    original = Image.open
+
+    def cut(*arguments: Any, **options: Any) -> Image.Image:
+        image = original(*arguments, **options)
+        image.tile *= 30_000
+        return image
+
+    monkeypatch.setattr(Image, "open", cut)
+    with pytest.raises(UnreadableImage, match="tiles"):
+        inspect(data, LIMIT)
+
+
+def test_the_scans_of_a_jpeg_in_a_tiff_are_those_of_its_first_page() -> None:
+    page = NOISE.resize((400, 300))
+    one = encoded(page, "TIFF", compression="jpeg")
+    many = encoded(page, "TIFF", compression="jpeg", save_all=True, append_images=[page] * 60)
+    assert many.count(b"\xff\xda") == 61 * one.count(b"\xff\xda")
+    extra = len(many) - len(one)
+    alone, first = (inspect(data, LIMIT).decode_ms for data in (one + bytes(extra), many))
+    assert first == pytest.approx(alone)
+    assert np.array_equal(pixels(many), pixels(one))
+
+
+@pytest.mark.parametrize(("method", "length"), [(7, None), (7, 0), (6, None), (6, 0), (6, 20)])
+def test_each_scan_of_a_jpeg_in_a_tiff_is_charged(method: int, length: int | None) -> None:
+    strip = encoded(NOISE.resize((400, 304)).convert("L"), "JPEG", progressive=True)
+    scans = strip[:-2] + strip[strip.rindex(b"\xff\xda") : -2] * 60 + strip[-2:]
+
+    def cost(body: bytes) -> float:
+        sizes = [tag(256, 3, 400), tag(257, 3, 304), tag(258, 3, 8), tag(259, 3, method), tag(262, 3, 1)]
+        places = [tag(273, 4, 5_000), tag(278, 3, 304), tag(279, 4, len(body) if length is None else length)]
+        return inspect(tiff_of([*sizes, *places]).ljust(5_000, b"\0") + body, LIMIT).decode_ms
+
+    assert cost(scans) > 3 * cost(strip)

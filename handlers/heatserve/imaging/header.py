@@ -100,6 +100,11 @@ def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image
     except UnidentifiedImageError:
         raise UnreadableImage("The data is not a JPEG, PNG, WebP, GIF, BMP or TIFF image.") from None
     width, height = image.size
+    # Pillow gives the size of a TIFF as it is after turning, or before, by its version.
+    if structure.size is not None and sorted(structure.size) != sorted(image.size):
+        raise UnreadableImage("The image does not have the size that its header says.")
+    if len(getattr(image, "tile", ())) > tiff.MAX_TILES:
+        raise UnreadableImage("The image is cut into more tiles than a picture needs.")
     _bounded(width, height, max_pixels)
     if any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ())):
         raise UnreadableImage("The BMP is run-length coded, which is not supported: send it as PNG.")

@@ -16,7 +16,14 @@ from PIL import Image
 
 Box = tuple[float, float, float, float]
 
-_TAG, _SHORT = 0x0112, 3
+_TAG = 0x0112
+_HEADS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")
+_EXIF = b"Exif\0\0"
+#: By type of an entry, whole numbers as `struct` reads them.
+_NUMBERS: Mapping[int, str] = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q"}
+#: Types of other values, which are no orientation to Pillow either, one byte among them.
+_OTHERS = (1, 2, 5, 7, 10, 11, 12)
+_MAX_ENTRIES = 100
 #: The first directory of EXIF data stands at its beginning.
 _MAX_DIGITS = 1_000_000
 _XMP = re.compile(rb'tiff:Orientation(="|>)([0-9])')
@@ -61,7 +68,7 @@ def _declared(image: Image.Image, exif: bytes, xmp: bytes) -> int:
         value = image.getexif().get(_TAG, 1)
         return value if isinstance(value, int) else 1
     exif = exif or image.info.get("exif") or _of_text(image.info.get("Raw profile type exif", ""))
-    value = _of_exif(exif.removeprefix(b"Exif\0\0"))
+    value = _of_exif(exif.removeprefix(_EXIF).removeprefix(_EXIF))
     if value is not None:
         return value
     text = xmp or image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
@@ -77,21 +84,30 @@ def _of_text(profile: str) -> bytes:
 
 
 def _of_exif(exif: bytes) -> int | None:
-    """The orientation in the first directory of EXIF data; None where there is none.
+    """The orientation in the first directory of EXIF data, 0 where that is no number; None where there is none.
 
     Pillow's own parser reads every tag, and tags may refer to the same megabytes any number of times.
     """
-    if len(exif) < 10:
+    if len(exif) < 10 or not exif.startswith(_HEADS):
         return None
     order = "<" if exif.startswith(b"II") else ">"
     (offset,) = struct.unpack_from(order + "I", exif, 4)
     (count,) = struct.unpack_from(order + "H", exif, offset)
-    fields = {"tag": "u2", "kind": "u2", "count": "u4", "value": "u2", "rest": "u2"}
+    fields = {"tag": "u2", "kind": "u2", "count": "u4", "value": "u4"}
     stored = np.dtype([(name, order + kind) for name, kind in fields.items()])
     count = min(count, (len(exif) - offset - 2) // stored.itemsize)
     entries = np.frombuffer(exif, stored, count, offset + 2)
-    found = entries[entries["tag"] == _TAG][:1]
-    return int(found["value"][0]) if found.size and found["kind"][0] == _SHORT and found["count"][0] == 1 else None
+    for index in np.flatnonzero(entries["tag"] == _TAG)[:_MAX_ENTRIES].tolist():
+        kind, values, place = (int(entries[name][index]) for name in ("kind", "count", "value"))
+        if kind in _NUMBERS and values:
+            size = values * struct.calcsize("=" + _NUMBERS[kind])
+            start = place if size > 4 else offset + 2 + index * stored.itemsize + 8
+            if start + size <= len(exif):
+                value: int = struct.unpack_from(order + _NUMBERS[kind], exif, start)[0]
+                return value
+        elif kind in _OTHERS and values:
+            return 0
+    return None
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:

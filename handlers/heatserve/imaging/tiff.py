@@ -34,10 +34,16 @@ _SIZES: Mapping[int, int] = {
 }  # fmt: skip
 _STRINGS = (1, 2, 7)
 _INTEGERS: Mapping[int, str] = {
-    1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8",
+    1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8",
 }  # fmt: skip
+#: Tags that the structure is read from. Pillow passes over an entry that it cannot read, so none of these may be one.
+_READ = (
+    _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES, _TILE_WIDTH,
+    _TILE_HEIGHT, _ORIENTATION,
+)  # fmt: skip
 _LARGEST = np.uint64(2**62)
 _SCAN = b"\xff\xda"
+_OLD_JPEG = 6
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,19 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._order = "<" if data.startswith(b"II") else ">"
-        self._big = 43 in data[2:4]
+        if data[2:4] == b"\0+":  # Pillow takes it for a TIFF of 32 bits, and libtiff for one of 64
+            raise UnreadableImage("The TIFF is a big-endian BigTIFF, which is not supported: send it as PNG.")
+        self._big = data[2:3] == b"+"
         self._left = MAX_DIRECTORIES
 
     def first(self) -> dict[int, _Entry]:
         """The first directory. Those of EXIF and the like are looked through as well, since Pillow reads them."""
-        offset = self._number("Q", 8) if self._big else self._number("I", 4)
-        return self._directory(offset)
+        found = self._directory(self._number("Q", 8) if self._big else self._number("I", 4))
+        if any(entry.offset + entry.bytes > len(self._data) for entry in found.values()):
+            raise UnreadableImage("The TIFF has tags that lie beyond its end.")
+        if any(found[tag].kind not in _INTEGERS or not found[tag].count for tag in _READ if tag in found):
+            raise UnreadableImage("The TIFF has sizes or places that are no whole numbers.")
+        return found
 
     def integers(self, entry: _Entry | None) -> NDArray[np.int64]:
         """The values of an entry; none where it is missing or holds no integers."""
@@ -96,7 +108,9 @@ class _Reader:
                 entry = _Entry(kind, values, self._number("Q" if self._big else "I", start + 4 + inline))
             if kind in _SIZES and kind not in _STRINGS and values > MAX_NUMBERS:
                 raise UnreadableImage("The TIFF has more numbers in a tag than a picture needs.")
-            found.setdefault(tag, entry)
+            if tag in found:  # which of the two counts is for each decoder to say
+                raise UnreadableImage("The TIFF has a tag twice.")
+            found[tag] = entry
         if sum(entry.bytes for entry in found.values()) > len(self._data):
             raise UnreadableImage("The TIFF has tags that are larger than the file.")
         for pointer in _POINTERS:
@@ -127,6 +141,8 @@ def structure_of(data: bytes) -> Structure:
     width, height = number(_WIDTH, 0), number(_HEIGHT, 0)
     coding = _CODINGS.get(number(_COMPRESSION, 1), "other")
     tiled = _TILES in tags
+    if any((tag in tags) != tiled for tag in (_TILE_WIDTH, _TILE_HEIGHT)) or (tiled and _STRIPS in tags):
+        raise UnreadableImage("The TIFF does not say whether it is cut into strips or tiles.")
     offsets = reader.integers(tags.get(_TILES if tiled else _STRIPS))
     lengths = reader.integers(tags.get(_TILE_BYTES if tiled else _STRIP_BYTES))
     pixels = width * height
@@ -142,16 +158,26 @@ def structure_of(data: bytes) -> Structure:
     bits = reader.integers(tags.get(_BITS))
     samples = max(number(_SAMPLES, 1), bits.size)
     bytes_per_pixel = samples * int(bits.max(initial=1)) / 8
-    passes = _scans(data, offsets, lengths) if coding == "jpeg" else bytes_per_pixel
+    anywhere = number(_COMPRESSION, 1) == _OLD_JPEG
+    passes = _scans(data, offsets, lengths, anywhere) if coding == "jpeg" else bytes_per_pixel
     turned = number(_ORIENTATION, 1) != 1
     return Structure(data, coding, (width, height), pixels, passes, int(offsets.size), turned)
 
 
-def _scans(data: bytes, offsets: NDArray[np.int64], lengths: NDArray[np.int64]) -> float:
-    """Passes over the picture by the scans of its strips, all of the same size and each of bytes of its own."""
+def _scans(data: bytes, offsets: NDArray[np.int64], lengths: NDArray[np.int64], anywhere: bool) -> float:
+    """Passes over the picture by the scans of its strips, all of the same size and each of bytes of its own.
+
+    anywhere: scans may lie outside the strips as well.
+    """
     if offsets.size == 0 or offsets.size != lengths.size:
         raise UnreadableImage("The TIFF does not say where its strips lie.")
     order = np.argsort(offsets)
     if (offsets[order][:-1] + lengths[order][:-1] > offsets[order][1:]).any():
         raise UnreadableImage("The TIFF has strips that share bytes.")
-    return 3.0 * max(1.0, data.count(_SCAN) / offsets.size)
+    if anywhere or not lengths.all():  # libtiff reads a strip of no bytes on to the end of the file
+        scans = data.count(_SCAN)
+    else:
+        scans = sum(
+            data.count(_SCAN, start, start + length) for start, length in zip(offsets.tolist(), lengths.tolist())
+        )
+    return 3.0 * max(1.0, scans / offsets.size)
