@@ -5,16 +5,29 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+#: What follows a worker's name in the lines that its process printed.
+_OUTPUT = "(?:-stdout|-stderr)?"
+
+
+def _worker(log: str, model: str) -> str:
+    """A pattern for the name of one of the model's workers, like W-9000-net_1.0.
+
+    Names and versions may both have a `_`: net_v2_1.0 must not be taken for a worker of net. So the version is one
+    that the frontend gave the model, and one without `_` where the log does not say so.
+    """
+    said = rf"ModelVersionedRefs - Adding new version (.+) for model {re.escape(model)}$"
+    versions = "|".join(map(re.escape, re.findall(said, log, re.MULTILINE))) or r"[^_\s]+?"
+    return rf"(?<!\S)W-\d+-{re.escape(model)}_(?:{versions})"
+
 
 def loads(log: str, model: str) -> int:
     """How often a worker of the model has become ready."""
-    return len(re.findall(rf"-{re.escape(model)}_\S+ State change \S+ -> WORKER_MODEL_LOADED", log))
+    return len(re.findall(_worker(log, model) + r" State change \S+ -> WORKER_MODEL_LOADED", log))
 
 
 def load_failed(log: str, model: str) -> bool:
     """Whether a worker of the model ended while it was loading, or the frontend could not read its archive."""
-    worker = rf"W-\d+-{re.escape(model)}_\S* "
-    died = re.search(worker + r".*(Backend worker process died|Load model failed)", log)
+    died = re.search(_worker(log, model) + _OUTPUT + r" .*(Backend worker process died|Load model failed)", log)
     return died is not None or _unread(log, model) is not None
 
 
@@ -26,14 +39,14 @@ def _unread(log: str, model: str) -> str | None:
 
 def batches(log: str, model: str) -> int:
     """How many batches the model's workers were given."""
-    return len(re.findall(rf"W-\d+-{re.escape(model)}_\S+ MODEL_LOG - Backend received inference", log))
+    return len(re.findall(_worker(log, model) + _OUTPUT + " MODEL_LOG - Backend received inference", log))
 
 
 def seconds_to_ready(log: str, model: str) -> list[float]:
     """Of each start of a worker of the model, the time from starting its process until it has loaded the model."""
     found: list[float] = []
     started: dict[str, datetime] = {}
-    moment = rf"^(\S+) \[.{{5}}\] (W-\d+-{re.escape(model)}_\S+) .*(Worker cmdline|-> WORKER_MODEL_LOADED)"
+    moment = rf"^(\S+) \[.{{5}}\] ({_worker(log, model)}) .*(Worker cmdline|-> WORKER_MODEL_LOADED)"
     for time, worker, what in re.findall(moment, log, re.MULTILINE):
         now = datetime.strptime(time, "%Y-%m-%dT%H:%M:%S,%f")
         if what == "Worker cmdline":
@@ -48,7 +61,7 @@ def explain(what: str, log: str, lines: int = 25, model: str = "") -> str:
 
     model: the one whose workers may say why; otherwise those of all models.
     """
-    said = re.compile(rf"W-\d+-{re.escape(model)}_\S* MODEL_LOG - (.*)" if model else r"MODEL_LOG - (.*)")
+    said = re.compile((_worker(log, model) + _OUTPUT + " " if model else "") + "MODEL_LOG - (.*)")
     worker = [found[1] for found in map(said.search, log.splitlines()) if found]
     raised = [line for line in worker or log.splitlines() if re.match(r"[\w.]*[A-Z]\w*: ", line)]
     reason = (_unread(log, model) if model else None) or (raised[-1] if raised else "")

@@ -223,8 +223,14 @@ class Server:
                 self.wait_ready(model, deadline - time.monotonic())
             except ServerError as error:
                 self.failed[model] = error
-                if not (self._partly and self._running().alive() and len(self.failed) < len(self.models)):
+                if not (self._partly and self._running().alive()):
                     raise
+        # TorchServe tries again by itself, and may have succeeded while the other models were waited for.
+        late = {model for model in self.failed if self._is_ready(model)}
+        self._started |= late
+        self.failed = {model: error for model, error in self.failed.items() if model not in late}
+        if self.failed and len(self.failed) == len(self.models):
+            raise [*self.failed.values()][-1]
 
     def _configuration(self) -> dict[str, str]:
         inference, management, metrics, grpc, grpc_management = ports.free(5)

@@ -101,6 +101,27 @@ def test_models_that_do_not_load_are_told_apart_and_the_others_are_served(tmp_pa
         assert "'damaged' did not load: java.util.zip.ZipException: invalid" in str(server.failed["damaged"])
 
 
+def test_a_model_is_asked_once_more_before_nothing_can_be_served(tmp_path, monkeypatch):
+    died = "; ".join(f"echo 'W-900{i}-{name}_1.0 x - Backend worker process died.'" for i, name in enumerate("abc"))
+    monkeypatch.setattr(Server, "_command", lambda _: ["sh", "-c", f"{died}; sleep 600"])
+    asked = []
+
+    def ready(_, model):
+        asked.append(model)
+        return model in late and asked.count(model) > 1
+
+    monkeypatch.setattr(Server, "_is_ready", ready)
+    models = {name: archive(tmp_path, ECHO) for name in "abc"}
+    late = ["a", "b"]
+    with Server(models, partly=True) as server:
+        assert [*server.failed] == ["c"]
+    late = []
+    asked.clear()
+    with pytest.raises(ServerError, match="'c' did not load"):
+        Server(models, partly=True).start()
+    assert asked[3:] == ["a", "b", "c"]
+
+
 def test_a_server_that_ends_at_once_is_an_error(tmp_path):
     with pytest.raises(ServerError, match=r"(?s)ended while it was starting.*NoSuchFlag"):
         Server({"echo": archive(tmp_path, ECHO)}, jvm=("-XX:+NoSuchFlag",)).start()

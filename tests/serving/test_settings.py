@@ -134,6 +134,20 @@ def test_names_of_others_are_no_typing_errors(caplog: pytest.LogCaptureFixture) 
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("key", ["x-explain", "x-preprocess", ".preprocess", "_explain", "_preproces", "x-batchSize"])
+def test_a_block_that_only_holds_an_anchor_of_yaml_is_no_typing_error(
+    key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = {"crop": 200}
+    assert read_settings({key: shared, "preprocess": shared}, {}).preprocess.crop == 200
+    assert caplog.text == ""
+
+
+def test_an_explainer_of_somebody_elses_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    read_settings({"explainer": {"name": "captum"}}, {})
+    assert "the setting explainer is ignored; do you mean explain?" in caplog.text
+
+
 def test_pt2_that_is_switched_off_is_no_obstacle() -> None:
     read_settings({"pt2": {"compile": {"enable": False}}}, {})
 

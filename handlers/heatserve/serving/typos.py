@@ -22,6 +22,10 @@ SERVER_KEYS = (
     "useJobTicket", "useVenv", "maxRetryTimeoutInSec", "clientTimeoutInMills", "torchrun", "pt2", "handler",
     "micro_batching",
 )  # fmt: skip
+#: How keys begin that are meant to be read by nobody: in YAML they hold what other keys repeat (`x-explain: &shared`).
+_PRIVATE = ("x-", ".", "_")
+#: Blocks of other programs, which may lie beside ours.
+_OTHER_BLOCKS = ("explainer",)
 _LIMIT = "HEATSERVE_MAX_"
 #: Of the client, which may be set in the same environment.
 OTHER_VARIABLES = ("HEATSERVE_TOKEN",)
@@ -40,7 +44,7 @@ def refuse(config: Mapping[str, Any], environment: Iterable[str], limits: Collec
     limits: the environment variables that are limits.
     """
     for key, meant in keys(config):
-        if meant in SECTIONS:
+        if meant in SECTIONS and key not in _OTHER_BLOCKS:
             raise SettingsError(f"{printable(key)} is not a setting; do you mean {meant}?")
         logger.warning("heatserve: the setting %s is ignored; do you mean %s?", printable(key), meant)
     for name, meant_variable in variables(environment, limits):
@@ -62,10 +66,12 @@ def nearest(name: str, known: Iterable[str], near: float) -> str | None:
 
 
 def keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Top-level keys that nobody reads and that are nearly one that is read, each with that one."""
+    """Top-level keys that nobody reads and that are nearly one that is read, each with that one; not private ones."""
     known = (*SECTIONS, *SERVER_KEYS)
     for key in config:
-        meant = nearest(key, known, _NEAR) if isinstance(key, str) and key not in known else None
+        if not isinstance(key, str) or key in known or key.startswith(_PRIVATE):
+            continue
+        meant = nearest(key, known, _NEAR)
         if meant:
             yield key, meant
 
