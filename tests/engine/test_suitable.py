@@ -173,6 +173,60 @@ def test_a_named_layer_that_nothing_is_shown_of_is_refused():
     assert "is not shown to be (K, h, w)" in refused(net, layers=("permuted",))
 
 
+class Tokens(nn.Module):
+    """A map of tokens, (N, T, K), in the given order."""
+
+    def __init__(self, order, channels: int, side: int) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Conv2d(3, channels, 64 // side, 64 // side), nn.LayerNorm(channels)
+        self.map, self.linear, self.order = nn.Identity(), nn.Linear(channels, 5), order
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.embed(x)
+        tokens = self.norm(y.flatten(2).transpose(1, 2))
+        return self.linear(nn.functional.gelu(self.map(self.order(tokens, y))).mean((2, 3)))
+
+
+def random_order(tokens, y):
+    order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(1))
+    return tokens[:, order].transpose(1, 2).reshape(y.shape)
+
+
+ORDERS = {
+    "not transposed": lambda tokens, y: tokens.reshape(y.shape),
+    "at random": random_order,
+    "rows upside down": lambda tokens, y: tokens.transpose(1, 2).reshape(y.shape).flip(2),
+    "right": lambda tokens, y: tokens.transpose(1, 2).reshape(y.shape),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("channels", "side"), [(16, 8), (8, 8), (64, 4)])
+def test_a_named_map_of_tokens_in_another_order_is_refused(order, channels, side):
+    """Its shape grows with the picture as a map's does."""
+    net, images = seeded(lambda: Tokens(ORDERS[order], channels, side)).eval(), pictures(2, (64, 64))
+    if order == "right":
+        Explainer(net, images, layers=("map",))
+    else:
+        assert "map" in refused(net, images, layers=("map",))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_layer_whose_first_axis_is_not_that_of_the_pictures_is_refused(count):
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.map, self.linear = nn.Conv2d(3, 8, 4, 4), nn.Identity(), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x).unflatten(2, (-1, 4)).unflatten(4, (-1, 4)).permute(0, 2, 4, 1, 3, 5)
+            windows = self.map(y.flatten(0, 2)).relu()
+            return self.linear(windows.mean((2, 3)).view(len(x), -1, 8).mean(1))
+
+    message = refused(seeded(Windows).eval(), pictures(count, (64, 64)), layers=("map",))
+    assert "(N, K, h, w)" in message
+
+
 @pytest.mark.parametrize("layers", [(), ("layer4",)], ids=["found", "named"])
 @pytest.mark.parametrize("side", [32, 64])
 def test_maps_of_so_few_places_that_each_sees_the_whole_picture_are_served(side, layers):
