@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from heatserve.engine import Explainer, Query, UnsuitableModel
 from heatserve.engine.layout import axes_of_places
+from heatserve.engine.scores import prove_scores
 from tests.engine.networks import Small, pictures, seeded, small
 
 IMAGES = pictures(2)
@@ -48,6 +49,11 @@ def test_one_score_is_refused_and_the_way_out_gives_the_same_probability():
     torch.testing.assert_close(scores.softmax(1)[:, 1], scores[:, 1].sigmoid())
 
 
+def rare(*classes):
+    """Subtracted from scores: these classes hardly ever occur."""
+    return 20.0 * torch.isin(torch.arange(6), torch.tensor(classes))
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -63,10 +69,18 @@ def test_one_score_is_refused_and_the_way_out_gives_the_same_probability():
         lambda y: (0 * y).softmax(1),
         lambda y: (0 * y).sigmoid(),
         lambda y: y.sigmoid()[:, None].squeeze(1).clone(),
+        lambda y: (y - rare(0)).sigmoid().clamp(1e-6, 1 - 1e-6),
+        lambda y: torch.stack([c.sigmoid() for c in (y - rare(0)).unbind(1)], 1),
+        lambda y: (y - rare(0)).t().sigmoid().t(),
+        lambda y: (y - rare(0)).sigmoid().transpose(0, 1)[torch.tensor([2, 1, 0])].permute(1, 0),
+        lambda y: 0.999 * (y - rare(0)).sigmoid(),
+        lambda y: 1 / (1 + (rare(0) - y).exp()),
+        lambda y: 1 / (1 + (rare(0, 1, 2, 3, 5) - y).exp()),
     ],
     ids=[
         "softmax", "sharp softmax", "sigmoid", "sharp sigmoid", "hardsigmoid", "both sides of a sigmoid",
         "sigmoid by hand", "tanh", "softmax by hand", "untrained softmax", "untrained sigmoid", "sigmoid, reshaped",
+        "clamped", "stacked", "transposed", "selected", "scaled", "by hand, the first rare", "by hand, most rare",
     ],
 )  # fmt: skip
 def test_what_looks_like_probabilities_is_refused(end):
@@ -74,10 +88,25 @@ def test_what_looks_like_probabilities_is_refused(end):
     assert "scores before its softmax or sigmoid" in message and "between 0 and 1" in message
 
 
+def test_percentages_are_refused():
+    message = refused(Ended(lambda y: 100 * y.softmax(1)))
+    assert "all lie between 0 and 100, and of each picture they sum to 100" in message
+
+
+def test_a_network_without_a_gradient_is_not_pushed_step_by_step():
+    """The head of a new network is often all zeros."""
+    net, passes = Ended(lambda y: 0 * y[:, :2] + 0.5), []
+    net.register_forward_hook(lambda *_: passes.append(1))
+    prove_scores(net.requires_grad_(False), IMAGES, net(IMAGES))
+    assert len(passes) <= 5
+
+
 @pytest.mark.parametrize(
     "end",
     [
         lambda y: 0 * y,
+        lambda y: 0 * y[:, :2] + 0.5,
+        lambda y: nn.functional.layer_norm(y, (6,)) * 0.2 + 1,
         lambda y: 0 * y + 0.5,
         lambda y: 1e-3 * y + 0.5,
         lambda y: 0.05 * y.relu(),
@@ -88,7 +117,8 @@ def test_what_looks_like_probabilities_is_refused(end):
         lambda y: (y.softmax(1) + 1).log() * 3,
     ],
     ids=[
-        "a head of zeros", "a constant", "nearly a constant", "positive", "absolute", "normalised", "log-softmax",
+        "a head of zeros", "two equal constants", "normalised about 1",
+        "a constant", "nearly a constant", "positive", "absolute", "normalised", "log-softmax",
         "tanh", "small and positive",
     ],
 )  # fmt: skip
