@@ -8,7 +8,6 @@ from devtools.bench import gpu, smoothgrad, stopwatch
 from devtools.bench.networks import Network
 from devtools.bench.stopwatch import Stopwatch
 from devtools.refusal import Refusal
-from heatserve.engine import precision
 from tests.engine.networks import pictures, small
 
 
@@ -93,7 +92,7 @@ def test_tf32_is_off_while_it_measures_and_then_as_before(monkeypatch):
     seen = []
 
     def switches():
-        return tuple(getattr(owner, name) for owner, name, _, _ in precision._switches())
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
     def look(*_):
         seen.append(switches())
@@ -103,7 +102,7 @@ def test_tf32_is_off_while_it_measures_and_then_as_before(monkeypatch):
     monkeypatch.setattr(gpu, "_passes", look)
     monkeypatch.setattr(gpu, "_smoothgrad", look)
     gpu.measure(0, 1, lambda share: None, small_bench())
-    assert set(seen) == {tuple(off for *_, off in precision._switches())}
+    assert set(seen) == {(False, False)}
     assert switches() == before
 
 

@@ -26,6 +26,7 @@ from tests.engine.networks import (
     small,
     weights_times_activations,
 )
+from tests.engine.test_statistics import squared_errors_of_variance
 
 IMAGE = pictures(1, (24, 36), seed=8)
 LEVEL = 0.15
@@ -91,7 +92,7 @@ def test_the_statistics_are_numpys_over_captums_gradients(contrast):
     expected = {
         "smoothgrad": (theirs.mean(0), theirs.std(0, ddof=1) / samples**0.5),
         "smoothgrad_squared": ((theirs**2).mean(0), (theirs**2).std(0, ddof=1) / samples**0.5),
-        "vargrad": (theirs.var(0), ((theirs - theirs.mean(0)) ** 2).std(0) / samples**0.5),
+        "vargrad": (theirs.var(0), squared_errors_of_variance(theirs) ** 0.5),
     }
     for method, (value, error) in expected.items():
         ours = answer(method, contrast=contrast, samples=samples, seed=7)

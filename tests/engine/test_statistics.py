@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from heatserve.engine import Explainer, Query, Smoothing
 from heatserve.engine.smoothing import FEWEST
@@ -14,12 +15,19 @@ IMAGE = pictures(1, (24, 36), seed=8)
 ONCE = pytest.mark.parametrize("optimize", [False], indirect=True, ids=["plain"])
 
 
+def squared_errors_of_variance(x):
+    """Of the variance that is divided by n; scipy's are of the one divided by n - 1."""
+    n, unbiased = len(x), x.var(0, ddof=1)
+    least = 2 * unbiased**2 / (n * (n - 1))
+    return ((n - 1) / n) ** 2 * np.maximum(stats.kstatvar(x - x.mean(0), axis=0), least)
+
+
 def of_numpy(kind, samples):
     """The statistic and its standard error, in float64."""
     x = samples.double().numpy()
     x = x**2 if kind == "mean_square" else x
     if kind == "variance":
-        return x.var(0), ((x - x.mean(0)) ** 2).std(0) / len(x) ** 0.5
+        return x.var(0), np.sqrt(squared_errors_of_variance(x))
     return x.mean(0), x.std(0, ddof=1) / len(x) ** 0.5
 
 
@@ -83,12 +91,45 @@ def test_the_relative_error_of_every_statistic_is_its_spread_over_repetitions(ki
 
 
 @ONCE
-def test_two_samples_of_a_variance_state_no_error():
+@pytest.mark.parametrize("count", [4, 10, 30])
+def test_the_squared_error_of_a_variance_is_right_on_average_at_any_number_of_samples(count):
+    """Exponential numbers: `Var(k2) = kappa4 / n + 2 kappa2^2 / (n - 1)`, with kappa4 = 6 and kappa2 = 1."""
+    generator = torch.Generator().manual_seed(4)
     statistic = Statistic("variance")
-    statistic.update(drawn(2, 0.0, 1.0))
-    assert statistic.relative_error().isnan()
-    statistic.update(drawn(1, 3.0, 1.0))
-    assert float(statistic.standard_error().min()) > 0
+    statistic.update(torch.empty((count, 400_000), dtype=torch.float64).exponential_(generator=generator))
+    relative = statistic.relative_error() ** 2
+    stated = relative / (1 + relative) * statistic.size() ** 2 / 400_000
+    true = ((count - 1) / count) ** 2 * (6 / count + 2 / (count - 1))
+    assert float(stated) == pytest.approx(true, rel=0.05)
+
+
+@ONCE
+@pytest.mark.parametrize("count", [2, 3])
+def test_three_samples_of_a_variance_state_no_error_and_have_reached_none(count):
+    statistic = Statistic("variance")
+    statistic.update(drawn(count, 0.0, 1.0))
+    assert statistic.relative_error().isnan() and bool(statistic.standard_error().isnan().all())
+    query = Query("vargrad", target=2, samples=count, standard_error=1.0)
+    (found,) = Explainer(small(), IMAGE).explain(IMAGE, query)
+    assert found.relative_error.isnan() and not found.reached
+
+
+@ONCE
+def test_a_variance_has_reached_no_error_before_ten_samples_unless_fewer_are_asked_for():
+    one = Explainer(small(), IMAGE)
+    cut_off, few = (
+        Smoothing(IMAGE[0], Query("vargrad", target=2, samples=count, standard_error=1000.0)) for count in (50, 6)
+    )
+    list(one.advance([(cut_off, 6), (few, 6)]))
+    assert (cut_off.estimate().reached, few.estimate().reached) == (False, True)
+
+
+@ONCE
+def test_the_variance_of_a_coin_has_an_error_although_its_estimate_lies_below_zero():
+    """-1 and 1 in turns: `2 / (n (n - 1))` is the least that the variance of a variance can be."""
+    statistic = Statistic("variance")
+    statistic.update(torch.tensor([[-1.0], [1.0]]).repeat(5, 1))
+    assert float(statistic.standard_error()) == pytest.approx((2 / 90) ** 0.5)
 
 
 @ONCE

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from heatserve.engine import Explainer, Query, UnsuitableModel
 from heatserve.engine.layout import axes_of_places
+from heatserve.engine.scores import prove_scores
 from tests.engine.networks import Small, pictures, seeded, small
 
 IMAGES = pictures(2)
@@ -48,6 +49,11 @@ def test_one_score_is_refused_and_the_way_out_gives_the_same_probability():
     torch.testing.assert_close(scores.softmax(1)[:, 1], scores[:, 1].sigmoid())
 
 
+def rare(*classes):
+    """Subtracted from scores: these classes hardly ever occur."""
+    return 20.0 * torch.isin(torch.arange(6), torch.tensor(classes))
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -63,10 +69,18 @@ def test_one_score_is_refused_and_the_way_out_gives_the_same_probability():
         lambda y: (0 * y).softmax(1),
         lambda y: (0 * y).sigmoid(),
         lambda y: y.sigmoid()[:, None].squeeze(1).clone(),
+        lambda y: (y - rare(0)).sigmoid().clamp(1e-6, 1 - 1e-6),
+        lambda y: torch.stack([c.sigmoid() for c in (y - rare(0)).unbind(1)], 1),
+        lambda y: (y - rare(0)).t().sigmoid().t(),
+        lambda y: (y - rare(0)).sigmoid().transpose(0, 1)[torch.tensor([2, 1, 0])].permute(1, 0),
+        lambda y: 0.999 * (y - rare(0)).sigmoid(),
+        lambda y: 1 / (1 + (rare(0) - y).exp()),
+        lambda y: 1 / (1 + (rare(0, 1, 2, 3, 5) - y).exp()),
     ],
     ids=[
         "softmax", "sharp softmax", "sigmoid", "sharp sigmoid", "hardsigmoid", "both sides of a sigmoid",
         "sigmoid by hand", "tanh", "softmax by hand", "untrained softmax", "untrained sigmoid", "sigmoid, reshaped",
+        "clamped", "stacked", "transposed", "selected", "scaled", "by hand, the first rare", "by hand, most rare",
     ],
 )  # fmt: skip
 def test_what_looks_like_probabilities_is_refused(end):
@@ -74,10 +88,25 @@ def test_what_looks_like_probabilities_is_refused(end):
     assert "scores before its softmax or sigmoid" in message and "between 0 and 1" in message
 
 
+def test_percentages_are_refused():
+    message = refused(Ended(lambda y: 100 * y.softmax(1)))
+    assert "all lie between 0 and 100, and of each picture they sum to 100" in message
+
+
+def test_a_network_without_a_gradient_is_not_pushed_step_by_step():
+    """The head of a new network is often all zeros."""
+    net, passes = Ended(lambda y: 0 * y[:, :2] + 0.5), []
+    net.register_forward_hook(lambda *_: passes.append(1))
+    prove_scores(net.requires_grad_(False), IMAGES, net(IMAGES))
+    assert len(passes) <= 5
+
+
 @pytest.mark.parametrize(
     "end",
     [
         lambda y: 0 * y,
+        lambda y: 0 * y[:, :2] + 0.5,
+        lambda y: nn.functional.layer_norm(y, (6,)) * 0.2 + 1,
         lambda y: 0 * y + 0.5,
         lambda y: 1e-3 * y + 0.5,
         lambda y: 0.05 * y.relu(),
@@ -88,7 +117,8 @@ def test_what_looks_like_probabilities_is_refused(end):
         lambda y: (y.softmax(1) + 1).log() * 3,
     ],
     ids=[
-        "a head of zeros", "a constant", "nearly a constant", "positive", "absolute", "normalised", "log-softmax",
+        "a head of zeros", "two equal constants", "normalised about 1",
+        "a constant", "nearly a constant", "positive", "absolute", "normalised", "log-softmax",
         "tanh", "small and positive",
     ],
 )  # fmt: skip
@@ -171,6 +201,60 @@ class Shuffled(Permuted):
 def test_a_named_layer_that_nothing_is_shown_of_is_refused():
     net = seeded(lambda: Shuffled(0, 1, 2, 3)).eval()
     assert "is not shown to be (K, h, w)" in refused(net, layers=("permuted",))
+
+
+class Tokens(nn.Module):
+    """A map of tokens, (N, T, K), in the given order."""
+
+    def __init__(self, order, channels: int, side: int) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Conv2d(3, channels, 64 // side, 64 // side), nn.LayerNorm(channels)
+        self.map, self.linear, self.order = nn.Identity(), nn.Linear(channels, 5), order
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.embed(x)
+        tokens = self.norm(y.flatten(2).transpose(1, 2))
+        return self.linear(nn.functional.gelu(self.map(self.order(tokens, y))).mean((2, 3)))
+
+
+def random_order(tokens, y):
+    order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(1))
+    return tokens[:, order].transpose(1, 2).reshape(y.shape)
+
+
+ORDERS = {
+    "not transposed": lambda tokens, y: tokens.reshape(y.shape),
+    "at random": random_order,
+    "rows upside down": lambda tokens, y: tokens.transpose(1, 2).reshape(y.shape).flip(2),
+    "right": lambda tokens, y: tokens.transpose(1, 2).reshape(y.shape),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("channels", "side"), [(16, 8), (8, 8), (64, 4)])
+def test_a_named_map_of_tokens_in_another_order_is_refused(order, channels, side):
+    """Its shape grows with the picture as a map's does."""
+    net, images = seeded(lambda: Tokens(ORDERS[order], channels, side)).eval(), pictures(2, (64, 64))
+    if order == "right":
+        Explainer(net, images, layers=("map",))
+    else:
+        assert "map" in refused(net, images, layers=("map",))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_layer_whose_first_axis_is_not_that_of_the_pictures_is_refused(count):
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.map, self.linear = nn.Conv2d(3, 8, 4, 4), nn.Identity(), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x).unflatten(2, (-1, 4)).unflatten(4, (-1, 4)).permute(0, 2, 4, 1, 3, 5)
+            windows = self.map(y.flatten(0, 2)).relu()
+            return self.linear(windows.mean((2, 3)).view(len(x), -1, 8).mean(1))
+
+    message = refused(seeded(Windows).eval(), pictures(count, (64, 64)), layers=("map",))
+    assert "(N, K, h, w)" in message
 
 
 @pytest.mark.parametrize("layers", [(), ("layer4",)], ids=["found", "named"])

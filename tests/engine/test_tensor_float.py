@@ -29,27 +29,45 @@ class Watching(torch.nn.Module):
 
 
 def rounds():
-    """The values of the switches."""
-    return {getattr(owner, name) for owner, name, _, _ in precision._switches()}
+    """Whether products and convolutions are rounded."""
+    newer = precision._operations()
+    if newer:
+        return {operation.fp32_precision == "tf32" for operation in newer}
+    return {torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32}
 
 
 def states():
-    return [getattr(owner, name) for owner, name, _, _ in precision._switches()]
+    older = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return older, torch.get_float32_matmul_precision(), [one.fp32_precision for one in precision._operations()]
 
 
 @pytest.fixture(params=["new", "legacy"])
 def way(request, monkeypatch):
     if request.param == "legacy":
-        monkeypatch.setattr(
-            precision,
-            "_switches",
-            lambda: [
-                (owner, "allow_tf32", True, False) for owner in (torch.backends.cuda.matmul, torch.backends.cudnn)
-            ],
-        )
-    elif not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        monkeypatch.setattr(precision, "_operations", lambda: [])
+    elif not precision._operations():
         pytest.skip("this torch has allow_tf32 alone")
-    return {"new": ("ieee", "tf32"), "legacy": (False, True)}[request.param]
+    return False, True
+
+
+@pytest.mark.parametrize("mode", ["highest", "high", "medium"])
+def test_each_mode_of_matrix_products_is_put_back(mode):
+    torch.set_float32_matmul_precision(mode)
+    try:
+        before = states()
+        with precision.tensor_float(False):
+            assert rounds() == {False}
+        assert states() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_network_may_use_the_older_switches_in_its_forward_pass(allowed):
+    before = states()
+    with precision.tensor_float(allowed), torch.backends.cudnn.flags(enabled=False):
+        pass
+    assert states() == before
 
 
 def test_the_switches_are_set_inside_and_as_they_were_outside(way):
@@ -89,6 +107,36 @@ def test_what_is_proved_at_load_is_proved_in_float32(way):
     assert net.seen and all(modes == {way[False]} for _, modes in net.seen)
 
 
+def in_a_process_of_its_own(code):
+    code = "import torch\nfrom heatserve.engine import precision\n" + code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="this torch has allow_tf32 alone")
+def test_an_operation_that_had_the_value_of_all_follows_it_afterwards():
+    in_a_process_of_its_own("""
+torch.backends.fp32_precision = "tf32"
+before = torch.backends.mkldnn.conv.fp32_precision
+with precision.tensor_float(False):
+    assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+assert torch.backends.mkldnn.conv.fp32_precision == before == "tf32"
+torch.backends.fp32_precision = "ieee"
+assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+""")
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="this torch has allow_tf32 alone")
+def test_predictions_of_cuda_are_named_after_its_products_and_convolutions_alone():
+    in_a_process_of_its_own("""
+cuda = torch.device("cuda")
+assert precision.of_predictions(cuda) == "tf32"
+torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "ieee"
+torch.backends.mkldnn.matmul.fp32_precision = "tf32"
+assert precision.of_predictions(cuda) == precision.of_predictions(torch.device("cpu")) == "float32"
+""")
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -108,11 +156,11 @@ from heatserve import Explainer, Query
 from heatserve.engine import precision
 from tests.engine.networks import pictures, small
 {setting}
-before = [getattr(owner, name) for owner, name, *_ in precision._switches()]
+before = [one.fp32_precision for one in precision._operations()]
 one = Explainer(small(), pictures(2), optimize=True)
 one.explain(pictures(2), Query("smoothgrad", samples=3))
 assert one.precision == one.prediction_precision == "float32"
-assert before == [getattr(owner, name) for owner, name, *_ in precision._switches()]
+assert before == [one.fp32_precision for one in precision._operations()]
 """
     done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,9 @@ _AXES = (1, 2, 3)
 #: How much further the answer moves along an axis of places than along any other.
 _CLEARLY = 2.0
 _LEAST = 0.01
+#: Of maps of at most so many rows and columns a place may answer to every corner alike: then nothing moves further than
+#: this, on average of two moves.
+_FEW, _STILL = 4, 0.05
 #: In the order of `_planted`.
 _CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
@@ -36,7 +39,14 @@ def prove_layouts(model: nn.Module, example: Tensor, layers: Sequence[str], name
     _, planted = activations(model, _planted(example[0]), layers)
     for layer in layers:
         activation = planted[layer]
+        if activation.ndim != 4 or len(activation) != 1 + len(_CORNERS):
+            raise UnsuitableModel(
+                f"layer {layer!r}: its activation has shape {tuple(activation.shape)} for {1 + len(_CORNERS)} "
+                "pictures, but maps need (N, K, h, w) with N pictures; name a layer that keeps them apart"
+            )
         places = axes_of_places(activation) or _axes_that_grow(model, example, layer)
+        if places == PLACES and not _may_be_places(activation):
+            places = None
         shape = tuple(activation.shape[1:])
         if places is None and named and not _one_place(activation):
             raise UnsuitableModel(
@@ -56,7 +66,7 @@ def axes_of_places(activation: Tensor) -> Axes | None:
 
     activation: (5, a, b, c), of the picture and of the four with a changed corner.
     """
-    changes = (activation[1:] - activation[:1]).double()
+    changes = _changes(activation)
     places = _axes_that_move(changes)
     if places is not None:
         return places
@@ -64,6 +74,23 @@ def axes_of_places(activation: Tensor) -> Axes | None:
     local = (changes - changes.mean(axes, keepdim=True) for axes in combinations(_AXES, 2))
     found = {_axes_that_move(change) for change in local} - {None}
     return found.pop() if len(found) == 1 else None
+
+
+def _may_be_places(activation: Tensor) -> bool:
+    """Whether the changes of an activation, (5, K, h, w), do not speak against `PLACES`: on average they move there
+    rather than anywhere else, or nowhere in a small map. Tokens in another order fail."""
+    longer = [axis for axis in _AXES if activation.shape[axis] > 1]
+    moves = {axis: [float(pair.mean()) for pair in _moves(_changes(activation).abs(), axis)] for axis in longer}
+    own = [moves[axis][way] for way, axis in enumerate(PLACES) if axis in longer]
+    others = [moves[axis][way] for axis in longer for way in (0, 1) if axis != PLACES[way]]
+    against = max([0.0, *(abs(move) for move in others), *(-move for move in own)])
+    if own and min(own) > max(against, _STILL):
+        return True
+    return max(activation.shape[2:]) <= _FEW and against <= _STILL
+
+
+def _changes(activation: Tensor) -> Tensor:
+    return (activation[1:] - activation[:1]).double()
 
 
 def _planted(picture: Tensor) -> Tensor:

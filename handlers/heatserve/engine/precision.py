@@ -6,11 +6,13 @@ the stock handler does: TorchServe asks for TF32 products, and cuDNN's convoluti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+_Value = TypeVar("_Value")
 
 #: By name: what matrix products and convolutions take and give.
 PRECISIONS: Mapping[str, torch.dtype] = {
@@ -33,8 +35,16 @@ def available(precision: str, device: torch.device) -> str:
 
 def of_predictions(device: torch.device) -> str:
     """The precision of float32 predictions in the mode that the process is in."""
-    rounds = any(getattr(owner, name) == on for owner, name, on, _ in _switches())
-    return "tf32" if device.type == "cuda" and rounds else "float32"
+    backends: Any = torch.backends
+    if device.type == "cuda":
+        if not hasattr(backends.cuda.matmul, "fp32_precision"):
+            return "tf32" if backends.cuda.matmul.allow_tf32 or backends.cudnn.allow_tf32 else "float32"
+        # Recurrent layers have a switch as well, which says nothing of networks that have maps.
+        rounds = {backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision}
+        return "tf32" if "tf32" in rounds else "float32"
+    switches = [getattr(backends.mkldnn, name, None) for name in ("conv", "matmul")]
+    fewer = any(getattr(switch, "fp32_precision", None) == "bf16" for switch in switches)
+    return "bfloat16" if fewer and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
 def autocast(precision: str | None, device: torch.device) -> AbstractContextManager[object]:
@@ -51,29 +61,57 @@ def tensor_float_of(precision: str | None) -> AbstractContextManager[object]:
 @contextmanager
 def tensor_float(allowed: bool) -> Iterator[None]:
     """Whether products of float32 may be rounded to TF32 inside; afterwards the switches are as they were."""
-    switches = _switches()
-    before = [getattr(owner, name) for owner, name, _, _ in switches]
+    backends: Any = torch.backends
+    operations = _operations()
+    before = [operation.fp32_precision for operation in operations]
+    convolutions, products = _older(lambda: backends.cudnn.allow_tf32), _older(_products)
     try:
-        for owner, name, on, off in switches:
-            setattr(owner, name, on if allowed else off)
+        if convolutions is not None:
+            backends.cudnn.allow_tf32 = allowed
+        if products is not None:
+            backends.cuda.matmul.allow_tf32 = allowed
+        for operation in operations:
+            if (operation.fp32_precision == "tf32") != allowed or operation.fp32_precision == "bf16":
+                operation.fp32_precision = "tf32" if allowed else "ieee"
         yield
     finally:
-        for (owner, name, _, _), value in zip(switches, before):
-            setattr(owner, name, value)
+        if convolutions is not None:
+            backends.cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        for operation, value in zip(operations, before):
+            # One that only had the value of all operations gets no value of its own.
+            operation.fp32_precision = "none"
+            if operation.fp32_precision != value:
+                operation.fp32_precision = value
 
 
-def _switches() -> list[tuple[Any, str, object, object]]:
-    """(owner, attribute, value for TF32, value for float32) of every operation that can round.
+def _products() -> str:
+    """The mode of matrix products by the older switches, of which one has three values."""
+    _ = torch.backends.cuda.matmul.allow_tf32  # raises where it contradicts the other
+    return torch.get_float32_matmul_precision()
 
-    torch 2.9 gave each operation a `fp32_precision`; once it is set, reading `allow_tf32` may raise.
+
+def _older(read: Callable[[], _Value]) -> _Value | None:
+    """The value of an older switch; None where the newer ones have been set so that it has none.
+
+    A network may use the older ones in its forward pass: where they have a value they keep one.
     """
+    try:
+        return read()
+    except RuntimeError:
+        return None
+
+
+def _operations() -> list[Any]:
+    """Every operation that can round and has a `fp32_precision`, as torch has them from 2.9 on."""
     backends: Any = torch.backends
     if not hasattr(backends.cuda.matmul, "fp32_precision"):
-        return [(owner, "allow_tf32", True, False) for owner in (backends.cuda.matmul, backends.cudnn)]
+        return []
     operations = [
         getattr(library, name)
         for library in (backends.cudnn, backends.mkldnn)
         for name in ("conv", "rnn", "matmul")
         if hasattr(library, name)
     ]
-    return [(owner, "fp32_precision", "tf32", "ieee") for owner in (backends.cuda.matmul, *operations)]
+    return [backends.cuda.matmul, *operations]

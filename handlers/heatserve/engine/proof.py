@@ -31,7 +31,7 @@ def prove(explainer: Explainer, example: Tensor) -> None:
         queries = [[Query("gradcam", target=target, layer=layer) for target in classes]]
         try:
             logits, [by_autograd] = finish(explainer.passes(example.clone(), queries, None))
-        except (RuntimeError, IndexError, KeyError) as error:
+        except (RuntimeError, ValueError, IndexError, KeyError) as error:
             raise UnsuitableModel(
                 f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
                 f"that the class scores depend on ({type(error).__name__})"

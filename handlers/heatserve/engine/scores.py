@@ -7,14 +7,18 @@ from torch import Tensor, nn
 
 from .errors import UnsuitableModel
 
-#: Sums of probabilities are 1 within this.
+#: Sums of probabilities are 1 within this, and of percentages 100 within this share.
 _ROUNDING = 1e-2
-_SQUASHING = ("SigmoidBackward", "SoftmaxBackward", "HardsigmoidBackward")
+#: Answers to different pictures differ by more than this.
+_DIFFERENT = 1e-4
+#: Operations by the stem of the name that autograd has for them: `SigmoidBackward0`.
+_SQUASHING = {"Sigmoid", "Softmax", "Hardsigmoid"}
 #: Operations that only hand on what was squashed before.
-_PASSING = (
+_PASSING = {
     "View",
     "UnsafeView",
     "Reshape",
+    "ReshapeAlias",
     "Squeeze",
     "Unsqueeze",
     "Clone",
@@ -22,8 +26,20 @@ _PASSING = (
     "Slice",
     "Cat",
     "Rsub",
+    "T",
+    "Transpose",
     "Permute",
-)
+    "Clamp",
+    "ClampMin",
+    "ClampMax",
+    "Stack",
+    "Select",
+    "Index",
+    "IndexSelect",
+    "Mul",
+    "Expand",
+    "Unbind",
+}
 _STEPS = 6
 
 
@@ -38,25 +54,27 @@ def prove_scores(model: nn.Module, example: Tensor, scores: Tensor) -> None:
             "the model answers with one score for each picture, whose softmax is 1 for every picture; give it a second "
             "class: `torch.cat([torch.zeros_like(score), score], 1)` has the same sigmoid as its second probability"
         )
-    if not _between(scores):
+    if not (_between(scores) or _common_sum(scores)):
         return
     asked = torch.cat([-example, 10 * example, -1000 * example, torch.zeros_like(example[:1])])
     with torch.no_grad():
         answers = torch.cat([scores, model(asked)])
+    total, spread = _common_sum(answers), _spread(answers)
+    # Scores may have a mean of their own, as normalised ones have; but then none of them is nearly the whole sum.
+    if total and spread > (_DIFFERENT if abs(total - 1) <= _ROUNDING else 0.5 * total):
+        _refuse(f"of each picture they sum to {total:.4g}", total)
     if not _between(answers):
         return
-    if _sums_to_one(answers):
-        _refuse("of each picture they sum to 1")
     if _ends_in_squashing(model, example):
         _refuse("a sigmoid or softmax is the network's last operation")
-    if _cannot_be_pushed_out(model, example):
+    if (spread > 0.5 and _stays(model, example)) or _cannot_be_pushed_out(model, example):
         _refuse("nothing in a picture moves one out of that range")
 
 
-def _refuse(evidence: str) -> None:
+def _refuse(evidence: str, most: float = 1.0) -> None:
     raise UnsuitableModel(
-        f"the model's scores look like probabilities already: all lie between 0 and 1, and {evidence}; let it give the "
-        "scores before its softmax or sigmoid (several labels at once, a sigmoid for each, are not served yet)"
+        f"the model's scores look like probabilities already: all lie between 0 and {most:.4g}, and {evidence}; let it "
+        "give the scores before its softmax or sigmoid (several labels at once, a sigmoid for each, are not served yet)"
     )
 
 
@@ -66,30 +84,52 @@ def _between(scores: Tensor) -> bool:
     return len(known) > 0 and bool(((known >= 0) & (known <= 1)).all())
 
 
-def _sums_to_one(scores: Tensor) -> bool:
-    known = scores[scores.isfinite().all(1)]
-    return len(known) > 0 and bool(((known.double().sum(1) - 1).abs() <= _ROUNDING).all())
+def _common_sum(scores: Tensor) -> float | None:
+    """The sum of each picture's scores, where none is below 0 and the sum is the same for all pictures."""
+    known = scores[scores.isfinite().all(1)].double()
+    if not len(known) or float(known.amin()) < 0:
+        return None
+    sums = known.sum(1)
+    common = float(sums.mean())
+    return common if float((sums - common).abs().max()) <= _ROUNDING * common else None
+
+
+def _spread(scores: Tensor) -> float:
+    """How far the score of one class differs between pictures, at most."""
+    known = scores[scores.isfinite().all(1)].double()
+    return float((known.amax(0) - known.amin(0)).amax()) if len(known) else 0.0
+
+
+def _stays(model: nn.Module, example: Tensor) -> bool:
+    """Whether scores lie between 0 and 1 also for pictures so far out that one that only grew slowly does not."""
+    with torch.no_grad():
+        return _between(model(torch.cat([-1e6 * example, 1e6 * example])))
 
 
 def _ends_in_squashing(model: nn.Module, example: Tensor) -> bool:
     """Whether the last operation that makes new numbers is a softmax or a sigmoid."""
-    left, found = [_scores(model, example.detach().clone().requires_grad_()).grad_fn], []
+    left, found = [_scores(model, example.detach().clone().requires_grad_()).grad_fn], set()
     while left:
         function = left.pop()
-        if function is not None and type(function).__name__.startswith(_PASSING):
+        if function is None:  # a constant
+            continue
+        stem = type(function).__name__.partition("Backward")[0]
+        if stem in _PASSING:
             left += [before for before, _ in function.next_functions]
         else:
-            found.append(type(function).__name__.startswith(_SQUASHING))
-    return all(found)
+            found.add(stem)
+    return bool(found) and found <= _SQUASHING
 
 
 def _cannot_be_pushed_out(model: nn.Module, example: Tensor) -> bool:
-    """Whether following its gradient up and down moves a score far, and never below 0 or above 1.
+    """Whether following its gradient up and down moves a score far, and never one below 0 or above 1.
 
-    A score that hardly moves shows nothing: a network that has not been trained may well keep all of them near 0.
+    Of each picture it is the score nearest to 0.5, which a sigmoid moves most. A score that hardly moves shows nothing:
+    a network that has not been trained may well keep all of them near 0.
     """
     lowest, highest = 1.0, 0.0
     spread = float(example.amax() - example.amin()) or 1.0
+    chosen: Tensor | None = None
     for way in (-1, 1):
         pictures = example.detach().clone()
         for step in range(_STEPS):
@@ -97,13 +137,21 @@ def _cannot_be_pushed_out(model: nn.Module, example: Tensor) -> bool:
             scores = _scores(model, pictures)
             if not scores.requires_grad:
                 return False
-            (gradient,) = torch.autograd.grad(scores[:, 0].sum(), pictures)
+            chosen = (scores.detach() - 0.5).abs().argmin(1, keepdim=True) if chosen is None else chosen
+            (gradient,) = torch.autograd.grad(scores.gather(1, chosen).sum(), pictures)
+            if not bool(gradient.any()):
+                break
             pictures = pictures.detach() + way * spread * 2**step / 8 * gradient.sign()
             with torch.no_grad():
-                moved = model(pictures.clone())[:, 0]
+                moved = model(pictures.clone())
             if not _between(moved):
                 return False
-            lowest, highest = min(lowest, float(moved.amin())), max(highest, float(moved.amax()))
+            of_class = moved.gather(1, chosen)
+            lowest, highest = min(lowest, float(of_class.amin())), max(highest, float(of_class.amax()))
+        else:
+            continue
+        if step == 0:  # the same picture has the same gradient on the other way
+            break
     return highest - lowest > 0.5
 
 

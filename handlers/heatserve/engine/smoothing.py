@@ -116,9 +116,16 @@ class Smoothing:
 
     def _reached(self) -> bool:
         """Whether the error is as small as was asked for. Only a query that asks waits for the device here."""
-        if self.query.standard_error is None or self.samples < 2:
+        if self.query.standard_error is None or self.samples < self._fewest:
             return False
         return bool(self._relative_error() <= self.query.standard_error)
+
+    @property
+    def _fewest(self) -> int:
+        """So many samples at least say how large their own error is."""
+        if self._statistic.kind != "variance":
+            return 2
+        return max(4, min(FEWEST, self.query.count))
 
     def _relative_error(self) -> Tensor:
         error = self._statistic.relative_error()

@@ -45,10 +45,11 @@ class Statistic:
     def standard_error(self) -> Tensor:
         """The estimated standard deviation of `value()`, element by element, float32; NaN below two samples.
 
-        Of a mean: `s / sqrt(n)`. Of a variance: `sqrt((m4 - m2^2) / n)`, its large-sample form, NaN below three: two
-        samples have the same distance to their mean.
+        Of a mean: `s / sqrt(n)`. Of a variance: by its unbiased estimate from k-statistics (Fisher 1930), which takes
+        four samples; NaN below.
         """
-        return self._error().float()
+        squared, least = self._squared_errors()
+        return torch.maximum(squared, least).sqrt().float()
 
     def size(self) -> Tensor:
         """The L2 norm of `value()`, in the precision of the sums."""
@@ -61,7 +62,9 @@ class Statistic:
         The value holds noise as well: on average its squared norm is the true value's plus the error's, which is taken
         off again. Infinite where nothing is left then: the value is no larger than its noise.
         """
-        error, size = torch.linalg.vector_norm(self._error()), self.size()
+        squared, least = self._squared_errors()
+        # Single estimates may lie below 0; their sum is unbiased as long as they are left so.
+        error, size = torch.maximum(squared.sum(), least.sum()).sqrt(), self.size()
         true = (size - error).clamp_min(0).sqrt() * (size + error).sqrt()
         # Samples that are all alike have no error, also where they are all 0.
         return torch.where(error == 0, error, error / true)
@@ -71,13 +74,23 @@ class Statistic:
         moments = self._moments()
         return moments[1] if self.kind == "variance" else moments[0] + self._origin
 
-    def _error(self) -> Tensor:
+    def _squared_errors(self) -> tuple[Tensor, Tensor]:
+        """Unbiased estimates of the squared errors, element by element, and the least that they can be; NaN where
+        there are too few samples.
+
+        Of a variance (1/n) the least is that of a fair coin, which has the smallest fourth moment.
+        """
         moments, n = self._moments(), self.samples
-        if n < (3 if self.kind == "variance" else 2):
-            return torch.full_like(moments[0], math.nan)
-        if self.kind == "variance":
-            return ((moments[2] - moments[1] ** 2).clamp_min(0) / n).sqrt()
-        return (moments[1] / (n - 1)).sqrt()
+        if n < (4 if self.kind == "variance" else 2):
+            unknown = torch.full_like(moments[0], math.nan)
+            return unknown, unknown
+        if self.kind != "variance":
+            return moments[1] / (n - 1), torch.zeros_like(moments[0])
+        _, second, fourth = moments
+        k2 = second * n / (n - 1)
+        k4 = n**2 * ((n + 1) * fourth - 3 * (n - 1) * second**2) / ((n - 1) * (n - 2) * (n - 3))
+        shrunk = ((n - 1) / n) ** 2
+        return shrunk * (2 * n * k2**2 + (n - 1) * k4) / (n * (n + 1)), shrunk * 2 * k2**2 / (n * (n - 1))
 
     def _moments(self) -> list[Tensor]:
         """Mean about the origin, then the central moments of second (and up to fourth) order."""
