@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from devtools.bench import (
-    costly,
     deaths,
     endurance,
     gpu,
@@ -14,6 +13,7 @@ from devtools.bench import (
     limits,
     live,
     memory,
+    photographs,
     scaling,
     servers,
     smoothgrad,
@@ -112,7 +112,7 @@ def of_continuous_batching(of: Effort) -> Steps:
 def of_photographs(of: Effort) -> Steps:
     """Predictions beside clients whose pictures take long to decode."""
     seconds, rounds = (6.0, 1) if of.quick else (30.0, 3)
-    return {"predictions beside large pictures": lambda seen: costly.measure(seconds, rounds, seen)}
+    return {"predictions beside large pictures": lambda seen: photographs.measure(seconds, rounds, seen)}
 
 
 def of_endurance(minutes: float) -> Steps:
