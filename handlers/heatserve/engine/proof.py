@@ -74,8 +74,8 @@ def _prove_precision(explainer: Explainer, example: Tensor) -> None:
         if float((ours - theirs).norm()) > _FAR * whole or float(theirs[ours == 0].norm()) > _LOST * whole:
             raise UnsuitableModel(
                 "gradients of this network are lost in float16, whose smallest number is 6e-8: for one class they "
-                f"differ from float32's by more than {_FAR:.0%}, or more than {_LOST:.0%} of them became 0; use bfloat16 "
-                "or float32"
+                f"differ from float32's by more than {_FAR:.0%}, or more than {_LOST:.0%} of them became 0; use "
+                "bfloat16 or float32"
             )
 
 
