@@ -78,7 +78,7 @@ def _table(results: list[Result]) -> list[str]:
 
 def _title(what: str, network: str) -> str:
     """A measurement's name without its network."""
-    for pattern in (rf" \({network}\)", rf"{network}, ", rf": {network}(?=,)"):
+    for pattern in (rf" \({network}\)", rf"{network}, ", rf": {network}(?=,|$)"):
         what = re.sub(pattern, "", what)
     return what.removesuffix(f", {PASSES}")
 

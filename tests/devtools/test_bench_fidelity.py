@@ -7,6 +7,7 @@ from devtools.bench import document, smoothgrad
 from devtools.bench import fidelity as measured
 from devtools.bench.fidelity import Fidelity, common, fidelity
 from devtools.bench.networks import Network
+from devtools.bench.results import Result
 from devtools.bench.smoothgrad import errors
 from heatserve.engine import Attribution, Query
 from tests.engine.networks import pictures, small
@@ -77,3 +78,10 @@ def test_the_suite_prints_bias_error_and_samples_of_every_precision_and_the_docu
     assert any("samples in float32 for float32's error" in line and "4.0" in line for line in lines)
     (same_error,) = [line for line in found if "to the total error" in line.what]
     assert same_error.detail["samples"] > 0
+
+
+@pytest.mark.parametrize("what", ["samples in float32: {}", "bias: {}, of the map", "size ({})"])
+def test_one_measurement_of_two_networks_is_one_row_of_the_document(what):
+    found = [Result(what.format(name), value, "%") for name, value in (("lite0", 1.0), ("resnet50", 2.0))]
+    lines = document._table(found)
+    assert len(lines) == 3 and lines[-1].endswith("| 1.0 % | 2.0 % |")

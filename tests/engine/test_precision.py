@@ -90,6 +90,24 @@ def test_a_network_whose_gradients_vanish_in_float16_is_refused_at_load(weights)
         assert distance(found.values, torch.full_like(found.values, 1e-12)) < 0.02
 
 
+def test_a_network_that_loses_part_of_a_gradient_in_float16_is_refused_at_load():
+    """The smallest number is 2^-24: one colour has less than half of that as its weight, 3.5 % of the whole, L2."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 72, 4, bias=False), nn.Linear(4, 4))
+    colours = torch.tensor([10.0, 0.49, 10.0]) * 2**-24
+    net[1].weight.data.copy_(torch.ones(4, 3, 40, 72).mul_(colours.view(3, 1, 1)).flatten(1))
+    net[2].weight.data.copy_(torch.eye(4))
+    with pytest.raises(UnsuitableModel, match="lost in float16"):
+        Explainer(net, pictures(2), precision="float16")
+
+
+def test_a_network_that_loses_the_gradient_of_one_class_in_float16_is_refused_at_load():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 72, 1), nn.Linear(1, 4))
+    net[1].weight.data.fill_(1e-3)
+    net[2].weight.data.copy_(torch.tensor([[1.0], [1.0], [1.0], [1e-12]]))
+    with pytest.raises(UnsuitableModel, match="lost in float16"):
+        Explainer(net, pictures(2), precision="float16")
+
+
 @pytest.mark.parametrize(("precision", "reached"), [("float16", False), ("bfloat16", True), ("float32", True)])
 def test_a_map_of_zeros_has_reached_nothing_where_small_gradients_are_zeros(precision, reached):
     one = Explainer(small(), pictures(2), precision=precision)

@@ -20,9 +20,9 @@ _AXES = (1, 2, 3)
 #: How much further the answer moves along an axis of places than along any other.
 _CLEARLY = 2.0
 _LEAST = 0.01
-#: Of maps of at most so many rows and columns a place may answer to every corner alike: then nothing moves further than
-#: this, on average of two moves.
-_FEW, _STILL = 4, 0.05
+#: In maps of at most so many places each may answer to every corner alike: then nothing moves further than this, on
+#: average of two moves.
+_FEW, _STILL = 16, 0.05
 #: In the order of `_planted`.
 _CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
@@ -86,7 +86,7 @@ def _may_be_places(activation: Tensor) -> bool:
     against = max([0.0, *(abs(move) for move in others), *(-move for move in own)])
     if own and min(own) > max(against, _STILL):
         return True
-    return max(activation.shape[2:]) <= _FEW and against <= _STILL
+    return activation.shape[2:].numel() <= _FEW and against <= _STILL
 
 
 def _changes(activation: Tensor) -> Tensor:
