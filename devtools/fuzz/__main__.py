@@ -74,6 +74,13 @@ class Findings:
 @click.option("--door", "only", multiple=True, type=click.Choice([*DOORS]), help="This door alone; may be repeated.")
 @click.option("--cost", "costly", is_flag=True, help="Search for the dearest pictures instead; starts no server.")
 @click.option("--seconds", default=300.0, show_default=True, help="With --cost: how long to search.")
+@click.option(
+    "--slack",
+    type=click.FloatRange(min=1.0),
+    default=1.0,
+    show_default=True,
+    help="With --cost: fail above the bounds times this, where decoders compare otherwise than on the table's machine.",
+)
 @click.option("--table", "measures", is_flag=True, help="With --cost: measure the decoders' table of costs instead.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the findings here as JSON.")
 def main(
@@ -82,6 +89,7 @@ def main(
     seed: int,
     only: tuple[str, ...],
     costly: bool,
+    slack: float,
     seconds: float,
     measures: bool,
     output: Path | None,
@@ -97,7 +105,7 @@ def main(
     """
     console = Console(highlight=False)
     if costly:
-        sys.exit(cost.measure_table(console) if measures else cost.search(console, seconds, seed, output))
+        sys.exit(cost.measure_table(console) if measures else cost.search(console, seconds, seed, output, slack))
     doors = only or tuple(DOORS)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}"), TimeElapsedColumn())
     findings = Findings()

@@ -18,8 +18,8 @@ from devtools.fuzz.search import PEAK, SECONDS, SMALL, SMALL_PEAK, SMALL_SECONDS
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn())
 
 
-def search(console: Console, seconds: float, seed: int, output: Path | None) -> int:
-    """Searches, shows the ten dearest pictures, and gives the command's exit code: 1 above the bounds."""
+def search(console: Console, seconds: float, seed: int, output: Path | None, slack: float) -> int:
+    """Searches, shows the ten dearest pictures, and gives the command's exit code: 1 above `slack` times the bounds."""
     try:
         with Progress(*_COLUMNS, console=console) as progress:
             task = progress.add_task("dear pictures", total=seconds)
@@ -36,7 +36,7 @@ def search(console: Console, seconds: float, seed: int, output: Path | None) -> 
     )
     if output:
         output.write_text(json.dumps([asdict(each) for each in found.worst()], indent=1) + "\n", encoding="utf-8")
-    faults = list(beyond(found))
+    faults = list(beyond(found, slack))
     for fault in faults:
         console.print(f"WRONG {fault}", style="red", markup=False)
     return 1 if faults else 0

@@ -133,8 +133,8 @@ def _again(search: Search, child: Child, found: Found) -> Found:
     return found
 
 
-def beyond(search: Search) -> Iterator[str]:
-    """Each candidate that costs more than is allowed, with all that is needed to make it again."""
+def beyond(search: Search, slack: float = 1.0) -> Iterator[str]:
+    """Each candidate that costs more than `slack` times what is allowed, with all that is needed to make it again."""
     for found in search.worst():
-        if search.share(found) > 1:
+        if search.share(found) > slack:
             yield f"{found.candidate.kind} {found.what} {found.sent} bytes: {found.verdict}; dials {found.dials}"

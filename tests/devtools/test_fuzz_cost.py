@@ -105,3 +105,11 @@ def test_a_child_measures_what_becomes_of_a_picture_and_survives_its_end(monkeyp
 def test_the_command_shows_what_it_found() -> None:
     result = CliRunner().invoke(main, ["--cost", "--seconds", "0"])
     assert result.exit_code == 0 and "Bounds" in result.output
+
+
+def test_slack_is_for_all_bounds_alike() -> None:
+    search = Search()
+    found = Found(Candidate("png", {}, 0), {}, "PNG", 1_000, 1.2 * SMALL_SECONDS, 0.3, 1, "accepted")
+    search.take(found)
+    assert len([*beyond(search)]) == 1
+    assert not [*beyond(search, 1.6)]
