@@ -46,7 +46,7 @@ def _counted(flag: str, name: str, otherwise: int, kind: click.ParamType, text: 
     "--limits", "why", is_flag=True, help="Where a SmoothGrad's time goes, and how often rounding shows in it."
 )
 @click.option(
-    "--errors", "faithful", is_flag=True, help="What precisions do to a SmoothGrad, and its memory; three minutes."
+    "--errors", "faithful", is_flag=True, help="What precisions do to a SmoothGrad, and its memory; ten minutes."
 )
 @click.option("--gpu", "cuda", is_flag=True, help="The library on a CUDA device; under 8 minutes, no network.")
 @click.option("--live", "beside", is_flag=True, help="Predictions beside explanations, in both modes; half an hour.")

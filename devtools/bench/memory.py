@@ -13,7 +13,7 @@ from devtools.bench import children
 from devtools.bench.library import PEERS, forward
 from devtools.bench.networks import NETWORKS, images
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen
+from devtools.bench.rounds import Seen, ratio
 from heatserve import Explainer, Query
 from heatserve.serving.heap import Heap
 
@@ -21,28 +21,31 @@ GROWTH = 1.02
 MB = 1e6
 
 
-def smoothgrad(samples: Sequence[int], threads: int, seen: Seen) -> list[Result]:
-    """The peak memory of explaining one lite0 image with n samples against the first n, a fresh process for each.
+def smoothgrad(samples: Sequence[int], threads: int, rounds: int, seen: Seen) -> list[Result]:
+    """The peak memory of explaining one lite0 image with n samples against the first n, in interleaved rounds and a
+    fresh process for each: the resident memory of equal processes differs by some percent.
 
     By two counts: the tensors that live at one time, and the process's resident memory, in which the C library keeps
     what was freed; its heap is set as a worker sets it. Of the latter Linux itself keeps the high-water mark (VmHWM):
     no peak falls between two looks.
     """
-    peaks: dict[int, dict[str, int]] = {}
-    for count in samples:
-        (peaks[count],) = children.run("devtools.bench.memory", count, threads)
-        seen(sum(peaks) / sum(samples))
-    first = peaks[samples[0]]
+    peaks: dict[tuple[str, int], list[float]] = {}
+    for done in range(rounds):
+        for count in samples:
+            (peak,) = children.run("devtools.bench.memory", count, threads)
+            for kind, value in peak.items():
+                peaks.setdefault((kind, count), []).append(value / MB)
+        seen((done + 1) / rounds)
     return [
-        Result(
+        Result.of(
             f"SmoothGrad, peak {what}: {count} samples against {samples[0]} (lite0)",
-            peak[kind] / first[kind],
-            limit=GROWTH,
-            detail={"peak_mb": peak[kind] / MB, "first_peak_mb": first[kind] / MB},
+            ratio(peaks[kind, count], peaks[kind, samples[0]]),
+            GROWTH,
+            peak_mb=peaks[kind, count],
+            first_peak_mb=peaks[kind, samples[0]],
         )
         for kind, what in (("tensors", "memory of tensors"), ("resident", "resident memory"))
-        for count, peak in peaks.items()
-        if count != samples[0]
+        for count in samples[1:]
     ]
 
 

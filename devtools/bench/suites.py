@@ -30,7 +30,8 @@ Steps = dict[str, Step]
 @dataclass(frozen=True)
 class Effort:
     """seconds: for each group of contestants. rounds, smooth, load, curve: the fewest, of passes, of whole SmoothGrads,
-    of bursts on servers, of series. samples: of the memory measurement. part: of the samples that show a bias."""
+    of bursts on servers, of series. part: of the samples that show a bias. samples: of the memory measurement, in so
+    many processes each."""
 
     quick: bool
     threads: int
@@ -41,11 +42,12 @@ class Effort:
     curve: int = 8
     samples: tuple[int, ...] = (4, 50, 200, 400)
     part: int = smoothgrad.PART
+    processes: int = 5
 
 
 def effort(quick: bool, threads: int) -> Effort:
     """The usual one, or as little as shows that everything works."""
-    return Effort(quick, threads, 8, 8, 3, 3, 2, (4, 50), 6) if quick else Effort(quick, threads)
+    return Effort(quick, threads, 8, 8, 3, 3, 2, (4, 50), 6, 1) if quick else Effort(quick, threads)
 
 
 def of_the_library(of: Effort) -> Steps:
@@ -62,7 +64,7 @@ def of_the_library(of: Effort) -> Steps:
         steps[f"{name}, noisy copies in a pass"] = lambda seen, name=name: library.chunks(
             name, of.seconds / 2, of.smooth, seen
         )
-    steps["memory of SmoothGrad"] = lambda seen: memory.smoothgrad(of.samples, of.threads, seen)
+    steps["memory of SmoothGrad"] = lambda seen: memory.smoothgrad(of.samples, of.threads, of.processes, seen)
     steps["memory of Grad-CAM"] = memory.gradcam_row
     return steps
 
@@ -73,7 +75,7 @@ def of_errors(of: Effort) -> Steps:
         f"{name}, biases of precisions": lambda seen, name=name: smoothgrad.faithfulness(name, seen, of.part)
         for name in NETWORKS
     }
-    return {**steps, "memory of SmoothGrad": lambda seen: memory.smoothgrad(of.samples, of.threads, seen)}
+    return {**steps, "memory of SmoothGrad": lambda seen: memory.smoothgrad(of.samples, of.threads, of.processes, seen)}
 
 
 def of_servers(of: Effort) -> Steps:
