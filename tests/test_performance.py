@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from devtools.bench.document import MEMORY, DOCUMENT, newest, read, written
+from devtools.bench.document import DOCUMENT, MEMORY, newest, read, written
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 
