@@ -9,7 +9,7 @@ from torch import Tensor
 
 from devtools.bench.networks import NETWORKS, photograph
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen
+from devtools.bench.rounds import Progress
 from heatserve import Explainer, Query
 from heatserve.engine import Smoothing
 from heatserve.engine.smoothing import Noise
@@ -23,7 +23,7 @@ _FORWARD = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thn
 _BACKWARD = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
 
 
-def measure(seen: Seen) -> list[Result]:
+def measure(progress: Progress) -> list[Result]:
     """Shares of a chunk's time, in each precision, and the kinks that noisy copies meet."""
     found: list[Result] = []
     for number, name in enumerate(NETWORKS):
@@ -40,7 +40,7 @@ def measure(seen: Seen) -> list[Result]:
                     Result(f"SmoothGrad, time of convolutions {way}: {name}, {precision} against float32", times)
                 )
         found += _kinks(name)
-        seen((number + 1) / len(NETWORKS))
+        progress((number + 1) / len(NETWORKS))
     return found
 
 

@@ -13,7 +13,7 @@ from devtools.bench import children
 from devtools.bench.library import PEERS, forward
 from devtools.bench.networks import NETWORKS, images
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen, ratio
+from devtools.bench.rounds import Progress, ratio
 from heatserve import Explainer, Query
 from heatserve.serving.heap import Heap
 
@@ -21,7 +21,7 @@ GROWTH = 1.02
 MB = 1e6
 
 
-def smoothgrad(samples: Sequence[int], threads: int, rounds: int, seen: Seen) -> list[Result]:
+def smoothgrad(samples: Sequence[int], threads: int, rounds: int, progress: Progress) -> list[Result]:
     """The peak memory of explaining one lite0 image with n samples against the first n, in interleaved rounds and a
     fresh process for each: the resident memory of equal processes differs by some percent.
 
@@ -35,7 +35,7 @@ def smoothgrad(samples: Sequence[int], threads: int, rounds: int, seen: Seen) ->
             (peak,) = children.run("devtools.bench.memory", count, threads)
             for kind, value in peak.items():
                 peaks.setdefault((kind, count), []).append(value / MB)
-        seen((done + 1) / rounds)
+        progress((done + 1) / rounds)
     return [
         Result.of(
             f"SmoothGrad, peak {what}: {count} samples against {samples[0]} (lite0)",
@@ -49,7 +49,7 @@ def smoothgrad(samples: Sequence[int], threads: int, rounds: int, seen: Seen) ->
     ]
 
 
-def gradcam_row(seen: Seen) -> list[Result]:
+def gradcam_row(progress: Progress) -> list[Result]:
     """The bytes that a Grad-CAM row allocates at its peak beyond those of its prediction (the allocator's count).
 
     The peers' are in the details. They are none where the peak lies in the trunk, before anything is recorded.
@@ -72,7 +72,7 @@ def gradcam_row(seen: Seen) -> list[Result]:
                 detail={"prediction_mb": plain / MB, "gradcam_mb": ours / MB, "peers_beyond_mb": peers},
             )
         )
-        seen((index + 1) / len(NETWORKS))
+        progress((index + 1) / len(NETWORKS))
     return found
 
 

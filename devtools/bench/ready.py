@@ -8,17 +8,17 @@ import requests
 
 from devtools import server_log
 from devtools.bench.results import Result
-from devtools.bench.rounds import Measure, Seen, interleave, ratio
+from devtools.bench.rounds import Measure, Progress, interleave, ratio
 from devtools.torchserve import Server
 
 LIMIT = 1.3
 TIMEOUT = 300
 
 
-def measure(ours: Server, stock: Server, model: str, network: str, rounds: int, seen: Seen) -> list[Result]:
+def measure(ours: Server, stock: Server, model: str, network: str, rounds: int, progress: Progress) -> list[Result]:
     """Starts the model's one worker in both servers in turn, so many times; Java and the page cache are warm."""
     contestants = {"ours": _start(ours, model), "stock": _start(stock, model)}
-    found = interleave(contestants, 0, warm_up=0, least=rounds, seen=seen)
+    found = interleave(contestants, 0, warm_up=0, least=rounds, progress=progress)
     medians = {f"{name}_median_s": round(statistics.median(seconds), 3) for name, seconds in found.items()}
     return [
         Result.of(

@@ -14,8 +14,8 @@ from devtools.bench import stopwatch
 from devtools.bench.fidelity import Fidelity, fidelity
 from devtools.bench.networks import NETWORKS, photograph
 from devtools.bench.results import Result
-from devtools.bench.rounds import Ratio, Seen, interleave, ratio
-from devtools.bench.stopwatch import Action, Stopwatch
+from devtools.bench.rounds import Action, Progress, Ratio, interleave, ratio
+from devtools.bench.stopwatch import Stopwatch
 from heatserve import Explainer, Query
 from heatserve.engine import Attribution, is_out_of_memory
 from heatserve.engine.smoothing import Noise
@@ -49,7 +49,7 @@ class Smooths:
         return self.of(self.samples)
 
 
-def measure(name: str, seconds: float, rounds: int, seen: Seen, part: int = PART) -> list[Result]:
+def measure(name: str, seconds: float, rounds: int, progress: Progress, part: int = PART) -> list[Result]:
     """Ours against Captum's, each smoothing one photograph; in every precision, and to the same total error.
 
     part: samples of each of the parts by which a precision's bias is told from its noise.
@@ -63,7 +63,7 @@ def measure(name: str, seconds: float, rounds: int, seen: Seen, part: int = PART
         seconds,
         warm_up=1,
         least=rounds,
-        seen=seen,
+        progress=progress,
     )
     results, cheapest = [], None
     faithful = fidelities(among, inputs, part)
@@ -89,12 +89,12 @@ def measure(name: str, seconds: float, rounds: int, seen: Seen, part: int = PART
     return [*results, Result.of(said, times, SAME_ERROR, by=what, samples=round(samples * share, 1))]
 
 
-def faithfulness(name: str, seen: Seen, part: int = PART) -> list[Result]:
+def faithfulness(name: str, progress: Progress, part: int = PART) -> list[Result]:
     """The biases and errors of one network's smoothed maps in each precision, without any timing."""
     model, inputs = NETWORKS[name].build(), photograph()
     among = ours(model, inputs, SAMPLES, PRECISIONS)
     faithful = fidelities(among, inputs, part)
-    seen(1.0)
+    progress(1.0)
     error = next(iter(faithful.values())).error(SAMPLES)
     return [line for what, found in faithful.items() for line in errors(name, among[what].precision, found, error)]
 

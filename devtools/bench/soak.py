@@ -13,7 +13,7 @@ import torch
 
 from devtools.bench import archives, children
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen
+from devtools.bench.rounds import Progress
 from devtools.demo import photographs
 from heatserve.serving import settings, start
 
@@ -38,7 +38,7 @@ TURN: tuple[dict[str, str], ...] = (
 )
 
 
-def measure(count: int, threads: int, seen: Seen) -> list[Result]:
+def measure(count: int, threads: int, progress: Progress) -> list[Result]:
     """Resident memory at the end against that after the first hundred, in a process of its own.
 
     All of it, and without what mirrors files: the system may drop those pages at any time, and so hide a leak.
@@ -48,7 +48,7 @@ def measure(count: int, threads: int, seen: Seen) -> list[Result]:
         archive = archives.ours(Path(scratch))
         for reading in children.run("devtools.bench.soak", archive, count, threads):
             readings.append(reading)
-            seen(len(readings) / count)
+            progress(len(readings) / count)
     return [_growth(what, [reading[kind] for reading in readings]) for kind, what in KINDS.items()]
 
 

@@ -29,7 +29,7 @@ from devtools.agreement import KINK, distance
 from devtools.fuzz import bodies, cost
 from devtools.fuzz.senders import DOORS, SILENCE, Reply, Sender
 from devtools.growth import settled_and_end
-from devtools.grpc_door import GrpcClient
+from devtools.grpc_client import GrpcClient
 from devtools.torchserve import Server
 
 #: What the handler may answer.

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from devtools.fuzz import bodies, pictures
-from devtools.grpc_door import GrpcClient
+from devtools.grpc_client import GrpcClient
 from devtools.torchserve import Server
 
 TIMEOUT = 120.0

@@ -47,7 +47,7 @@ def test_the_deaths(monkeypatch: pytest.MonkeyPatch, server: SimpleNamespace) ->
 
 def test_the_endurance(monkeypatch: pytest.MonkeyPatch, server: SimpleNamespace) -> None:
     server.worker_pids = lambda _: [os.getpid()]
-    monkeypatch.setattr(endurance, "Client", lambda *_: SimpleNamespace(learn=lambda: None, ask=resets))
+    monkeypatch.setattr(endurance, "Judge", lambda *_: SimpleNamespace(learn=lambda: None, ask=resets))
     monkeypatch.setattr(endurance, "_left_over", lambda _: 0.0)
     faults = endurance.measure(0.01, lambda _: None)[0].detail["first_faults"]
     assert faults and all(each.endswith(SAID) for each in faults)

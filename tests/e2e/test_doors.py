@@ -27,7 +27,7 @@ from PIL import Image
 from devtools import lite0
 from devtools.agreement import agree
 from devtools.demo import photographs
-from devtools.grpc_door import GrpcClient
+from devtools.grpc_client import GrpcClient
 from devtools.packager import Packaged
 from devtools.torchserve import Server
 from heatserve.client import Client, HeatserveError

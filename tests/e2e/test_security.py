@@ -18,7 +18,7 @@ import requests
 
 from devtools import properties
 from devtools.demo import photographs
-from devtools.grpc_door import GrpcClient
+from devtools.grpc_client import GrpcClient
 from devtools.packager import Packaged
 from devtools.paths import HANDLERS, METRICS, ROOT, SERVER_CONFIG
 from devtools.torchserve import Server
