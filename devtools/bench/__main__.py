@@ -21,8 +21,8 @@ from devtools.bench.children import ChildFailed
 from devtools.bench.results import Result
 from devtools.bench.suites import Steps
 from devtools.paths import ROOT
-from devtools.refusal import Refusal
-from devtools.torchserve import ServerError
+from heatserve_tools.errors import ToolError
+from heatserve_tools.torchserve.server import ServerError
 
 
 @click.group()
@@ -76,7 +76,7 @@ def _command(name: str, make: Callable[..., Steps], options: list[click.Option])
         torch.set_num_threads(threads)
         try:
             steps = make(**told)
-        except Refusal as refusal:
+        except ToolError as refusal:
             raise click.UsageError(str(refusal)) from None
         _measure({name: steps}, threads, output, told.get("quick", False))
 
@@ -123,7 +123,7 @@ def _measure(chosen: Mapping[str, Steps], threads: int, output: Path, quick: boo
 FAILURES = (
     subprocess.CalledProcessError,
     ChildFailed,
-    Refusal,
+    ToolError,
     ServerError,
     servers.Differs,
     requests.RequestException,

@@ -16,8 +16,8 @@ from devtools.bench.crowd import Crowd
 from devtools.bench.endpoint import EXPLANATIONS, HEADERS, PREDICTIONS, SMOOTHGRAD, live_server
 from devtools.bench.results import Result
 from devtools.bench.rounds import Progress
-from devtools.demo import photographs
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 
 #: Asked: seconds until the model serves again.
 LIMIT = 10.0

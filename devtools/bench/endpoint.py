@@ -11,8 +11,8 @@ from pathlib import Path
 import requests
 
 from devtools.bench import archives
-from devtools.packager import CONTINUOUS
-from devtools.torchserve import Server
+from heatserve_tools.packaging.packager import CONTINUOUS
+from heatserve_tools.torchserve.server import Server
 
 HEADERS = {"Content-Type": "application/octet-stream"}
 PREDICTIONS, EXPLANATIONS = "predictions", "explanations"

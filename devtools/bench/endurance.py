@@ -16,9 +16,9 @@ from devtools.bench.endpoint import live_server
 from devtools.bench.mixed import Judge
 from devtools.bench.results import Result
 from devtools.bench.rounds import Progress
-from devtools.demo import photographs
 from devtools.growth import settled_and_end
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 
 REQUESTS = 200_000
 CLIENTS = 8

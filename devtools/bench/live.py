@@ -18,9 +18,9 @@ from devtools.bench.endpoint import EXPLANATIONS, PREDICTIONS, SMOOTHGRAD, Endpo
 from devtools.bench.results import Result
 from devtools.bench.rounds import Progress, interleave, ratio, timed
 from devtools.bench.tails import p95_ms, tail_ratio
-from devtools.demo import photographs
-from devtools.packager import CONTINUOUS
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.packaging.packager import CONTINUOUS
+from heatserve_tools.torchserve.server import Server
 
 ORDINARY, LIVE = "ordinary", "continuous"
 SAMPLES = 50

@@ -18,9 +18,9 @@ from devtools.bench.megapixels import photograph
 from devtools.bench.results import Result
 from devtools.bench.rounds import Progress
 from devtools.bench.tails import p95_ms, tail_difference, tail_ratio
-from devtools.demo import photographs
 from heatserve.imaging import ImageTooLarge, Preprocess, inspect, refuse_dear, shown_ms
 from heatserve.serving.settings import Limits
+from heatserve_tools.demo.photographs import photographs
 
 CLIENTS = 4
 #: The time that a prediction may take longer beside such clients, in bounds of one picture.

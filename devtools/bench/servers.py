@@ -19,8 +19,8 @@ from devtools.bench.endpoint import EXPLANATIONS, PREDICTIONS, Endpoint
 from devtools.bench.networks import NETWORKS, SIDE
 from devtools.bench.results import Result
 from devtools.bench.rounds import Progress, Ratio
-from devtools.demo import photographs
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 
 #: Each server has the network twice, so that nothing is loaded between measurements.
 SINGLE, BATCHED = "single", "batched"

@@ -14,7 +14,7 @@ import grpc
 
 from devtools.fuzz import bodies, pictures
 from devtools.grpc_client import GrpcClient
-from devtools.torchserve import Server
+from heatserve_tools.torchserve.server import Server
 
 TIMEOUT = 120.0
 

@@ -16,13 +16,13 @@ import grpc
 import pytest
 import requests
 
-from devtools import properties
-from devtools.demo import photographs
 from devtools.grpc_client import GrpcClient
-from devtools.packager import Packaged
 from devtools.paths import HANDLERS, METRICS, ROOT, SERVER_CONFIG
-from devtools.torchserve import Server
 from heatserve.client import Client, HeatserveError
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.packaging.packager import Packaged
+from heatserve_tools.torchserve import properties
+from heatserve_tools.torchserve.server import Server
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]

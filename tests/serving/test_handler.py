@@ -20,10 +20,10 @@ from torchvision import transforms
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
-from devtools.paths import METRICS
 from explain_handler import ExplainHandler
 from heatserve.engine import Explainer
 from heatserve.engine.statistic import Statistic
+from heatserve_tools.torchserve.shipped import METRICS
 from tests.serving.small import CONFIG, LABELS, Small, picture, unpacked
 
 VIEW = transforms.Compose(

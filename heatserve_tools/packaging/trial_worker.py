@@ -1,8 +1,8 @@
 """Loads an unpacked archive as a TorchServe worker does, asks it twice, and writes down what it said.
 
-Started by proof.py in a process of its own that sees the archive and the installed packages, nothing else:
+Started by trial.py in a process of its own that sees the archive and the installed packages, nothing else:
 
-    python -I prove.py MODEL_DIR NAME METRICS_YAML RESULT_JSON [HIDDEN_FOLDER ...]
+    python -I trial_worker.py MODEL_DIR NAME METRICS_YAML RESULT_JSON [HIDDEN_FOLDER ...]
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from devtools.packager import Packaged, Recipe, package
-from devtools.paths import MODEL_STORE
-from devtools.refusal import Refusal
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging.packager import Packaged, Recipe, package
+from heatserve_tools.paths import MODEL_STORE
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -68,7 +68,7 @@ def main(
     try:
         with console.status(f"Building and proving {name}.mar"):
             packaged = package(recipe, export_path, force)
-    except Refusal as refusal:
+    except ToolError as refusal:
         if verbose and refusal.detail:
             console.print(refusal.detail, markup=False)
         console.print("Refused: ", style="bold red", end="")
@@ -78,19 +78,19 @@ def main(
 
 
 def _report(console: Console, name: str, packaged: Packaged) -> None:
-    proof = packaged.proof
-    label, probability = max(proof.prediction.items(), key=lambda item: item[1])
+    trial = packaged.trial
+    label, probability = max(trial.prediction.items(), key=lambda item: item[1])
     rows = {
         "archive": f"{packaged.path} ({packaged.path.stat().st_size / 1e6:.1f} MB)",
         "proved": f"a test picture is {label!r} with {probability:.2f}, and was explained",
-        "layer": proof.layer or "-",
-        "methods": ", ".join(proof.methods) or "-",
+        "layer": trial.layer or "-",
+        "methods": ", ".join(trial.methods) or "-",
         "weights": f"sha256 {packaged.weights_sha256}",
         "contents": f"sha256 {packaged.contents_sha256}",
     }
     for what, value in rows.items():
         console.print(f"{what:<9} {value}", soft_wrap=True, markup=False)
-    for warning in proof.warnings:
+    for warning in trial.warnings:
         console.print("[yellow]note[/]      ", end="")
         console.print(warning, soft_wrap=True, markup=False)
     if packaged.unmet:

@@ -11,9 +11,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from devtools.archive import Content
-from devtools.paths import HANDLERS
-from devtools.refusal import Refusal
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging.mar import Content
+from heatserve_tools.paths import HANDLERS
 
 # What an unmodified TorchServe has: these packages need not travel, and an archive must not shadow them.
 ON_THE_SERVER = {"torch", "torchvision", "numpy", "PIL", "ts"}
@@ -40,11 +40,11 @@ def read(text: str) -> Architecture:
     """Understands `package.module:callable[.attribute]` and `path/model.py:Class`."""
     place, _, name = text.rpartition(":")
     if not place or not all(part.isidentifier() for part in name.split(".")):
-        raise Refusal(f"The architecture {text!r} is neither package.module:callable nor model.py:Class.")
+        raise ToolError(f"The architecture {text!r} is neither package.module:callable nor model.py:Class.")
     if place.endswith(".py"):
         return _from_file(Path(place), name)
     if not all(part.isidentifier() for part in place.split(".")):
-        raise Refusal(f"The architecture's module {place!r} is not the name of a Python module.")
+        raise ToolError(f"The architecture's module {place!r} is not the name of a Python module.")
     if place.split(".")[0] in {*ON_THE_SERVER, "heatserve"}:
         return Architecture(text)
     return Architecture(text, package_members(place.split(".")[0]))
@@ -53,12 +53,12 @@ def read(text: str) -> Architecture:
 def package_members(name: str) -> dict[str, Content]:
     """All files of an installed package of pure Python, by their names in an archive."""
     if not name.isidentifier():
-        raise Refusal(f"{name!r} is not the name of a top-level package.")
+        raise ToolError(f"{name!r} is not the name of a top-level package.")
     if name in _reserved():
-        raise Refusal(f"The package {name!r} is on every server or part of heatserve already: leave it out.")
+        raise ToolError(f"The package {name!r} is on every server or part of heatserve already: leave it out.")
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise Refusal(f"There is no installed package {name!r} here; install it, then package again.")
+        raise ToolError(f"There is no installed package {name!r} here; install it, then package again.")
     if not spec.submodule_search_locations:
         files = {Path(spec.origin).name: Path(spec.origin)}
     else:
@@ -66,7 +66,7 @@ def package_members(name: str) -> dict[str, Content]:
         files = {path.relative_to(home.parent).as_posix(): path for path in source_files(home)}
     compiled = sorted(path for path in files if path.endswith(_COMPILED))
     if compiled:
-        raise Refusal(
+        raise ToolError(
             f"The package {name!r} has compiled extensions ({compiled[0]}), which an archive cannot carry: "
             "install it on the server."
         )
@@ -110,22 +110,22 @@ def _imports(tree: ast.Module) -> set[str]:
 
 def _from_file(path: Path, name: str) -> Architecture:
     if not path.is_file():
-        raise Refusal(f"There is no model file {path}.")
+        raise ToolError(f"There is no model file {path}.")
     if not path.stem.isidentifier():
-        raise Refusal(f"The model file {path.name} cannot be imported by that name: use a Python name.")
+        raise ToolError(f"The model file {path.name} cannot be imported by that name: use a Python name.")
     if path.stem in _reserved() | set(sys.stdlib_module_names):
-        raise Refusal(f"The model file {path.name} would hide the module {path.stem!r}: rename it.")
+        raise ToolError(f"The model file {path.name} would hide the module {path.stem!r}: rename it.")
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
-        raise Refusal(f"The model file {path.name} is not Python: line {error.lineno}: {error.msg}.") from None
+        raise ToolError(f"The model file {path.name} is not Python: line {error.lineno}: {error.msg}.") from None
     except (ValueError, RecursionError, MemoryError) as error:  # a NUL, or nesting without end
-        raise Refusal(f"The model file {path.name} is not Python: {error}.") from None
+        raise ToolError(f"The model file {path.name} is not Python: {error}.") from None
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if name.split(".")[0] not in {*classes, *functions, *_bound(tree)}:
         defined = ", ".join([*classes, *functions]) or "nothing"
-        raise Refusal(f"The model file {path.name} does not define {name!r}; it defines {defined}.")
+        raise ToolError(f"The model file {path.name} does not define {name!r}; it defines {defined}.")
     model_file = path.name if classes == [name] else None
     return Architecture(f"{path.stem}:{name}", {path.name: path}, model_file)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from devtools import imagenet
-from devtools.packager import Packaged, Recipe, package
-from devtools.paths import MODEL_STORE, ROOT
+from heatserve_tools.demo import imagenet
+from heatserve_tools.packaging.packager import Packaged, Recipe, package
+from heatserve_tools.paths import MODEL_STORE
 
-EXAMPLE = ROOT / "examples" / "lite0"
+EXAMPLE = Path(__file__).parent
 
 
 def weights() -> Path:

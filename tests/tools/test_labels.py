@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from devtools import imagenet, labels
-from devtools.refusal import Refusal
+from heatserve_tools.demo import imagenet
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging import labels
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_every_usual_format_of_labels_is_read(tmp_path, name, text, expected):
 def test_labels_that_cannot_name_every_class_are_refused(tmp_path, name, text, said):
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(ToolError, match=said):
         labels.read(path)
 
 

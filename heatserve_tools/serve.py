@@ -8,10 +8,12 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from devtools import properties, servable
-from devtools.paths import METRICS, MODEL_STORE, ROOT, SERVER_CONFIG
-from devtools.ports import HOST
-from devtools.torchserve import Server, ServerError
+from heatserve_tools.packaging import servable
+from heatserve_tools.paths import MODEL_STORE, ROOT
+from heatserve_tools.torchserve import properties
+from heatserve_tools.torchserve.ports import HOST
+from heatserve_tools.torchserve.server import Server, ServerError
+from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
 
 KEYS = ROOT / "key_file.json"
 LOGS = ROOT / "logs"

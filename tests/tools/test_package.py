@@ -6,17 +6,17 @@ import shlex
 import pytest
 from rich.console import Console
 
-from devtools.package import _report
-from devtools.packager import Packaged
 from devtools.paths import MODEL_STORE
-from devtools.proof import Proof
+from heatserve_tools.package import _report
+from heatserve_tools.packaging.packager import Packaged
+from heatserve_tools.packaging.trial import Trial
 
 
 def reported(path, methods=("gradcam",)):
     """The report's lines about an archive at this path."""
-    proof = Proof({"cat": 0.7}, {}, {"methods": [*methods]}, ("batchsize [b] is ignored",))
+    trial = Trial({"cat": 0.7}, {}, {"methods": [*methods]}, ("batchsize [b] is ignored",))
     stream = io.StringIO()
-    _report(Console(file=stream, highlight=False, emoji=False), path.stem, Packaged(path, "w", "c", proof, ()))
+    _report(Console(file=stream, highlight=False, emoji=False), path.stem, Packaged(path, "w", "c", trial, ()))
     return stream.getvalue().splitlines()
 
 
@@ -39,7 +39,7 @@ def test_the_methods_and_warnings_are_those_of_the_archive(tmp_path):
 
 
 def test_an_archive_in_its_usual_place_needs_no_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr("devtools.package.MODEL_STORE", tmp_path)
+    monkeypatch.setattr("heatserve_tools.package.MODEL_STORE", tmp_path)
     (tmp_path / "net.mar").write_bytes(b"")
     assert "Serve it with: scripts/serve --open" in reported(tmp_path / "net.mar")
     assert MODEL_STORE.name == "model_store"

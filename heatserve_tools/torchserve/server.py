@@ -22,11 +22,11 @@ from typing import Any
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from devtools import ports, properties, server_log
-from devtools.java import java_home
-from devtools.paths import METRICS, SERVER_CONFIG
-from devtools.ports import HOST
-from devtools.processes import ProcessGroup
+from heatserve_tools.torchserve import ports, properties, server_log
+from heatserve_tools.torchserve.java import java_home
+from heatserve_tools.torchserve.ports import HOST
+from heatserve_tools.torchserve.processes import ProcessGroup
+from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
 
 #: Seconds that the processes of a server that has ended may take to write their last lines.
 LAST_WORDS = 10.0

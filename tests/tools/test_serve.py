@@ -8,9 +8,9 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from devtools import serve
-from devtools.ports import HOST
-from devtools.torchserve import Server, ServerError
+from heatserve_tools import serve
+from heatserve_tools.torchserve.ports import HOST
+from heatserve_tools.torchserve.server import Server, ServerError
 
 MODEL = {"modelName": "net", "handler": "net_handler.py", "modelVersion": "1.0"}
 ECHO = "def handle(data, context):\n    return data and ['fine'] * len(data)\n"

@@ -1,17 +1,17 @@
 import os
 import zipfile
 
-from devtools import archive
+from heatserve_tools.packaging import mar
 
 
 def test_equal_members_give_equal_bytes(tmp_path):
     weights = tmp_path / "weights.pt"
     weights.write_bytes(bytes(range(256)) * 4096)
     members = {"model.py": b"class Net: ...\n", "weights.pt": weights, "a/b.json": b"{}"}
-    archive.write(tmp_path / "one.mar", members)
+    mar.write(tmp_path / "one.mar", members)
     os.utime(weights, (0, 0))
     weights.chmod(0o600)
-    archive.write(tmp_path / "two.mar", dict(reversed(members.items())))
+    mar.write(tmp_path / "two.mar", dict(reversed(members.items())))
     assert (tmp_path / "one.mar").read_bytes() == (tmp_path / "two.mar").read_bytes()
     with zipfile.ZipFile(tmp_path / "one.mar") as written:
         assert written.testzip() is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from devtools import server_log
+from heatserve_tools.torchserve import server_log
 
 
 def added(model, version="1.0"):

@@ -16,14 +16,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from devtools.paths import METRICS
-from devtools.refusal import Refusal
+from heatserve_tools.errors import ToolError
+from heatserve_tools.torchserve.shipped import METRICS
 
 TIMEOUT = 600
 
 
 @dataclass(frozen=True)
-class Proof:
+class Trial:
     """What the archive answered: its labels and probabilities, the explanation's JSON, its description, and the
     warnings of its handler while it loaded and answered."""
 
@@ -45,14 +45,14 @@ class Proof:
         return str(layer) if layer else None
 
 
-def prove(archive: Path, name: str, sources: Iterable[Path] = ()) -> Proof:
-    """Loads the archive in a clean process and asks it; Refusal with the handler's own words if it fails.
+def run(archive: Path, name: str, sources: Iterable[Path] = ()) -> Trial:
+    """Loads the archive in a clean process and asks it; ToolError with the handler's own words if it fails.
 
     sources: the files that the archive was made from. The process cannot open them, nor what lies in their folders
-    (`prove.hide`), and the user's home is an empty folder.
+    (`trial_worker.hide`), and the user's home is an empty folder.
     """
     folders = sorted({str(path.resolve().parent) for path in sources})
-    with tempfile.TemporaryDirectory(prefix="heatserve-proof-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="heatserve-trial-") as scratch:
         model, home, temporary = (Path(scratch, part) for part in ("model", "home", "tmp"))
         home.mkdir()
         temporary.mkdir()
@@ -62,10 +62,10 @@ def prove(archive: Path, name: str, sources: Iterable[Path] = ()) -> Proof:
             members.extractall(model)
         caches = ("PYTHON", "XDG_", "TORCH_HOME", "HF_")
         env = {key: value for key, value in os.environ.items() if not key.startswith(caches)}
-        script = Path(__file__).with_name("prove.py")
+        script = Path(__file__).with_name("trial_worker.py")
         try:
             # -I: nothing but the archive and the installed packages can be imported.
-            run = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-I", script, model, name, metrics, result, *folders],
                 cwd=model,
                 env={**env, "HOME": str(home), "TMPDIR": str(temporary)},
@@ -75,13 +75,13 @@ def prove(archive: Path, name: str, sources: Iterable[Path] = ()) -> Proof:
                 timeout=TIMEOUT,
             )
         except subprocess.TimeoutExpired:
-            raise Refusal(f"The archive did not load and answer within {TIMEOUT} s.") from None
+            raise ToolError(f"The archive did not load and answer within {TIMEOUT} s.") from None
         if not result.is_file():
-            raise Refusal(f"The process that loaded the archive ended with {run.returncode}.", run.stdout)
+            raise ToolError(f"The process that loaded the archive ended with {process.returncode}.", process.stdout)
         said = json.loads(result.read_text())
     if said["error"]:
-        raise Refusal(said["error"], said["detail"] or run.stdout)
-    return Proof(*_read(said["answers"], run.stdout), tuple(said["warnings"]))
+        raise ToolError(said["error"], said["detail"] or process.stdout)
+    return Trial(*_read(said["answers"], process.stdout), tuple(said["warnings"]))
 
 
 def _read(answers: dict[str, dict[str, Any]], log: str) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
@@ -95,9 +95,9 @@ def _read(answers: dict[str, dict[str, Any]], log: str) -> tuple[dict[str, float
             content = {}
         if answer["status"] != 200:
             message = content.get("message") or "no message"
-            raise Refusal(f"The archive answered a {what} with {answer['status']}: {message}", log)
+            raise ToolError(f"The archive answered a {what} with {answer['status']}: {message}", log)
         if not isinstance(content, dict) or not content:
-            raise Refusal(f"The archive answered a {what} with something that is not a JSON object.", log)
+            raise ToolError(f"The archive answered a {what} with something that is not a JSON object.", log)
         read.append(content)
     prediction, explanation, description = read
     return prediction, explanation, description
@@ -108,5 +108,5 @@ def _metrics() -> Path:
         return METRICS
     spec = find_spec("ts")
     if spec is None or spec.origin is None:
-        raise Refusal("Proving an archive needs the package torchserve.")
+        raise ToolError("Proving an archive needs the package torchserve.")
     return Path(spec.origin).parent / "configs" / "metrics.yaml"

@@ -12,12 +12,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from devtools import archive
-from devtools.package import main
-from devtools.packager import MANIFEST, Recipe, members, package
 from devtools.paths import ROOT
-from devtools.refusal import Refusal
 from heatserve.serving.integrity import contents_sha256
+from heatserve_tools.errors import ToolError
+from heatserve_tools.package import main
+from heatserve_tools.packaging import mar
+from heatserve_tools.packaging.packager import MANIFEST, Recipe, members, package
 
 MODEL = "import torch\n\n\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(2, 2)\n"
 
@@ -29,7 +29,7 @@ import io, model, torch
 
 class Handler:
     def initialize(self, context):
-        assert not any("devtools" in path for path in sys.path)
+        assert not any("heatserve_tools" in path for path in sys.path)
         net = model.Net()
         state = context.manifest["model"]["serializedFile"]
         net.load_state_dict(torch.load(state, weights_only=True))
@@ -94,8 +94,8 @@ def test_the_manifest_says_what_torchserve_and_heatserve_read(recipe, tmp_path):
     assert manifest["heatserve"] == {
         "version": "9.9",
         "architecture": "model:Net",
-        "weights_sha256": archive.sha256(tmp_path / "weights.pth"),
-        "members": {name: archive.sha256(content) for name, content in others.items()},
+        "weights_sha256": mar.sha256(tmp_path / "weights.pth"),
+        "members": {name: mar.sha256(content) for name, content in others.items()},
         "contents_sha256": contents_sha256(manifest),
     }
     assert json.loads(contents["index_to_name.json"]) == {"0": "cat", "1": "dog"}
@@ -115,9 +115,9 @@ def test_the_manifest_has_the_keys_that_torch_model_archiver_writes(recipe):
 def test_equal_inputs_give_equal_archives_and_force_replaces_one(recipe, tmp_path):
     first = package(recipe, tmp_path / "store")
     once = first.path.read_bytes()
-    assert first.proof.prediction == {"cat": 0.75, "dog": 0.25}
-    assert (first.proof.layer, first.proof.methods, first.unmet) == ("fc", ("gradcam",), ())
-    with pytest.raises(Refusal, match="--force"):
+    assert first.trial.prediction == {"cat": 0.75, "dog": 0.25}
+    assert (first.trial.layer, first.trial.methods, first.unmet) == ("fc", ("gradcam",), ())
+    with pytest.raises(ToolError, match="--force"):
         package(recipe, tmp_path / "store")
     assert package(recipe, tmp_path / "store", force=True).path.read_bytes() == once
     with zipfile.ZipFile(first.path) as written:
@@ -137,7 +137,7 @@ def test_equal_inputs_give_equal_archives_and_force_replaces_one(recipe, tmp_pat
     ],
 )
 def test_an_archive_that_does_not_answer_is_refused_and_not_left(recipe, tmp_path, line, said):
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(ToolError, match=said):
         package(failing(recipe, line), tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
 
@@ -145,20 +145,20 @@ def test_an_archive_that_does_not_answer_is_refused_and_not_left(recipe, tmp_pat
 def test_a_failed_replacement_leaves_the_archive_that_was_there(recipe, tmp_path):
     there = tmp_path / "net.mar"
     there.write_bytes(b"the old one")
-    with pytest.raises(Refusal):
+    with pytest.raises(ToolError):
         package(failing(recipe, "raise ValueError"), tmp_path, force=True)
     assert there.read_bytes() == b"the old one"
 
 
 def test_an_import_error_of_the_handler_is_said_as_it_is(recipe, tmp_path):
     (recipe.handlers / "explain_handler.py").write_text("import no_such_thing\n")
-    with pytest.raises(Refusal, match="cannot be imported: No module named 'no_such_thing'"):
+    with pytest.raises(ToolError, match="cannot be imported: No module named 'no_such_thing'"):
         package(recipe, tmp_path / "store")
 
 
 def test_weights_of_another_model_are_refused_in_one_line(recipe, tmp_path):
     torch.save(torch.nn.Linear(3, 3).state_dict(), recipe.weights)
-    with pytest.raises(Refusal, match=r"does not load: .*size mismatch") as refusal:
+    with pytest.raises(ToolError, match=r"does not load: .*size mismatch") as refusal:
         package(recipe, tmp_path / "store")
     assert "\n" not in str(refusal.value)
 
@@ -190,12 +190,12 @@ def test_the_proof_sees_the_archive_and_nothing_beside_what_it_was_made_from(rec
     (tmp_path / "beside.py").write_text("")
     places = {"beside": str(tmp_path / "prior.npy"), "folder": str(tmp_path), "weights": str(recipe.weights)}
     (tmp_path / "model.py").write_text(READS.format(data=data.format(**places), read=read))
-    with pytest.raises(Refusal, match=r"does not load: .*(No such file|No module named|it is not in the archive)"):
+    with pytest.raises(ToolError, match=r"does not load: .*(No such file|No module named|it is not in the archive)"):
         package(recipe, tmp_path / "store")
 
 
 def test_what_lies_beside_the_sources_is_absent_and_what_is_installed_is_there(tmp_path):
-    sources, own = tmp_path / "sources", tmp_path / "sources" / "proof"
+    sources, own = tmp_path / "sources", tmp_path / "sources" / "trial"
     own.mkdir(parents=True)
     for path in (sources / "prior.py", own / "fine.py", tmp_path / "link"):
         path.write_text("")
@@ -219,9 +219,9 @@ def test_what_lies_beside_the_sources_is_absent_and_what_is_installed_is_there(t
     installed = Path(importlib.util.find_spec("PIL").origin).parent
     script = (
         "import importlib.util, json, os, sys\n"
-        "spec = importlib.util.spec_from_file_location('prove', sys.argv[1])\n"
-        "prove = importlib.util.module_from_spec(spec); spec.loader.exec_module(prove)\n"
-        "prove.hide(sys.argv[3:], os.getcwd())\n"
+        "spec = importlib.util.spec_from_file_location('trial_worker', sys.argv[1])\n"
+        "worker = importlib.util.module_from_spec(spec); spec.loader.exec_module(worker)\n"
+        "worker.hide(sys.argv[3:], os.getcwd())\n"
         "def works(code):\n"
         "    try:\n"
         "        eval(code)\n"
@@ -230,8 +230,8 @@ def test_what_lies_beside_the_sources_is_absent_and_what_is_installed_is_there(t
         "    return True\n"
         "print(json.dumps([works(code) for code in json.loads(sys.argv[2])]))\n"
     )
-    prove = ROOT / "devtools" / "prove.py"
-    arguments = [prove, json.dumps([*tried]), sources, installed]
+    worker = ROOT / "heatserve_tools" / "packaging" / "trial_worker.py"
+    arguments = [worker, json.dumps([*tried]), sources, installed]
     done = subprocess.run([sys.executable, "-I", "-c", script, *arguments], cwd=own, capture_output=True, text=True)
     assert dict(zip(tried, json.loads(done.stdout))) == tried, done.stderr
 
@@ -239,7 +239,7 @@ def test_what_lies_beside_the_sources_is_absent_and_what_is_installed_is_there(t
 def test_a_model_may_read_what_is_installed_and_what_travels_with_it(recipe, tmp_path):
     reads = "open(torch.__file__); open(__file__); __import__('torchvision'); __import__('tempfile').mkdtemp()"
     (tmp_path / "model.py").write_text(READS.format(data="None", read=reads))
-    assert package(recipe, tmp_path / "store").proof.methods == ("gradcam",)
+    assert package(recipe, tmp_path / "store").trial.methods == ("gradcam",)
 
 
 def test_a_model_that_does_without_a_file_that_is_not_there_is_proved_without_it(recipe, tmp_path):
@@ -253,7 +253,7 @@ def test_a_model_that_does_without_a_file_that_is_not_there_is_proved_without_it
 def test_a_model_file_that_ends_the_process_is_refused_in_a_sentence(recipe, tmp_path, where, line):
     source = READS.format(data="None", read=line if where == "call" else "pass").replace("import pathlib", "import sys")
     (tmp_path / "model.py").write_text(source if where == "call" else f"{source}\n{line}\n")
-    with pytest.raises(Refusal, match=r"SystemExit|KeyboardInterrupt") as refusal:
+    with pytest.raises(ToolError, match=r"SystemExit|KeyboardInterrupt") as refusal:
         package(recipe, tmp_path / "store")
     assert "\n" not in str(refusal.value)
 
@@ -274,13 +274,13 @@ def test_two_archives_that_differ_in_a_fact_of_the_manifest_alone_have_two_hashe
 @pytest.mark.parametrize("text", ["- a\n", "a: [\n", "", "# nothing\n", "a: 2023-13-45\n", "1: 2\n", "text\n"])
 def test_a_configuration_that_is_no_mapping_is_refused(recipe, text):
     recipe.config.write_text(text)
-    with pytest.raises(Refusal, match=r"settings\.yaml"):
+    with pytest.raises(ToolError, match=r"settings\.yaml"):
         members(recipe)
 
 
 def test_two_files_of_one_name_are_refused(recipe, tmp_path):
     (recipe.handlers / "model.py").write_text("")
-    with pytest.raises(Refusal, match=r"would be called model\.py"):
+    with pytest.raises(ToolError, match=r"would be called model\.py"):
         members(recipe)
 
 
@@ -321,5 +321,5 @@ def test_a_network_that_gives_probabilities_is_refused_by_the_handler_itself_in_
     state |= {"linear.weight": torch.rand(2, 4), "linear.bias": torch.rand(2)}
     torch.save(state, tmp_path / "weights.pth")
     files = [tmp_path / name for name in ("weights.pth", "labels.txt", "settings.yaml")]
-    with pytest.raises(Refusal, match=r"does not load: .*scores before its softmax or sigmoid"):
+    with pytest.raises(ToolError, match=r"does not load: .*scores before its softmax or sigmoid"):
         package(Recipe("net", f"{tmp_path / 'model.py'}:Net", *files), tmp_path / "store")

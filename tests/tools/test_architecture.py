@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from devtools import architecture
-from devtools.refusal import Refusal
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging import architecture
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_package_with_compiled_extensions_is_refused(packages):
     (packages / "fast").mkdir()
     (packages / "fast" / "__init__.py").write_text("")
     (packages / "fast" / "_kernel.so").write_text("")
-    with pytest.raises(Refusal, match="compiled extensions"):
+    with pytest.raises(ToolError, match="compiled extensions"):
         architecture.package_members("fast")
 
 
@@ -55,7 +55,7 @@ def test_a_package_with_compiled_extensions_is_refused(packages):
     ],
 )
 def test_an_architecture_that_cannot_be_found_is_refused(text, said):
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(ToolError, match=said):
         architecture.read(text)
 
 
@@ -75,7 +75,7 @@ def test_an_architecture_that_cannot_be_found_is_refused(text, said):
 def test_a_model_file_that_cannot_work_is_refused(tmp_path, name, source, said):
     path = tmp_path / name
     path.write_text(source)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(ToolError, match=said):
         architecture.read(f"{path}:Net")
 
 

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from devtools import servable
+from heatserve_tools.packaging import servable
 
 MODEL = {"modelName": "net", "handler": "net_handler.py", "modelVersion": "1.0", "configFile": "model-config.yaml"}
 

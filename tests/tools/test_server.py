@@ -13,9 +13,8 @@ import psutil
 import pytest
 import requests
 
-from devtools import torchserve
 from devtools.paths import ROOT
-from devtools.torchserve import Server, ServerError
+from heatserve_tools.torchserve.server import Server, ServerError
 
 pytestmark = pytest.mark.server
 
@@ -136,7 +135,7 @@ def test_the_last_words_of_what_a_server_started_are_waited_for(tmp_path, monkey
 
 def test_a_server_whose_child_never_ends_is_still_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Server, "_command", lambda _: ["sh", "-c", "sleep 600 & echo 'first words'; exit 1"])
-    monkeypatch.setattr(torchserve, "LAST_WORDS", 0.5)
+    monkeypatch.setattr("heatserve_tools.torchserve.server.LAST_WORDS", 0.5)
     with pytest.raises(ServerError, match="first words"):
         Server({"echo": archive(tmp_path, ECHO)}).start()
 
@@ -157,7 +156,7 @@ def test_tokens_can_stay_on(tmp_path):
 
 def test_the_server_ends_even_when_its_owner_is_killed(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from devtools.torchserve import Server\n"
+        "import sys, time; from pathlib import Path; from heatserve_tools.torchserve.server import Server\n"
         "server = Server({'echo': Path(sys.argv[1])}).start()\n"
         "print(server.pid, *server.worker_pids('echo'), server.directory, flush=True)\n"
         "time.sleep(600)\n"

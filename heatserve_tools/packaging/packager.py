@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from devtools import architecture, archive, labels, servable, weights
-from devtools.archive import Content
-from devtools.paths import HANDLERS
-from devtools.proof import Proof, prove
-from devtools.refusal import Refusal
 from heatserve.serving.integrity import LABELS, MANIFEST
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging import architecture, labels, mar, servable, state_dict, trial
+from heatserve_tools.packaging.mar import Content
+from heatserve_tools.packaging.trial import Trial
+from heatserve_tools.paths import HANDLERS
 
 HANDLER = "explain_handler.py"
 CONFIG = "model-config.yaml"
@@ -48,39 +48,39 @@ class Packaged:
     path: Path
     weights_sha256: str
     contents_sha256: str
-    proof: Proof
+    trial: Trial
     unmet: tuple[str, ...]
 
 
 def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
-    """Builds and proves `export_path/NAME.mar`; Refusal where it cannot, and then nothing is left."""
+    """Builds and proves `export_path/NAME.mar`; ToolError where it cannot, and then nothing is left."""
     if not servable.NAME.fullmatch(recipe.name):
-        raise Refusal(f"The name {recipe.name!r} may have letters, digits, '-', '_' and '.' only.")
+        raise ToolError(f"The name {recipe.name!r} may have letters, digits, '-', '_' and '.' only.")
     target = export_path / f"{recipe.name}.mar"
     if target.exists() and not force:
-        raise Refusal(f"{target} exists; --force replaces it.")
+        raise ToolError(f"{target} exists; --force replaces it.")
     contents = members(recipe)
     about = json.loads(bytes(contents[MANIFEST]))["heatserve"]
     sources = [path for path in (recipe.weights, recipe.labels, recipe.config) if path]
     sources += [content for content in contents.values() if isinstance(content, Path)]
     export_path.mkdir(parents=True, exist_ok=True)
-    unfinished = archive.temporary(target)
+    unfinished = mar.temporary(target)
     try:
-        archive.write(unfinished, contents)
-        proof = prove(unfinished, recipe.name, sources)
+        mar.write(unfinished, contents)
+        tried = trial.run(unfinished, recipe.name, sources)
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
     ours = _handlers(recipe.handlers)
     theirs = {name: content for name, content in contents.items() if name not in ours}
     unmet = tuple(architecture.unmet_imports(theirs))
-    return Packaged(target, about["weights_sha256"], about["contents_sha256"], proof, unmet)
+    return Packaged(target, about["weights_sha256"], about["contents_sha256"], tried, unmet)
 
 
 def members(recipe: Recipe) -> dict[str, Content]:
     """All members of the archive by name, the manifest last."""
     model = architecture.read(recipe.architecture)
-    weights_name, weights_content = weights.for_archive(recipe.weights)
+    weights_name, weights_content = state_dict.for_archive(recipe.weights)
     parts: list[Mapping[str, Content]] = [
         _handlers(recipe.handlers),
         model.members,
@@ -97,7 +97,7 @@ def members(recipe: Recipe) -> dict[str, Content]:
     for part in parts:
         clash = sorted(merged.keys() & part.keys())
         if clash:
-            raise Refusal(f"Two files of the archive would be called {clash[0]}: rename yours.")
+            raise ToolError(f"Two files of the archive would be called {clash[0]}: rename yours.")
         merged.update(part)
     entry: dict[str, Any] = {"modelName": recipe.name, "serializedFile": weights_name, "handler": HANDLER}
     if model.model_file:
@@ -114,10 +114,10 @@ def members(recipe: Recipe) -> dict[str, Content]:
         "heatserve": {
             "version": heatserve_version(recipe.handlers),
             "architecture": model.reference,
-            "weights_sha256": archive.sha256(recipe.weights),
+            "weights_sha256": mar.sha256(recipe.weights),
         },
     }
-    return {**merged, MANIFEST: archive.sealed(manifest, merged)}
+    return {**merged, MANIFEST: mar.sealed(manifest, merged)}
 
 
 def heatserve_version(handlers: Path = HANDLERS) -> str:
@@ -126,12 +126,12 @@ def heatserve_version(handlers: Path = HANDLERS) -> str:
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
             return str(ast.literal_eval(node.value))
-    raise Refusal("handlers/heatserve/__init__.py does not say __version__.")
+    raise ToolError("handlers/heatserve/__init__.py does not say __version__.")
 
 
 def _handlers(folder: Path) -> dict[str, Content]:
     if not (folder / HANDLER).is_file():
-        raise Refusal(f"handlers/{HANDLER} is missing from the repository.")
+        raise ToolError(f"handlers/{HANDLER} is missing from the repository.")
     return {path.relative_to(folder).as_posix(): path for path in architecture.source_files(folder)}
 
 
@@ -144,5 +144,5 @@ def _config(path: Path | None, continuous: bool) -> bytes | None:
     try:
         read = servable.config(content)
     except servable.Unservable as error:
-        raise Refusal(f"The configuration {path.name} {error}.") from None
+        raise ToolError(f"The configuration {path.name} {error}.") from None
     return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode() if continuous else content

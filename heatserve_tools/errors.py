@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Refusal(Exception):
+class ToolError(Exception):
     """One sentence for the person at the keyboard. `detail` is for those who ask for more."""
 
     def __init__(self, sentence: str, detail: str = ""):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from devtools import weights
-from devtools.refusal import Refusal
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging import state_dict
 
 STATE = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
 
@@ -17,15 +17,15 @@ class Code:
 def test_a_state_dict_goes_into_the_archive_as_it_is(tmp_path):
     path = tmp_path / "model.pth"
     torch.save(STATE, path)
-    assert weights.for_archive(path) == ("model.pth", path)
+    assert state_dict.for_archive(path) == ("model.pth", path)
 
 
 def test_safetensors_become_a_state_dict_of_equal_bytes_each_time(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(STATE, path)
-    name, content = weights.for_archive(path)
+    name, content = state_dict.for_archive(path)
     assert name == "model.pt"
-    assert content == weights.for_archive(path)[1]
+    assert content == state_dict.for_archive(path)[1]
     loaded = torch.load(io.BytesIO(content), weights_only=True)
     assert loaded.keys() == STATE.keys()
     assert all(torch.equal(loaded[key], STATE[key]) for key in STATE)
@@ -45,16 +45,16 @@ def test_safetensors_become_a_state_dict_of_equal_bytes_each_time(tmp_path):
 def test_a_file_that_is_more_than_weights_is_refused(tmp_path, name, content, said):
     path = tmp_path / name
     torch.save(content, path)
-    with pytest.raises(Refusal, match=said):
-        weights.for_archive(path)
+    with pytest.raises(ToolError, match=said):
+        state_dict.for_archive(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_torchscript_is_refused(tmp_path):
     path = tmp_path / "model.pt"
     torch.jit.script(torch.nn.ReLU()).save(str(path))
-    with pytest.raises(Refusal, match="TorchScript"):
-        weights.for_archive(path)
+    with pytest.raises(ToolError, match="TorchScript"):
+        state_dict.for_archive(path)
 
 
 def test_truncated_weights_are_said_to_be_truncated_and_no_pickle(tmp_path):
@@ -62,8 +62,8 @@ def test_truncated_weights_are_said_to_be_truncated_and_no_pickle(tmp_path):
         path = tmp_path / "model.pth"
         torch.save(STATE, path, **how)
         path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(Refusal, match=said) as refusal:
-            weights.for_archive(path)
+        with pytest.raises(ToolError, match=said) as refusal:
+            state_dict.for_archive(path)
         assert "pickle" not in str(refusal.value)
 
 
@@ -71,13 +71,13 @@ def test_truncated_weights_are_said_to_be_truncated_and_no_pickle(tmp_path):
 def test_weights_that_are_no_numbers_are_refused_by_the_tensors_name(tmp_path, name):
     path = tmp_path / name
     (save_file if path.suffix == ".safetensors" else torch.save)({**STATE, "b": STATE["b"] * torch.nan}, path)
-    with pytest.raises(Refusal, match="3 of 3 values of b are NaN or infinite"):
-        weights.for_archive(path)
+    with pytest.raises(ToolError, match="3 of 3 values of b are NaN or infinite"):
+        state_dict.for_archive(path)
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_damaged_weights_are_refused(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"not weights")
-    with pytest.raises(Refusal):
-        weights.for_archive(path)
+    with pytest.raises(ToolError):
+        state_dict.for_archive(path)

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from devtools import lite0
-from devtools.paths import ROOT
-from devtools.torchserve import Server
+from heatserve_tools.demo import lite0
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.paths import ROOT
+from heatserve_tools.torchserve.server import Server
 
-PHOTOGRAPHS = ("chelsea", "coffee", "astronaut")
 #: What is shown: a name, and the options that ask for it.
 METHODS = {
     "gradcam": {"method": "gradcam"},
@@ -35,14 +35,6 @@ METHODS = {
     "gradcam, 10 samples": {"method": "gradcam", "samples": "10"},
 }
 TIMEOUT = 300
-
-
-def photographs() -> dict[str, bytes]:
-    """Three photographs that the scikit-image package ships, as PNG files."""
-    import skimage.data
-
-    folder = Path(skimage.data.__file__).parent
-    return {name: (folder / f"{name}.png").read_bytes() for name in PHOTOGRAPHS}
 
 
 @click.command()
@@ -66,7 +58,7 @@ def main(keep: bool, output: Path, repeat: int) -> None:
     for name in ("lite0", "lite0_live"):
         with console.status(f"Packaging {name}.mar and proving it"):
             packaged = lite0.build(name=name, continuous=name == "lite0_live")
-        console.print(f"packaged {packaged.path.name}: layer {packaged.proof.layer}")
+        console.print(f"packaged {packaged.path.name}: layer {packaged.trial.layer}")
         archives[name] = packaged.path
     with console.status("Starting TorchServe"):
         server = Server(archives).start()

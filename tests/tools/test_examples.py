@@ -9,13 +9,13 @@ import pytest
 import torch
 import torchvision
 
-from devtools import imagenet
-from devtools.packager import Recipe, package
 from devtools.paths import HANDLERS, ROOT
-from devtools.refusal import Refusal
 from heatserve import METHODS
+from heatserve_tools.demo import imagenet
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging.packager import Recipe, package
 
-LITE0 = ROOT / "examples" / "lite0"
+LITE0 = ROOT / "heatserve_tools" / "demo" / "lite0"
 needs_handler = pytest.mark.skipif(
     not (HANDLERS / "explain_handler.py").is_file(), reason="handlers/explain_handler.py is not there"
 )
@@ -39,13 +39,13 @@ def test_the_example_is_packaged_and_explains_with_gradcam(tmp_path):
     )
     packaged = package(recipe, tmp_path)
     assert packaged.unmet == ()
-    assert len(packaged.proof.prediction) == 5
-    assert set(packaged.proof.prediction) < set(imagenet.labels())
-    assert packaged.proof.explanation["explanations"][0]["method"] == "gradcam"
-    assert packaged.proof.layer
-    assert packaged.proof.methods == tuple(METHODS)
+    assert len(packaged.trial.prediction) == 5
+    assert set(packaged.trial.prediction) < set(imagenet.labels())
+    assert packaged.trial.explanation["explanations"][0]["method"] == "gradcam"
+    assert packaged.trial.layer
+    assert packaged.trial.methods == tuple(METHODS)
     weights = hashlib.sha256(Path(lite0_weights()).read_bytes()).hexdigest()
-    assert packaged.proof.description["archive"] == {
+    assert packaged.trial.description["archive"] == {
         "verified": True,
         "weights": {"member": Path(lite0_weights()).name, "member_sha256": weights, "source_sha256": weights},
     }
@@ -74,7 +74,7 @@ def test_the_stock_handler_loads_the_examples_model_file(monkeypatch):
 def test_what_does_not_fit_is_refused_in_the_handlers_own_words(tmp_path, architecture, said):
     weights = tmp_path / "resnet18.pth"
     torch.save(torchvision.models.resnet18().state_dict(), weights)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(ToolError, match=said):
         package(Recipe("net", architecture, weights), tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
 
@@ -85,6 +85,6 @@ def test_what_is_told_of_an_archive_is_what_its_own_network_can_do_and_its_handl
     torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
     config.write_text("explain:\n  method: gradient\npreprocess:\n  resize: 64\n  crop: 64\nbatchsize: 4\n")
     recipe = Recipe("net", "torchvision.models:squeezenet1_1", weights, config=config)
-    proof = package(recipe, tmp_path).proof
+    proof = package(recipe, tmp_path).trial
     assert set(proof.methods) == {"gradient", "smoothgrad", "smoothgrad_squared", "vargrad"}
     assert proof.warnings == ("the setting batchsize is ignored; do you mean batchSize?",)
