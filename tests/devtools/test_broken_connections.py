@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from devtools.bench import deaths, endurance
-from devtools.fuzz.__main__ import _Good
+from devtools.fuzz.attack import Good
 
 RESET = requests.ConnectionError(("Connection aborted.", ConnectionResetError(104, "Connection reset by peer")))
 SAID = "ConnectionError(('Connection aborted.', ConnectionResetError(104, 'Connection reset by peer')))"
@@ -54,6 +54,6 @@ def test_the_endurance(monkeypatch: pytest.MonkeyPatch, server: SimpleNamespace)
 
 
 def test_the_good_request_beside_a_hostile_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = object.__new__(_Good)
-    monkeypatch.setattr(_Good, "_post", resets)
+    good = object.__new__(Good)
+    monkeypatch.setattr(Good, "_post", resets)
     assert good.ask(1) == SAID
