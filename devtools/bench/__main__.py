@@ -91,7 +91,7 @@ main.add_command(frontend.main, "frontend")
 
 @main.command(params=[QUICK, THREADS, OUTPUT])
 def full(quick: bool, threads: int, output: Path) -> None:
-    """library, server, scaling and soak, one after the other; an hour."""
+    """library, server, scaling and soak in turn; an hour."""
     torch.set_num_threads(threads)
     told = {QUICK: quick, EXPLANATIONS: EXPLANATIONS.default}
     chosen = {name: SUITES[name] for name in FULL}

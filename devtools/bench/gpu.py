@@ -55,7 +55,7 @@ class Bench:
 
 
 def measure(seconds: float, rounds: int, progress: Progress, bench: Bench | None = None) -> list[Result]:
-    """Everything on the CUDA device: so many seconds for each group of contestants, and so many rounds at least.
+    """All contestants on the CUDA device, for so many seconds and at least so many rounds of each group.
 
     Raises Refusal where there is no such device.
     """

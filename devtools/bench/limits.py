@@ -1,4 +1,4 @@
-"""Why a figure is what it is: where a SmoothGrad's time goes, and how often rounding shows in a gradient."""
+"""Reasons of the library's figures: the parts of a SmoothGrad's time, and how often rounding shows in a gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from heatserve.engine.smoothing import Noise
 
 PRECISIONS = ("float32", "bfloat16")
 PASSES = 10
-#: Of a gradient's maximum: above what rounding alone does to it.
+#: A difference in maxima of the gradient, larger than rounding makes without a kink.
 JUMP = 1e-4
 COPIES = 1_000
 _FORWARD = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
@@ -24,7 +24,7 @@ _BACKWARD = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
 
 
 def measure(progress: Progress) -> list[Result]:
-    """Shares of a chunk's time, in each precision, and the kinks that noisy copies meet."""
+    """The shares of a chunk's time in each precision, and the kinks that noisy copies meet."""
     found: list[Result] = []
     for number, name in enumerate(NETWORKS):
         seconds = {precision: _operations(name, precision) for precision in PRECISIONS}
@@ -66,8 +66,10 @@ def _operations(name: str, precision: str) -> Counter[str]:
 
 
 def _kinks(name: str) -> list[Result]:
-    """How many noisy copies have another gradient alone than in a pass of four: rounding moved a pre-activation across
-    a kink of a rectifier."""
+    """The number of noisy copies whose gradient alone differs from that in a pass of four.
+
+    Rounding moved a pre-activation of theirs across the kink of a rectifier.
+    """
     image = photograph()
     explainer = Explainer(NETWORKS[name].build(), image)
     noise, query = Noise(image[0], 0.15, seed=0), [Query("gradient", target=0)]

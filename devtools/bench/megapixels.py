@@ -1,4 +1,4 @@
-"""What the handler does around the model, against the size of the photograph that is sent."""
+"""The handler's work around the model, against the size of the photograph that is sent."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def over_megapixels(
 def of_service(
     service: start.Service, seconds: float, rounds: int, progress: Progress, megapixels: Sequence[float]
 ) -> list[Result]:
-    """The same with a service that is there."""
+    """The same with a given service."""
     pictures = {size: photograph(size) for size in megapixels}
     errands = {size: Errand(service, picture) for size, picture in pictures.items()}
     contestants: dict[str, Measure] = {FORWARD: partial(_forward, service)}
     for size, errand in errands.items():
-        # In this order: what was read is what is written.
+        # In this order: the photograph that was read is answered.
         contestants |= {f"read {size}": errand.read, f"write {size}": errand.write}
     found = interleave(contestants, seconds, warm_up=1, least=rounds, progress=progress)
 

@@ -1,4 +1,4 @@
-"""Memory: what SmoothGrad needs as its samples grow, and what a Grad-CAM row needs beyond its prediction."""
+"""The memory of SmoothGrad as its samples grow, and that of a Grad-CAM row beyond its prediction."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MB = 1e6
 
 
 def smoothgrad(samples: Sequence[int], threads: int, rounds: int, progress: Progress) -> list[Result]:
-    """The peak memory of explaining one lite0 image with n samples against the first n, in interleaved rounds and a
-    fresh process for each: the resident memory of equal processes differs by some percent.
+    """The peak memory of explaining one lite0 image with n samples, against that with the first n.
 
-    By two counts: the tensors that live at one time, and the process's resident memory, in which the C library keeps
-    what was freed; its heap is set as a worker sets it. Of the latter Linux itself keeps the high-water mark (VmHWM):
-    no peak falls between two looks.
+    The rounds are interleaved, with a fresh process for each number: the resident memory of equal processes differs by
+    some percent. There are two counts. One is of the tensors that live at one time. The other is the process's resident
+    memory, in which the C library keeps freed memory; its heap is set as a worker sets it. Linux keeps the high-water
+    mark of resident memory (VmHWM), so no peak is missed.
     """
     peaks: dict[tuple[str, int], list[float]] = {}
     for done in range(rounds):
@@ -52,7 +52,7 @@ def smoothgrad(samples: Sequence[int], threads: int, rounds: int, progress: Prog
 def gradcam_row(progress: Progress) -> list[Result]:
     """The bytes that a Grad-CAM row allocates at its peak beyond those of its prediction (the allocator's count).
 
-    The peers' are in the details. They are none where the peak lies in the trunk, before anything is recorded.
+    The peers' bytes are in the details. They are 0 where the peak lies in the trunk, before anything is recorded.
     """
     found = []
     for index, (name, network) in enumerate(NETWORKS.items()):

@@ -45,8 +45,10 @@ class Picture:
 
 
 def measure(seconds: float, rounds: int, progress: Progress) -> list[Result]:
-    """A prediction's p95 alone and beside four clients, who ask for Grad-CAMs: of the costliest pictures that are
-    allowed, and of photographs of twelve megapixels."""
+    """A prediction's p95 alone and beside four clients that ask for Grad-CAMs of large pictures.
+
+    The pictures are the costliest that are allowed, or photographs of twelve megapixels.
+    """
     bound = Limits().max_decode_ms
     costliest = max(allowed(), key=lambda picture: picture.ms)
     body = photograph(MODERATE)
@@ -92,7 +94,7 @@ def measure(seconds: float, rounds: int, progress: Progress) -> list[Result]:
 
 
 def allowed() -> list[Picture]:
-    """Pictures at the edge of what is allowed, of each format and way of coding that a client has at hand."""
+    """The largest picture that is allowed, for each format and coding that a client has at hand."""
     found = []
     for name, form, mode, options in _CODINGS:
         for megapixels in (50, 36, 24, 18, 12, 8):
@@ -118,7 +120,7 @@ _CODINGS = (
 
 
 def _encoded(megapixels: float, form: str, mode: str, options: dict[str, object]) -> bytes:
-    """A picture of 3 : 2 in smooth colours, which decoders take as long for as for any other and encoders not."""
+    """A picture of 3 : 2 in smooth colours. Decoders take as long as for any other, encoders are faster."""
     width = round((1.5e6 * megapixels) ** 0.5)
     coarse = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
     picture = Image.fromarray(coarse).resize((width, round(width / 1.5)), Image.Resampling.BILINEAR).convert(mode)

@@ -1,4 +1,4 @@
-"""How long a worker takes until it can answer, by what the server's log says of its starts."""
+"""The time until a worker can answer, by the server's log of its starts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measure(ours: Server, stock: Server, model: str, network: str, rounds: int, 
 
 
 def _start(server: Server, model: str) -> Measure:
-    """Ends the worker and has it started again; from its process's start until the model is loaded."""
+    """Ends the worker and has it started again. Measures from the start of its process until the model is loaded."""
 
     def run() -> float:
         before = len(server_log.seconds_to_ready(server.log(), model))

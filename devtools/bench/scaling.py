@@ -1,4 +1,4 @@
-"""How costs grow with the batch, the samples, the targets, the photograph's size and the number of clients.
+"""The growth of costs with the batch, the samples, the targets, the photograph's size and the number of clients.
 
 Each series has a sentence on its slope and the points of a plot (`plots.scaling`) in the details of its first result.
 """
@@ -34,7 +34,7 @@ def measure(seconds: float, rounds: int, progress: Progress) -> list[Result]:
 
 
 def sentences(results: Sequence[Result]) -> list[str]:
-    """What the results say of their slopes."""
+    """A sentence on each slope among the results."""
     return [result.detail[SENTENCE] for result in results if SENTENCE in result.detail]
 
 
@@ -149,13 +149,13 @@ def over_targets(
 
 
 def _share(cost: Ratio) -> str:
-    """In words, of a forward pass; what the interval does not tell from nothing is not told as a figure."""
+    """A cost in words, as a share of a forward pass. A cost whose interval holds 0 is not given as a figure."""
     if cost.low > 0:
         return f"{100 * cost.median:.2g} % of a forward pass"
     return f"no more than {100 * cost.high:.2g} % of a forward pass" if cost.high > 0 else "nothing that can be told"
 
 
-#: Of `scripts/bench --scaling`: a step for each, so that one that fails does not take the others with it.
+#: A step of `scripts/bench scaling` for each series, so that one that fails does not lose the others.
 STEPS: Mapping[str, Callable[[float, int, Progress], list[Result]]] = {
     "batch's size": over_batches,
     "samples": over_samples,

@@ -35,7 +35,7 @@ class Differs(RuntimeError):
 
 @dataclass(frozen=True)
 class Pair:
-    """Both handlers' servers with one network, and the clients who ask them.
+    """Both handlers' servers with one network, and the clients that ask them.
 
     seconds, rounds: at least so much for each group of contestants.
     """

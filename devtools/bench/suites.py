@@ -1,4 +1,4 @@
-"""The suites of `scripts/bench`: what each measures, as steps that fail one by one, and how long it takes."""
+"""The suites of `scripts/bench`. Each is made of steps, and a step that fails does not lose the others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ Steps = dict[str, Step]
 
 
 def library_suite(quick: bool) -> Steps:
-    """Explanations against a forward pass and against other libraries in this process, and memory; 15 minutes."""
+    """Explanations in this process; 15 minutes.
+
+    Times against a forward pass and against other libraries, and memory."""
     seconds, passes, smoothings, part = (8, 8, 3, 6) if quick else (50, 20, 10, smoothgrad.PART)
     steps: Steps = {}
     for name in NETWORKS:
@@ -51,7 +53,9 @@ def library_suite(quick: bool) -> Steps:
 
 
 def errors_suite(quick: bool) -> Steps:
-    """The biases and errors of precisions in SmoothGrad's map, and its memory; nothing is timed; ten minutes."""
+    """Errors of precisions, and memory of SmoothGrad; ten minutes.
+
+    The biases and errors of precisions in SmoothGrad's map. Nothing is timed."""
     part = 6 if quick else smoothgrad.PART
     steps: Steps = {
         f"{name}, biases of precisions": lambda progress, name=name: smoothgrad.faithfulness(name, progress, part)
@@ -67,7 +71,9 @@ def _memory_of_smoothgrad(quick: bool) -> Steps:
 
 
 def server_suite(quick: bool) -> Steps:
-    """Locust's load on two TorchServes side by side, this handler's and the stock one's; 15 minutes."""
+    """This handler and the stock one; 15 minutes.
+
+    Locust's load on two TorchServes side by side: latency, rate, size, processor time, time to ready."""
     seconds, rounds = (8, 3) if quick else (50, 10)
     return {
         f"servers, {name}": lambda progress, name=name: servers.measure(seconds, progress, rounds, [name])
@@ -76,7 +82,9 @@ def server_suite(quick: bool) -> Steps:
 
 
 def scaling_suite(quick: bool) -> Steps:
-    """The growth of costs with batch, samples, targets, megapixels and clients, with a plot of each."""
+    """The growth of costs, with plots.
+
+    Over the batch's size, the samples, the targets, the photograph's megapixels and the clients."""
     seconds, rounds = (8, 2) if quick else (50, 8)
     return {
         f"over the {axis}": lambda progress, step=step: step(seconds, rounds, progress)
@@ -85,7 +93,9 @@ def scaling_suite(quick: bool) -> Steps:
 
 
 def limits_suite() -> Steps:
-    """The parts of a SmoothGrad's time, and how often rounding shows in its gradients."""
+    """The parts of a SmoothGrad's time.
+
+    And how often rounding shows in its gradients."""
     return {"where the time goes": limits.measure}
 
 
@@ -97,28 +107,34 @@ def gpu_suite(quick: bool) -> Steps:
 
 
 def live_suite(quick: bool) -> Steps:
-    """Predictions beside explanations, in both modes of serving; half an hour."""
+    """Predictions beside explanations; half an hour.
+
+    TorchServe's ordinary mode and continuous batching."""
     effort = live.QUICK if quick else live.DEFAULT
     return {"predictions beside explanations": lambda progress: live.measure(effort, progress)}
 
 
 def photographs_suite(quick: bool) -> Steps:
-    """Predictions beside clients that send large pictures; five minutes."""
+    """Predictions beside large pictures; five minutes."""
     seconds, rounds = (6.0, 1) if quick else (30.0, 3)
     return {"predictions beside large pictures": lambda progress: photographs.measure(seconds, rounds, progress)}
 
 
 def endurance_suite(minutes: float) -> Steps:
-    """Mixed requests to continuous batching for a long time: wrong answers, memory, open files."""
+    """Mixed requests for a long time.
+
+    To continuous batching: wrong answers, memory, open files, deaths."""
     return {f"{minutes:g} minutes of mixed requests": lambda progress: endurance.measure(minutes, progress)}
 
 
 def deaths_suite(count: int) -> Steps:
-    """Deaths of the worker under load: the time until it serves again, and clients without an answer."""
+    """Deaths of the worker under load.
+
+    The time until it serves again, and the clients without an answer."""
     return {f"{count} deaths of the worker": lambda progress: deaths.measure(count, progress)}
 
 
 def soak_suite(count: int) -> Steps:
-    """The memory over many explanations in one process."""
+    """The memory of one process over many explanations."""
     threads = torch.get_num_threads()
     return {f"{count} explanations": lambda progress: soak.measure(count, threads, progress)}

@@ -68,7 +68,7 @@ def members(chosen: random.Random) -> dict[str, Any]:
 
 
 def json_body(chosen: random.Random, content: Any) -> bytes:
-    """JSON; at times what json.dumps would not write."""
+    """A body of JSON, sometimes one that json.dumps would not write."""
     depth = chosen.choice([50, 500, *range(940, 1_000)])
     text = json.dumps(content).replace(f'"{DEEP}"', "[" * depth + "]" * depth)
     spoiled = chosen.random()

@@ -19,7 +19,7 @@ _COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.per
 
 
 def search(console: Console, seconds: float, seed: int, output: Path | None, slack: float) -> int:
-    """Searches and shows the ten dearest pictures. Gives the exit code: 1 where one is above `slack` times the bounds."""
+    """Searches and shows the ten dearest pictures. Gives the exit code, 1 for one above `slack` times its bounds."""
     try:
         with Progress(*_COLUMNS, console=console) as progress:
             task = progress.add_task("dear pictures", total=seconds)
@@ -43,7 +43,7 @@ def search(console: Console, seconds: float, seed: int, output: Path | None, sla
 
 
 def measure_table(console: Console) -> int:
-    """Measures each decoder on pictures of one colour, of gradients and of noise, and shows the table's promise beside."""
+    """Shows the time of each decoder beside the table's promise."""
     shown = Table("decoder", "picture", "bytes", "measured ms", "nominal ms", "nominal / measured")
     for line in decoders.measured():
         ratio = line.nominal / line.milliseconds

@@ -68,7 +68,7 @@ class Decoding:
 
 
 def measured() -> Iterator[Decoding]:
-    """Three pictures for every way to store one."""
+    """Three pictures in every way to store one: of one colour, of gradients and of noise."""
     sample = plain_jpeg()
     for form, mode, options in _WAYS:
         for name, image in _pictures(mode):

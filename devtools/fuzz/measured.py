@@ -180,7 +180,7 @@ def slowness(sample: bytes) -> float:
 
 
 def _reset_peak() -> None:
-    with suppress(OSError, AttributeError):  # memory that the making of the picture left behind hides what it takes
+    with suppress(OSError, AttributeError):  # or memory left over from making the picture hides the decoder's
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         _RESET.write_text("5")

@@ -104,14 +104,14 @@ def _token(name: str) -> bool:
 
 
 def raw(sender: Sender, chosen: random.Random) -> Response:
-    what = chosen.choice(["explanations", "explanations", "predictions"])
+    api = chosen.choice(["explanations", "explanations", "predictions"])
     tail = chosen.choice(
         ["", "", "", "/1.0", "/1.0/cam", "/1.0/a/b", "/1.0/describe", "/1.0/%0a", "/2.0", "/1.0/..%2f"]
     )
     verb = chosen.choice(["POST"] * 8 + ["PUT", "GET", "DELETE"])
     kind = chosen.choice(["application/octet-stream", "image/png", "text/plain", "", "multipart/form-data"])
     headers = {"Content-Type": kind, **_headers(chosen)} if kind else _headers(chosen)
-    return sender.http(verb, f"/{what}/{sender.model}{tail}", pictures.any_picture(chosen), headers)
+    return sender.http(verb, f"/{api}/{sender.model}{tail}", pictures.any_picture(chosen), headers)
 
 
 def form(sender: Sender, chosen: random.Random) -> Response:
