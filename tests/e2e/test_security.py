@@ -113,7 +113,7 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     asking, renewing = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    explain = f"{sys.executable} -m heatserve.client --url {guarded.inference}"
+    explain = f"{sys.executable} -m heatserve_tools.explain --url {guarded.inference}"
 
     def shell(lines: str) -> str:
         for there, here in (
@@ -123,7 +123,7 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
             ("curl", "curl -sSf"),
         ):
             lines = lines.replace(there, here)
-        env = {**os.environ, "PYTHONPATH": str(HANDLERS)}
+        env = {**os.environ, "PYTHONPATH": f"{HANDLERS}{os.pathsep}{ROOT}"}
         done = subprocess.run(["bash", "-euc", lines], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout
