@@ -15,7 +15,8 @@ from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
-from heatserve.serving import ending, errors, metrics, responses, settings, start
+from heatserve.serving import answers as answering
+from heatserve.serving import ending, errors, metrics, settings, start
 from heatserve.serving.batch import Batch
 from heatserve.serving.exchange import Visit
 from heatserve.serving.heap import Heap
@@ -58,7 +59,7 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         except Exception as error:
             logger.error("heatserve: the batch failed: %s", errors.where(error))
             failed = self.service.loop.fail(batch.rows(), error)
-            answers = {request_id: self.service.writer.write(visit) for request_id, visit in failed.items()}
+            answers = {request_id: _write(self.service.responder, visit) for request_id, visit in failed.items()}
         if self.service.loop.lost is not None:
             answers = {**answers, **self._last_answers(batch, answers, self.service.loop.lost)}
             logger.error("heatserve: this worker ends, so that TorchServe starts another")
@@ -69,8 +70,8 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
             self.heap.trim_when_idle()
         return sent
 
-    def _answers(self, batch: Batch) -> dict[str, responses.Answer]:
-        loop, writer = self.service.loop, self.service.writer
+    def _answers(self, batch: Batch) -> dict[str, answering.Answer]:
+        loop, writer = self.service.loop, self.service.responder
         given_up = loop.begin(batch.ids)
         new: list[Visit] = []
         for row in batch:
@@ -85,25 +86,33 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         for request_id in loop.done:
             if not (done and loop.late):
                 done.append(loop.take(request_id))
-                answers[request_id] = writer.write(done[-1])
+                answers[request_id] = _write(writer, done[-1])
         lines = self._lines()
         self.metrics.seen(metrics.Seen(new, done, given_up, loop.under_way, self.service.explainer.fallbacks))
         return {**answers, **lines}
 
     def _last_answers(
-        self, batch: Batch, answers: dict[str, responses.Answer], lost: errors.Refusal
-    ) -> dict[str, responses.Answer]:
+        self, batch: Batch, answers: dict[str, answering.Answer], lost: errors.Refusal
+    ) -> dict[str, answering.Answer]:
         """Answers for all rows that have none yet, or a part of a stream: nobody will come back to them."""
-        loop, writer = self.service.loop, self.service.writer
+        loop, writer = self.service.loop, self.service.responder
         left = {name: row for name, row in batch.rows().items() if name not in answers or answers[name].more}
-        finished = {name: writer.write(loop.take(name)) for name in loop.done if name in left}
+        finished = {name: _write(writer, loop.take(name)) for name in loop.done if name in left}
         failed = loop.fail({name: row for name, row in left.items() if name not in finished}, lost)
-        return {**finished, **{name: writer.write(visit) for name, visit in failed.items()}}
+        return {**finished, **{name: _write(writer, visit) for name, visit in failed.items()}}
 
-    def _lines(self) -> dict[str, responses.Answer]:
+    def _lines(self) -> dict[str, answering.Answer]:
         """What streams have to say by now."""
-        lines = {name: self.service.writer.line(exchange) for name, exchange in self.service.loop.improved().items()}
-        return {name: line for name, line in lines.items() if line is not None}
+        lines = {}
+        for name, exchange in self.service.loop.improved().items():
+            found = self.service.responder.line(exchange.outcome())
+            if isinstance(found, errors.Refusal):
+                exchange.refuse(found)
+                continue
+            exchange.seconds.update(found.facts[0].seconds)
+            exchange.lines = exchange.improvements
+            lines[name] = found.answer
+        return lines
 
     def _profiler(self) -> Any:
         """TorchServe's ENABLE_TORCH_PROFILER: a Chrome trace of each batch, where BaseHandler writes it."""
@@ -117,3 +126,13 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
 
 def _send_parts(bodies: Any, request_ids: Any, context: Any) -> None:
     send_intermediate_predict_response(bodies, request_ids, "Prediction success", 200, context)
+
+
+def _write(responder: Any, visit: Visit) -> answering.Answer:
+    found = responder.respond(visit.door, [each.outcome() for each in visit.exchanges], visit.exchanges[0].lines)
+    for exchange, facts in zip(visit.exchanges, found.facts):
+        if facts.refusal is not None:
+            exchange.refuse(facts.refusal)
+        exchange.seconds.update(facts.seconds)
+        exchange.empty_maps = facts.empty_maps
+    return found.answer

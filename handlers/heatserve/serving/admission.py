@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from ..imaging import Preprocess, decode, inspect, plan, refuse_dear, shown_ms
-from .doors import MAX_MAPS, Instance
 from .errors import Refusal
 from .exchange import Exchange, Visit
-from .requests import Reader, Request
+from .protocols import MOST, Input
+from .requests import Request, RequestParser
 from .scheduling import Policy
 from .settings import Limits
 
@@ -22,7 +22,7 @@ class Admission:
     """Reads and decodes for one archive. device: the model's."""
 
     def __init__(
-        self, reader: Reader, preprocess: Preprocess, limits: Limits, policy: Policy, device: torch.device
+        self, reader: RequestParser, preprocess: Preprocess, limits: Limits, policy: Policy, device: torch.device
     ) -> None:
         self._reader = reader
         self._preprocess = preprocess
@@ -33,7 +33,7 @@ class Admission:
     def read(
         self,
         exchange: Exchange,
-        instance: Instance,
+        instance: Input,
         visit: Visit,
         headers: Mapping[str, Any],
         others: Sequence[Exchange],
@@ -41,15 +41,15 @@ class Admission:
         """Gives an exchange of `visit` its request, and what the header of its picture promises. others: of the rows
         that came before. Raises Refusal, UnreadableImage or ImageTooLarge for what cannot be served."""
         started = self._policy.clock()
-        request = exchange.request = self._reader.read(instance, visit.door, headers)
+        request = exchange.request = self._reader.parse(instance, visit.door, headers)
         if request.describes:
             return
         if request.deadline_ms is not None:
             exchange.deadline = started + request.deadline_ms / 1000
         exchange.attributions = [None] * len(request.queries)
         self._bound_work(exchange, visit, others)
-        if sum(len(own.request.queries) for own in visit.exchanges if own.request) > MAX_MAPS:
-            raise Refusal(413, f"pictures x targets: at most {MAX_MAPS} maps in one request")
+        if sum(len(own.request.queries) for own in visit.exchanges if own.request) > MOST:
+            raise Refusal(413, f"pictures x targets: at most {MOST} maps in one request")
         if request.tensor is None:
             self._bound_decoding(exchange, request, visit, others)
 

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,6 @@ from torch import nn
 
 from .integrity import LABELS, ArchiveError
 from .weights import load_weights
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What answers repeat of the archive they come from."""
-
-    name: str
-    version: str
-    weights_sha256: str | None
-    contents_sha256: str | None
-
-
-def model_info(manifest: Mapping[str, Any]) -> ModelInfo:
-    model, ours = manifest.get("model", {}), manifest.get("heatserve", {})
-    return ModelInfo(
-        str(model.get("modelName", "")),
-        str(model.get("modelVersion", "")),
-        ours.get("weights_sha256"),
-        ours.get("contents_sha256"),
-    )
 
 
 def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.device) -> nn.Module:

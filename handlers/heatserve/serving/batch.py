@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .doors import over_http
-from .responses import Answer
+from .answers import Answer
+from .protocols import over_http
 
 #: Sends parts of answers before `handle` returns them, as TorchServe's send_intermediate_predict_response does.
 SendParts = Callable[["Mapping[int, Any]", "Mapping[int, str]", Any], None]

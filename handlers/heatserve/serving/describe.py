@@ -17,10 +17,11 @@ import torchvision
 
 from .. import __version__
 from ..engine import Explainer
-from .archive import ModelInfo
 from .integrity import Integrity
-from .options import OPTIONS, Option, Vocabulary
+from .model_info import ModelInfo
+from .options import OPTIONS, Option
 from .settings import Settings
+from .vocabulary import Vocabulary
 
 
 def description(

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..engine import Attribution, Smoothing
 from ..imaging import Geometry
-from .doors import Door
 from .errors import Refusal
+from .items import Described, Finished, Outcome, Refused
+from .protocols import RowProtocol
 from .requests import Request
 
 STAGES = ("decode", "forward", "explain", "render")
@@ -130,6 +131,24 @@ class Exchange:
         current: dict[int, Attribution] = {job.index: job.smoothing.estimate() for job in self.jobs}
         return [current[index] if found is None else found for index, found in enumerate(self.attributions)]
 
+    def outcome(self) -> Outcome:
+        if self.refusal is not None:
+            return Refused(self.refusal, self.request, self.seconds)
+        assert self.request is not None
+        if self.request.describes:
+            return Described(self.request, self.seconds)
+        assert self.geometry is not None and self.probabilities is not None and self.scores is not None
+        return Finished(
+            self.request,
+            self.size,
+            self.geometry,
+            self.photograph,
+            self.probabilities,
+            self.scores,
+            tuple(self.estimates()),
+            self.seconds,
+        )
+
     def refuse(self, refusal: Refusal) -> None:
         """Ends it without an answer."""
         self.jobs.clear()
@@ -154,7 +173,7 @@ class Exchange:
 class Visit:
     """One row: the door it came in by, and an exchange for each of its pictures."""
 
-    door: Door
+    door: RowProtocol
     exchanges: list[Exchange] = field(default_factory=list)
 
     @property

@@ -19,10 +19,10 @@ import torch
 from ..engine import Explainer, Smoothing, is_device_lost, is_out_of_memory, ranking
 from ..imaging import Preprocess
 from .admission import Admission
-from .doors import door_of
 from .errors import Refusal, printable, refusal_of, where
 from .exchange import Exchange, Job, Visit
-from .requests import Reader
+from .protocols import protocol_of
+from .requests import RequestParser
 from .scheduling import Policy
 from .settings import Limits
 
@@ -52,7 +52,7 @@ class Loop:
     def __init__(
         self,
         explainer: Explainer,
-        reader: Reader,
+        reader: RequestParser,
         preprocess: Preprocess,
         limits: Limits,
         policy: Policy,
@@ -105,12 +105,12 @@ class Loop:
 
     def admit(self, request_id: str, row: Any, headers: Mapping[str, Any]) -> Visit:
         """Reads one row, once, and decodes nothing of it; a fault of an instance becomes that instance's refusal."""
-        door = door_of(row, headers)
+        door = protocol_of(row, headers)
         visit = Visit(door)
         others = [*self._exchanges()]
         entry = self._policy.entry([other for other in others if other.long])
         self.visits[request_id] = visit
-        for instance in door.instances:
+        for instance in door.inputs:
             exchange = Exchange(door.explains, served=entry)
             visit.exchanges.append(exchange)
             try:
@@ -150,7 +150,7 @@ class Loop:
         for request_id, (row, headers) in rows.items():
             visit = begun.get(request_id)
             if visit is None or not visit.exchanges:
-                door = door_of(row, headers)
+                door = protocol_of(row, headers)
                 visit = Visit(door, [Exchange(door.explains)])
             visit.refuse(self._told(error))
             failed[request_id] = visit

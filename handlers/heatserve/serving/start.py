@@ -14,17 +14,19 @@ from torch import nn
 
 from ..engine import METHODS, Explainer, UnsuitableModel, is_out_of_memory
 from . import describe, integrity
-from .archive import ModelInfo, load_labels, load_model, model_info, said
+from .archive import load_labels, load_model, said
 from .errors import Refusal
 from .integrity import ArchiveError, Integrity
 from .lock import only_worker
 from .loop import Loop
-from .options import OPTIONS, Vocabulary, parse
+from .model_info import ModelInfo, model_info
+from .options import OPTIONS
 from .report import Report
-from .requests import Reader
-from .responses import Writer
+from .requests import RequestParser
+from .responder import Responder
 from .scheduling import PREDICTIONS_PER_STEP, Policy
 from .settings import Settings, SettingsError
+from .vocabulary import Vocabulary, parse
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class Service:
 
     explainer: Explainer
     loop: Loop
-    writer: Writer
+    responder: Responder
     info: ModelInfo
     integrity: Integrity
     settings: Settings
@@ -76,13 +78,13 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
         raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
     vocabulary = Vocabulary(classes, labels, explainer.layers, explainer.methods())
     defaults = _defaults(settings, explainer, vocabulary)
-    reader = Reader(vocabulary, defaults, settings.limits, _view(settings))
+    reader = RequestParser(vocabulary, defaults, settings.limits, _view(settings))
     info = model_info(manifest)
     description = describe.description(info, checked, explainer, vocabulary, defaults, settings)
     return Service(
         explainer,
         Loop(explainer, reader, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream),
-        Writer(Report(explainer, vocabulary, info), settings.limits, description),
+        Responder(Report(explainer, vocabulary, info), settings.limits, description),
         info,
         checked,
         settings,
