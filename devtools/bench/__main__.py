@@ -21,8 +21,8 @@ from devtools.bench.children import ChildFailed
 from devtools.bench.results import Result
 from devtools.bench.suites import Steps
 from devtools.paths import ROOT
-from devtools.refusal import Refusal
-from devtools.torchserve import ServerError
+from heatserve_tools.errors import ToolError
+from heatserve_tools.torchserve.server import ServerError
 
 SOAKED = 1000
 
@@ -103,7 +103,7 @@ def main(
     if cuda:
         try:
             stopwatch.cuda()
-        except Refusal as refusal:
+        except ToolError as refusal:
             raise click.UsageError(str(refusal)) from None
     of = suites.effort(quick, threads)
     soaked = soaked or (SOAKED if full else None)
@@ -144,7 +144,7 @@ def main(
 FAILURES = (
     subprocess.CalledProcessError,
     ChildFailed,
-    Refusal,
+    ToolError,
     ServerError,
     servers.Differs,
     requests.RequestException,

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import yaml
 
-from devtools import imagenet, lite0
-from devtools.archive import sealed
 from devtools.bench.networks import NETWORKS
-from devtools.packager import Recipe, package
 from heatserve.serving.integrity import MANIFEST
+from heatserve_tools.demo import imagenet, lite0
+from heatserve_tools.packaging.mar import sealed
+from heatserve_tools.packaging.packager import Recipe, package
 
 NAME = "lite0"
 #: As the stock handler wants a model: a file with one class, which is made without arguments.

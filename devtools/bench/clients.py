@@ -13,8 +13,8 @@ from devtools.bench import archives, servers
 from devtools.bench.results import Result
 from devtools.bench.rounds import Measure, Seen, interleave
 from devtools.bench.series import Line, Series
-from devtools.demo import photographs
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 BATCH = 8

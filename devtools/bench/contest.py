@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from devtools import server_log
 from devtools.bench.bursts import FRONTEND, WORKER, Burst
 from devtools.bench.crowd import Crowd
 from devtools.bench.rounds import Seen, interleave
-from devtools.torchserve import Server
+from heatserve_tools.torchserve import server_log
+from heatserve_tools.torchserve.server import Server
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from devtools.bench.endurance import live_server
 from devtools.bench.results import Result
 from devtools.bench.rounds import Seen
 from devtools.bench.servers import HEADERS
-from devtools.demo import photographs
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 
 LIMIT = 10.0
 _SMOOTH = {"X-Explain-Method": "smoothgrad"}

@@ -19,10 +19,10 @@ from devtools.bench import archives
 from devtools.bench.load import Client
 from devtools.bench.results import Result
 from devtools.bench.rounds import Seen
-from devtools.demo import photographs
 from devtools.growth import settled_and_end
-from devtools.packager import CONTINUOUS
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.packaging.packager import CONTINUOUS
+from heatserve_tools.torchserve.server import Server
 
 REQUESTS = 200_000
 CLIENTS = 8

@@ -21,9 +21,9 @@ import click
 import psutil
 import requests
 
-from devtools import properties
-from devtools.paths import SERVER_CONFIG
-from devtools.torchserve import Server, ServerError
+from heatserve_tools.torchserve import properties
+from heatserve_tools.torchserve.server import Server, ServerError
+from heatserve_tools.torchserve.shipped import SERVER_CONFIG
 
 SHIPPED = properties.read(SERVER_CONFIG)
 BODY = int(SHIPPED["max_request_size"]) - 100_000

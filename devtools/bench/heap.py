@@ -26,12 +26,12 @@ import torchvision
 from devtools.bench import archives, children, soak
 from devtools.bench.networks import NETWORKS, images
 from devtools.bench.rounds import ratio
-from devtools.demo import photographs
 from devtools.fuzz import pictures
 from devtools.growth import settled_and_end
 from heatserve import Explainer, Query
 from heatserve.serving import settings, start
 from heatserve.serving.heap import Heap
+from heatserve_tools.demo.photographs import photographs
 
 FIXED, OWN = "fixed", "own"
 BUILD: Mapping[str, Callable[[], torch.nn.Module]] = {

@@ -20,9 +20,9 @@ from devtools.bench import archives
 from devtools.bench.results import Result
 from devtools.bench.rounds import Measure, Ratio, Seen, interleave, ratio
 from devtools.bench.servers import Client
-from devtools.demo import photographs
-from devtools.packager import CONTINUOUS
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.packaging.packager import CONTINUOUS
+from heatserve_tools.torchserve.server import Server
 
 ORDINARY, LIVE = "ordinary", "continuous"
 SMOOTHGRAD = {"X-Explain-Method": "smoothgrad"}

@@ -16,7 +16,7 @@ import requests
 from devtools.agreement import KINK, distance
 from devtools.bench import archives
 from devtools.bench.servers import HEADERS
-from devtools.torchserve import Server
+from heatserve_tools.torchserve.server import Server
 
 SMOOTH = {"X-Explain-Method": "smoothgrad", "X-Explain-Samples": "8"}
 TIMEOUT = 300

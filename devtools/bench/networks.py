@@ -10,10 +10,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from devtools import lite0
-from devtools.demo import photographs
 from heatserve.imaging import decode
 from heatserve.serving.settings import read_settings
+from heatserve_tools.demo import lite0
+from heatserve_tools.demo.photographs import photographs
 
 SIDE = 224
 

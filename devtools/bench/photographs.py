@@ -21,11 +21,11 @@ from devtools.bench.megapixels import photograph
 from devtools.bench.results import Result
 from devtools.bench.rounds import Ratio, Seen
 from devtools.bench.servers import HEADERS, Client
-from devtools.demo import photographs
-from devtools.packager import CONTINUOUS
-from devtools.torchserve import Server
 from heatserve.imaging import ImageTooLarge, Preprocess, inspect, refuse_dear, shown_ms
 from heatserve.serving.settings import Limits
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.packaging.packager import CONTINUOUS
+from heatserve_tools.torchserve.server import Server
 
 CLIENTS = 4
 #: How much longer a prediction may take beside such clients, in the bound of one picture.

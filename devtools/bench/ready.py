@@ -6,10 +6,10 @@ import statistics
 
 import requests
 
-from devtools import server_log
 from devtools.bench.results import Result
 from devtools.bench.rounds import Measure, Seen, interleave, ratio
-from devtools.torchserve import Server
+from heatserve_tools.torchserve import server_log
+from heatserve_tools.torchserve.server import Server
 
 LIMIT = 1.3
 TIMEOUT = 300

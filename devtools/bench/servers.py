@@ -21,8 +21,8 @@ from devtools.bench.crowd import Crowd
 from devtools.bench.networks import NETWORKS, SIDE
 from devtools.bench.results import Result
 from devtools.bench.rounds import Ratio, Seen
-from devtools.demo import photographs
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 
 HEADERS = {"Content-Type": "application/octet-stream"}
 PREDICTIONS, EXPLANATIONS = "predictions", "explanations"

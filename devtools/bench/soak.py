@@ -14,8 +14,8 @@ import torch
 from devtools.bench import archives, children
 from devtools.bench.results import Result
 from devtools.bench.rounds import Seen
-from devtools.demo import photographs
 from heatserve.serving import settings, start
+from heatserve_tools.demo.photographs import photographs
 
 GROWTH = 1.01
 SETTLED = 100

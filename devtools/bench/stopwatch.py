@@ -10,7 +10,7 @@ import torch
 
 from devtools.bench.memory import peak_bytes
 from devtools.bench.rounds import Measure, timed
-from devtools.refusal import Refusal
+from heatserve_tools.errors import ToolError
 
 Action = Callable[[], object]
 
@@ -33,9 +33,9 @@ def host() -> Stopwatch:
 
 
 def cuda() -> Stopwatch:
-    """The current CUDA device, by its events. Raises Refusal where there is none."""
+    """The current CUDA device, by its events. Raises ToolError where there is none."""
     if not torch.cuda.is_available():
-        raise Refusal("There is no CUDA device here, so nothing is measured: scripts/bench --gpu needs one.")
+        raise ToolError("There is no CUDA device here, so nothing is measured: scripts/bench --gpu needs one.")
     return Stopwatch(torch.device("cuda", torch.cuda.current_device()), _timed_by_events, _peak_of_allocator)
 
 

@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from devtools import lite0
 from devtools.agreement import KINK, distance
 from devtools.fuzz import bodies, cost
 from devtools.fuzz.senders import DOORS, SILENCE, Reply, Sender
 from devtools.growth import settled_and_end
-from devtools.grpc_door import GrpcClient
-from devtools.torchserve import Server
+from devtools.grpc_client import GrpcClient
+from heatserve_tools.demo import lite0
+from heatserve_tools.torchserve.server import Server
 
 #: What the handler may answer.
 RIGHT = frozenset({200, 400, 404, 405, 406, 411, 413, 415})

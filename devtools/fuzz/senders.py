@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 
 from devtools.fuzz import bodies, pictures
-from devtools.grpc_door import GrpcClient
-from devtools.torchserve import Server
+from devtools.grpc_client import GrpcClient
+from heatserve_tools.torchserve.server import Server
 
 TIMEOUT = 120.0
 

@@ -14,8 +14,6 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
-from devtools import server_log
-from devtools.archive import sealed
 from devtools.bench import archives, bursts, crowd
 from devtools.bench.bursts import FRONTEND, WORKER, Burst
 from devtools.bench.children import ChildFailed
@@ -24,6 +22,8 @@ from devtools.bench.crowd import Crowd
 from devtools.bench.servers import Differs, same
 from devtools.paths import ROOT
 from heatserve.serving import integrity
+from heatserve_tools.packaging.mar import sealed
+from heatserve_tools.torchserve import server_log
 
 
 def burst(*latencies, seconds=1.0, cpu=0.0, batches=0, size=0):

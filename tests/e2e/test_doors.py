@@ -24,13 +24,13 @@ from open_inference.openapi.client import OpenInferenceClient
 from open_inference.openapi.types import InferenceRequest, RequestInput
 from PIL import Image
 
-from devtools import lite0
 from devtools.agreement import agree
-from devtools.demo import photographs
-from devtools.grpc_door import GrpcClient
-from devtools.packager import Packaged
-from devtools.torchserve import Server
+from devtools.grpc_client import GrpcClient
 from heatserve.client import Client, HeatserveError
+from heatserve_tools.demo import lite0
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.packaging.packager import Packaged
+from heatserve_tools.torchserve.server import Server
 from tests.e2e.test_server import eventually, metric, post
 from tests.open_inference import check_answer, check_error, check_request
 
@@ -253,7 +253,7 @@ def test_the_shell_writes_the_overlay_beside_the_picture(server: Server, model: 
     command = [
         sys.executable,
         "-m",
-        "heatserve.client",
+        "heatserve_tools.explain",
         str(tmp_path / "cat.png"),
         "--url",
         server.inference,

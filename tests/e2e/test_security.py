@@ -16,13 +16,14 @@ import grpc
 import pytest
 import requests
 
-from devtools import properties
-from devtools.demo import photographs
-from devtools.grpc_door import GrpcClient
-from devtools.packager import Packaged
-from devtools.paths import HANDLERS, METRICS, ROOT, SERVER_CONFIG
-from devtools.torchserve import Server
+from devtools.grpc_client import GrpcClient
+from devtools.paths import HANDLERS, ROOT
 from heatserve.client import Client, HeatserveError
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.packaging.packager import Packaged
+from heatserve_tools.torchserve import properties
+from heatserve_tools.torchserve.server import Server
+from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]
@@ -113,7 +114,7 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     asking, renewing = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    explain = f"{sys.executable} -m heatserve.client --url {guarded.inference}"
+    explain = f"{sys.executable} -m heatserve_tools.explain --url {guarded.inference}"
 
     def shell(lines: str) -> str:
         for there, here in (
@@ -123,7 +124,7 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
             ("curl", "curl -sSf"),
         ):
             lines = lines.replace(there, here)
-        env = {**os.environ, "PYTHONPATH": str(HANDLERS)}
+        env = {**os.environ, "PYTHONPATH": f"{HANDLERS}{os.pathsep}{ROOT}"}
         done = subprocess.run(["bash", "-euc", lines], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout

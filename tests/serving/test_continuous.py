@@ -18,8 +18,6 @@ from PIL import Image
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.service import Service
 
-from devtools.paths import METRICS
-from devtools.prove import parse
 from explain_handler import ExplainHandler
 from heatserve.engine import Explainer, Query
 from heatserve.serving import admission
@@ -28,6 +26,8 @@ from heatserve.serving.items import UnderWay
 from heatserve.serving.service import Row
 from heatserve.serving.settings import Settings
 from heatserve.torchserve import lock, modes
+from heatserve_tools.packaging.trial_worker import parse
+from heatserve_tools.torchserve.shipped import METRICS
 from tests.serving.small import CONFIG, Small, picture, small_service, unpacked
 
 CONTINUOUS = {"continuousBatching": True, "minWorkers": 1, "maxWorkers": 1, "batchSize": 64}

@@ -20,11 +20,12 @@ from torchvision import transforms
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
-from devtools.paths import METRICS
 from explain_handler import ExplainHandler
 from heatserve.engine import Explainer
+from heatserve.engine.network import Network
 from heatserve.engine.statistic import Statistic
 from heatserve.serving.service import Row
+from heatserve_tools.torchserve.shipped import METRICS
 from tests.serving.small import CONFIG, LABELS, Small, picture, unpacked
 
 VIEW = transforms.Compose(
@@ -209,14 +210,14 @@ def test_a_fault_of_an_unknown_kind_is_one_rows_500(
 def test_an_out_of_memory_that_no_halving_cures_is_a_507_of_its_row(
     small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = Explainer.passes
+    forward = Network.passes
 
-    def starved(self: Explainer, images: torch.Tensor, queries: Any, *head: Any) -> Any:
+    def starved(self: Network, images: torch.Tensor, queries: Any, *head: Any) -> Any:
         if any(query.through_input for row in queries for query in row):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return forward(self, images, queries, *head)
 
-    monkeypatch.setattr(Explainer, "passes", starved)
+    monkeypatch.setattr(Network, "passes", starved)
     answers = ask(
         small,
         ({"body": picture()}, PREDICT),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .head import LinearHead
 from .methods import METHODS, InputSignal, LayerSignal
 from .precision import PRECISIONS, tensor_float_of
 from .query import Attribution, Query
@@ -27,17 +28,6 @@ def forward_mode(graph: bool) -> Iterator[None]:
     """For a forward pass: what needs no graph is spared its book-keeping."""
     with grad_mode(True) if graph else torch.inference_mode():
         yield
-
-
-@dataclass(frozen=True)
-class LinearHead:
-    """Global average pooling of `layer` and one linear layer: the score's gradient in the layer is known.
-
-    weight: (classes, K).
-    """
-
-    layer: str
-    weight: Tensor
 
 
 @dataclass(frozen=True)

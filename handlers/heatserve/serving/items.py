@@ -6,11 +6,8 @@ finished, it is refused, or it asked for a description of the archive. Each stat
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Union
 
 from PIL import Image
@@ -19,7 +16,6 @@ from torch import Tensor
 from ..engine import Attribution, Smoothing
 from ..imaging import Geometry
 from .errors import Refusal
-from .protocols import RowProtocol
 from .requests import Request
 
 STAGES = ("decode", "forward", "explain", "render")
