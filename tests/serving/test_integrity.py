@@ -14,8 +14,8 @@ import torch
 
 from heatserve.serving import integrity
 from heatserve.serving.integrity import ArchiveError
-from heatserve.serving.settings import read_settings
 from heatserve.serving.service import Service
+from heatserve.serving.settings import read_settings
 from heatserve.serving.start import service
 from tests.serving.small import CONFIG, Small, small_service, unpacked
 

@@ -6,8 +6,11 @@ finished, it is refused, or it asked for a description of the archive. Each stat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Union
 
 from PIL import Image
@@ -16,6 +19,7 @@ from torch import Tensor
 from ..engine import Attribution, Smoothing
 from ..imaging import Geometry
 from .errors import Refusal
+from .protocols import RowProtocol
 from .requests import Request
 
 STAGES = ("decode", "forward", "explain", "render")
