@@ -17,7 +17,7 @@ from ..imaging import Preprocess, decode, inspect, plan, refuse_dear, shown_ms
 from .errors import Refusal
 from .faults import Faults
 from .items import Admitted, Decoded, Described, Item, Refused
-from .protocols import MAX_MAPS, Input, RowProtocol
+from .protocols import MOST, Input, RowProtocol
 from .requests import Request, RequestParser
 from .scheduling import Policy
 from .settings import Limits
@@ -80,8 +80,8 @@ class Admission:
         if request.work > 1:
             self._bound_work(request, siblings, others)
         maps = sum(len(item.state.request.queries) for item in siblings if item.state.request)
-        if maps + len(request.queries) > MAX_MAPS:
-            raise Refusal(413, f"pictures x targets: at most {MAX_MAPS} maps in one request")
+        if maps + len(request.queries) > MOST:
+            raise Refusal(413, f"pictures x targets: at most {MOST} maps in one request")
         return Admitted(request) if request.tensor is not None else self._promised(request, siblings, others)
 
     def _bound_work(self, request: Request, siblings: Sequence[Item], others: Sequence[Item]) -> None:
