@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -16,6 +18,7 @@ from heatserve.engine import METHODS, Explainer, Query, methods
 from heatserve.serving.errors import STATUSES
 from heatserve.serving.metrics import DECLARED
 from heatserve.serving.settings import ENVIRONMENT_PREFIX, Limits, read_settings
+from heatserve_tools.packaging import state_dict
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -46,6 +49,38 @@ def test_the_configuration_of_the_how_to_is_accepted() -> None:
     (config,) = blocks("bring-a-model.md", "yaml")
     settings = read_settings(yaml.safe_load(config), {})
     assert settings.layers == ("layer4",) and settings.limits == Limits()
+
+
+def test_the_vision_transformer_of_the_how_to_has_a_map_and_the_same_scores_and_names() -> None:
+    """The network without the map is the reference."""
+    file = next(block for block in blocks("bring-a-model.md", "python") if block.startswith("# vit.py"))
+    names: dict[str, Any] = {}
+    exec(file, names)
+    torch.manual_seed(0)
+    changed, plain = names["model"]().eval(), torchvision.models.vit_b_16().eval()
+    plain.load_state_dict(changed.state_dict())
+    images = torch.rand(2, 3, 224, 224)
+    torch.testing.assert_close(changed(images), plain(images))
+    torch.nn.init.normal_(changed.heads.head.weight, std=0.02)
+    text = (ROOT / "docs" / "bring-a-model.md").read_text(encoding="utf-8")
+    layers = re.findall(r"`explain: {layer: (\S+)}`", text)
+    explainer = Explainer(changed, images, layers)
+    (answer, _) = explainer.explain(images, Query("gradcam"))
+    assert answer.map.shape == (14, 14) and answer.map.max() > 0
+
+
+def test_the_checkpoints_of_the_how_to_become_weights_that_are_taken(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "bring-a-model.md").read_text(encoding="utf-8")
+    nested, parallel = re.findall(r"`(torch\.save\(.*, \"weights\.pth\"\))`", text)
+    network = torchvision.models.resnet18(num_classes=7)
+    torch.save({"model": network.state_dict(), "epoch": 3}, "checkpoint.pth")
+    exec(nested, {"torch": torch})
+    assert torch.load("weights.pth").keys() == network.state_dict().keys()
+    exec(parallel, {"torch": torch, "state": torch.nn.DataParallel(network).state_dict()})
+    assert torch.load("weights.pth").keys() == network.state_dict().keys()
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, "whole.pth")
+    assert state_dict.for_archive(tmp_path / "whole.pth")[0] == "whole.pth"
 
 
 def test_the_metrics_table_is_the_codes() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from ts.context import Context
 
 from explain_handler import ExplainHandler
-from heatserve.serving.doors import KServeV1, KServeV2, Rest, door_of
+from heatserve.serving.protocols import KServeV1, KServeV2, Rest, protocol_of
 from tests.open_inference import check_answer, check_error, check_request
 from tests.serving.small import LABELS, Small, picture
 from tests.serving.test_handler import EXPLAIN, PREDICT, ask, handler, view
@@ -82,7 +82,7 @@ def tensor(output: dict[str, Any]) -> np.ndarray:
     ],
 )
 def test_a_row_finds_its_door(row: Any, headers: dict[str, Any], door: type, explains: bool) -> None:
-    found = door_of(row, headers)
+    found = protocol_of(row, headers)
     assert type(found) is door and found.explains is explains
     assert found.http is any(isinstance(value, str) for value in headers.values())
 
@@ -114,7 +114,7 @@ INPUT = st.fixed_dictionaries(
 def test_any_body_has_one_answer_in_one_shape(body: Any, headers: dict[str, Any], small: Made) -> None:
     ((status, answer, _),) = ask(small, ({"body": body}, headers))
     assert status in (200, 400, 413, 415), answer
-    if status != 200 and len(door_of({"body": body}, headers).instances) == 1:
+    if status != 200 and len(protocol_of({"body": body}, headers).inputs) == 1:
         assert answer.keys() >= {"error", "code", "type", "message"}
     elif "inputs" in body:
         outputs(answer)
