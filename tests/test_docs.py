@@ -115,11 +115,11 @@ def test_every_threat_has_a_defence_and_every_defence_a_test_that_is_there() -> 
         assert all(f"def {name}(" in there for name in named), row
 
 
-def test_every_test_that_the_doors_name_is_there() -> None:
-    text = (ROOT / "docs" / "doors.md").read_text(encoding="utf-8")
+def test_every_test_that_the_protocols_name_is_there() -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
     table = re.search(r"<!-- proofs -->\n(.*?)<!-- /proofs -->", text, re.DOTALL)
     assert table is not None
     named = set(re.findall(r"`(test_\w+)`", table[1]))
-    files = ("e2e/test_doors.py", "serving/test_doors.py")
+    files = ("e2e/test_protocols.py", "serving/test_protocols.py")
     there = "".join((ROOT / "tests" / file).read_text(encoding="utf-8") for file in files)
     assert len(named) > 10 and all(f"def {name}(" in there for name in named), named

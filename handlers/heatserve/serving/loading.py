@@ -1,12 +1,11 @@
-"""What an archive holds beside the code: the network, its weights and its labels."""
+"""Loading an unpacked archive: its extensions, its network with the weights, and its labels."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,10 @@ from .integrity import LABELS, ArchiveError
 from .weights import load_weights
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """What answers repeat of the archive they come from."""
-
-    name: str
-    version: str
-    weights_sha256: str | None
-    contents_sha256: str | None
-
-
-def model_info(manifest: Mapping[str, Any]) -> ModelInfo:
-    model, ours = manifest.get("model", {}), manifest.get("heatserve", {})
-    return ModelInfo(
-        str(model.get("modelName", "")),
-        str(model.get("modelVersion", "")),
-        ours.get("weights_sha256"),
-        ours.get("contents_sha256"),
-    )
+def load_extensions(modules: Sequence[str]) -> None:
+    """Imports the modules that `explain.extensions` names, so that they can register methods. Raises ArchiveError."""
+    for module in modules:
+        _imported(module, f"the module {module} (explain.extensions)")
 
 
 def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.device) -> nn.Module:
@@ -66,7 +51,7 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
 
 
 def said(error: BaseException, longest: int = 300) -> str:
-    """An error in one line, for a sentence of ours: its type and its text."""
+    """An error in one line, to be quoted in a sentence: its type and its text."""
     text = " ".join(str(error).split())
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= longest else line[: longest - 1] + "…"
@@ -74,7 +59,7 @@ def said(error: BaseException, longest: int = 300) -> str:
 
 def _named(architecture: str) -> Any:
     module_name, _, attribute = architecture.partition(":")
-    found = _imported(module_name, architecture)
+    found = _imported(module_name, f"the architecture {architecture}")
     try:
         for part in attribute.split("."):
             found = getattr(found, part)
@@ -83,15 +68,16 @@ def _named(architecture: str) -> Any:
     return found
 
 
-def _imported(module: str, of: str) -> Any:
+def _imported(module: str, name: str) -> Any:
+    """A module of the archive. name: of the thing that it is imported for."""
     try:
         return importlib.import_module(module)
-    except BaseException as error:  # whatever the file does when it is run, sys.exit() included
-        raise ArchiveError(f"the architecture {of} cannot be imported: {said(error)}") from error
+    except BaseException as error:  # the file may do anything when it is run, even call sys.exit()
+        raise ArchiveError(f"{name} cannot be imported: {said(error)}") from error
 
 
 def _only_class(model_file: str) -> Any:
-    module = _imported(model_file.rsplit(".", 1)[0], model_file)
+    module = _imported(model_file.rsplit(".", 1)[0], f"the architecture {model_file}")
     classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
     if len(classes) != 1:
         raise ArchiveError(f"{model_file} must define exactly one class, not {len(classes)}")

@@ -1,4 +1,4 @@
-"""Each door finds the pictures and options of its clients, and answers in their shape; in process, without a server."""
+"""Each protocol reads the pictures and options of its clients, and answers in their shape; without a server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from ts.context import Context
 
 from explain_handler import ExplainHandler
-from heatserve.serving.doors import KServeV1, KServeV2, Rest, door_of
+from heatserve.serving.protocols import KServeV1, KServeV2, Rest, protocol_of
 from tests.open_inference import check_answer, check_error, check_request
 from tests.serving.small import LABELS, Small, picture
 from tests.serving.test_handler import EXPLAIN, PREDICT, ask, handler, view
@@ -61,7 +61,7 @@ def tensor(output: dict[str, Any]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("row", "headers", "door", "explains"),
+    ("row", "headers", "protocol", "explains"),
     [
         ({"body": b"i"}, PREDICT, Rest, False),
         ({"body": b"i"}, EXPLAIN, Rest, True),
@@ -81,9 +81,9 @@ def tensor(output: dict[str, Any]) -> np.ndarray:
         ("text", EXPLAIN, Rest, True),
     ],
 )
-def test_a_row_finds_its_door(row: Any, headers: dict[str, Any], door: type, explains: bool) -> None:
-    found = door_of(row, headers)
-    assert type(found) is door and found.explains is explains
+def test_a_row_finds_its_protocol(row: Any, headers: dict[str, Any], protocol: type, explains: bool) -> None:
+    found = protocol_of(row, headers)
+    assert type(found) is protocol and found.explains is explains
     assert found.http is any(isinstance(value, str) for value in headers.values())
 
 
@@ -114,7 +114,7 @@ INPUT = st.fixed_dictionaries(
 def test_any_body_has_one_answer_in_one_shape(body: Any, headers: dict[str, Any], small: Made) -> None:
     ((status, answer, _),) = ask(small, ({"body": body}, headers))
     assert status in (200, 400, 413, 415), answer
-    if status != 200 and len(door_of({"body": body}, headers).instances) == 1:
+    if status != 200 and len(protocol_of({"body": body}, headers).inputs) == 1:
         assert answer.keys() >= {"error", "code", "type", "message"}
     elif "inputs" in body:
         outputs(answer)
@@ -349,7 +349,7 @@ def test_the_frontends_own_grpc_of_the_second_protocol_gets_an_id_and_outputs_wh
         assert outputs(answer)["prediction"]["data"]
 
 
-def test_all_doors_share_one_batch(small: Made) -> None:
+def test_all_protocols_share_one_batch(small: Made) -> None:
     image = picture()
     answers = ask(
         small,

@@ -1,4 +1,4 @@
-"""The end of a worker whose device is lost: after its last answer has been sent, so that TorchServe starts another.
+"""The end of a worker whose device is lost. It comes after the last answer, so that TorchServe starts another worker.
 
 A worker that stayed would look healthy and answer every request with 500.
 """
@@ -11,16 +11,16 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-#: Seconds that the last answer has to be sent in, where the connection cannot say that it was.
+#: Seconds in which the last answer has to be sent, where the connection does not end the worker by itself.
 GRACE = 5.0
 
 
 def end_once_answered(context: Any) -> None:
     """Ends this process when the answer that `handle` is about to return has been sent.
 
-    TorchServe's worker sends it and reads the next command. With the reading side of its connection shut it reads the
-    end of the stream instead, which it takes for a frontend that has gone, and exits. Should that not happen, as in a
-    device's own clean-up, the process is ended without clean-up after `GRACE`.
+    TorchServe's worker sends the answer and reads the next command. The reading side of its connection is shut here, so
+    it reads the end of the stream instead. It takes that for a frontend that has gone, and exits. If the exit hangs, as
+    in a device's own clean-up, the process is ended without clean-up after `GRACE`.
     """
     last = threading.Timer(GRACE, os._exit, (1,))
     last.daemon = True

@@ -8,16 +8,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from .integrity import ArchiveError
+from ..serving.integrity import ArchiveError
 
 _PATIENCE = 5.0
 
 
 def only_worker(model: str, version: str, patience: float = _PATIENCE) -> int:
-    """Takes the place of this server's only worker for a model, for as long as this process lives.
+    """Makes this process the only worker of its server for a model, for as long as it lives.
 
-    The lock is the kernel's and ends with the process, however it ends; `patience` is the seconds that a dying
-    predecessor gets. Gives the open file's number. Raises ArchiveError where another worker lives.
+    The lock is the kernel's and ends with the process, however that ends. Gives the number of the open file. Raises
+    ArchiveError where another worker lives.
+
+    patience: seconds that a dying predecessor gets.
     """
     import fcntl  # POSIX alone has it
 

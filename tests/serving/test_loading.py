@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from heatserve.serving.archive import load_labels, load_model
 from heatserve.serving.integrity import ArchiveError
+from heatserve.serving.loading import load_labels, load_model
 from heatserve.serving.settings import read_settings
 from heatserve.serving.start import service
 from heatserve.serving.weights import not_finite
