@@ -102,10 +102,15 @@ def _bodies(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float, pa
         if not apart <= tolerance or not tolerance:
             yield f"{path}: maps of {arrays[0].shape} differ by {apart:.3g} of the largest value"
         return
-    contents = [base64.b64decode(each["base64"]) if "base64" in each else each["text"].encode() for each in (old, new)]
-    if not (tolerance and _same(*(base64.b64encode(each).decode() for each in contents), tolerance)):
-        told = _pictured(*(base64.b64encode(each).decode() for each in contents))
-        yield f"{path}: {told or f'{len(contents[0])} bytes -> {len(contents[1])} other bytes'}"
+    one, other = (_in_base64(each) for each in (old, new))
+    if not (tolerance and _same(one, other, tolerance)):
+        yield f"{path}: {_pictured(one, other) or f'{len(one)} -> {len(other)} other characters of base64'}"
+
+
+def _in_base64(body: Mapping[str, Any]) -> str:
+    if "base64" in body:
+        return str(body["base64"])
+    return base64.b64encode(body["text"].encode("ascii")).decode("ascii")
 
 
 def _parsed(text: str) -> Any:
