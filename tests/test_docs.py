@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torchvision
 import yaml
-from pytest import MonkeyPatch
 from pytorch_grad_cam import HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from devtools.paths import ROOT
-from heatserve.engine import METHODS, Explainer, Query, methods
+from heatserve.engine import METHODS, Explainer, Query, registry
 from heatserve.serving.errors import STATUSES
 from heatserve.serving.metrics import DECLARED
 from heatserve.serving.settings import ENVIRONMENT_PREFIX, Limits, read_settings
@@ -26,11 +27,31 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_a_method_written_by_the_how_to_gives_what_pytorch_grad_cam_gives(monkeypatch: MonkeyPatch) -> None:
-    function, line = blocks("write-a-method.md", "python")
-    names = dict(vars(methods))
-    exec(function, names)
-    monkeypatch.setitem(METHODS, "hirescam", eval(line, names))
+@pytest.fixture
+def written() -> Iterator[None]:
+    """The methods of the how-to are in the registry during a test."""
+    before = dict(METHODS)
+    names: dict[str, object] = {}
+    for block in blocks("write-a-method.md", "python"):
+        exec(block, names)
+    yield
+    registry._methods.clear()
+    registry._methods.update(before)
+
+
+@pytest.mark.usefixtures("written")
+def test_draws_written_by_the_how_to_give_the_scores_of_the_squares_of_a_linear_model() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 48, 4, bias=False))
+    images = torch.randn(2, 3, 32, 48)
+    products = (model[1].weight.detach()[1].reshape(3, 32, 48) * images).sum(1)
+    expected = products.unflatten(1, (8, 4)).unflatten(3, (8, 6)).sum((2, 4))
+    for answer, scores in zip(Explainer(model, images, chunk=5).explain(images, Query("squares", target=1)), expected):
+        assert torch.allclose(answer.map, scores.repeat_interleave(4, 0).repeat_interleave(6, 1), atol=1e-5)
+
+
+@pytest.mark.usefixtures("written")
+def test_a_method_written_by_the_how_to_gives_what_pytorch_grad_cam_gives() -> None:
     torch.manual_seed(0)
     model = torchvision.models.vgg11(num_classes=10).eval()
     images = torch.rand(2, 3, 64, 64)
@@ -115,11 +136,11 @@ def test_every_threat_has_a_defence_and_every_defence_a_test_that_is_there() -> 
         assert all(f"def {name}(" in there for name in named), row
 
 
-def test_every_test_that_the_doors_name_is_there() -> None:
-    text = (ROOT / "docs" / "doors.md").read_text(encoding="utf-8")
+def test_every_test_that_the_protocols_name_is_there() -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
     table = re.search(r"<!-- proofs -->\n(.*?)<!-- /proofs -->", text, re.DOTALL)
     assert table is not None
     named = set(re.findall(r"`(test_\w+)`", table[1]))
-    files = ("e2e/test_doors.py", "serving/test_doors.py")
+    files = ("e2e/test_protocols.py", "serving/test_protocols.py")
     there = "".join((ROOT / "tests" / file).read_text(encoding="utf-8") for file in files)
     assert len(named) > 10 and all(f"def {name}(" in there for name in named), named

@@ -1,4 +1,4 @@
-"""Each door finds the pictures and options of its clients, and answers in their shape; in process, without a server."""
+"""Each protocol reads the pictures and options of its clients, and answers in their shape; without a server."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def tensor(output: dict[str, Any]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("row", "headers", "door", "explains"),
+    ("row", "headers", "protocol", "explains"),
     [
         ({"body": b"i"}, PREDICT, Rest, False),
         ({"body": b"i"}, EXPLAIN, Rest, True),
@@ -81,9 +81,9 @@ def tensor(output: dict[str, Any]) -> np.ndarray:
         ("text", EXPLAIN, Rest, True),
     ],
 )
-def test_a_row_finds_its_door(row: Any, headers: dict[str, Any], door: type, explains: bool) -> None:
+def test_a_row_finds_its_protocol(row: Any, headers: dict[str, Any], protocol: type, explains: bool) -> None:
     found = protocol_of(row, headers)
-    assert type(found) is door and found.explains is explains
+    assert type(found) is protocol and found.explains is explains
     assert found.http is any(isinstance(value, str) for value in headers.values())
 
 
@@ -349,7 +349,7 @@ def test_the_frontends_own_grpc_of_the_second_protocol_gets_an_id_and_outputs_wh
         assert outputs(answer)["prediction"]["data"]
 
 
-def test_all_doors_share_one_batch(small: Made) -> None:
+def test_all_protocols_share_one_batch(small: Made) -> None:
     image = picture()
     answers = ask(
         small,

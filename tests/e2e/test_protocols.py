@@ -1,4 +1,4 @@
-"""Every door of a real TorchServe, in both modes, with the clients that people use: one contract, the same answer."""
+"""Every protocol of a real TorchServe, in both modes, with the clients that people use: all get the same answer."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def heatmap(entry: dict[str, Any]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["heatmap"]["data"]))), int)
 
 
-def test_every_door_predicts_the_same(server: Server, client: GrpcClient, model: str) -> None:
+def test_every_protocol_predicts_the_same(server: Server, client: GrpcClient, model: str) -> None:
     plain = post(server, f"predictions/{model}", data=CHELSEA).json()
     v2 = post(server, f"v2/models/{model}/infer", json={"inputs": [bytes_input(ENCODED)]}).json()
     check_answer(v2)
-    by_door = {
+    by_protocol = {
         "form": post(server, f"predictions/{model}", files={"data": CHELSEA}).json(),
         "JSON": post(server, f"predictions/{model}", json={"data": ENCODED}).json(),
         "data URI": post(server, f"predictions/{model}", json={"data": f"data:image/png;base64,{ENCODED}"}).json(),
@@ -78,11 +78,11 @@ def test_every_door_predicts_the_same(server: Server, client: GrpcClient, model:
         "gRPC unary": json.loads(client.unary(model, {"data": CHELSEA})),
         "gRPC stream": json.loads([*client.stream(model, {"data": CHELSEA})][-1]),
     }
-    for door, found in by_door.items():
-        assert found == pytest.approx(plain, abs=1e-5), door
+    for protocol, found in by_protocol.items():
+        assert found == pytest.approx(plain, abs=1e-5), protocol
 
 
-def test_every_door_explains_the_same_and_takes_options(server: Server, client: GrpcClient, model: str) -> None:
+def test_every_protocol_explains_the_same_and_takes_options(server: Server, client: GrpcClient, model: str) -> None:
     options = {"method": "cam", "target": "tabby"}
     plain = post(server, f"explanations/{model}", json={"data": ENCODED, **options}).json()["explanations"][0]
     raw = np.load(
@@ -90,7 +90,7 @@ def test_every_door_explains_the_same_and_takes_options(server: Server, client: 
     )
     body = {"data": ENCODED, **options}
     inputs = {"data": CHELSEA, "explain": b"true", **{name: value.encode() for name, value in options.items()}}
-    by_door = {
+    by_protocol = {
         "form": post(server, f"explanations/{model}", files={"data": CHELSEA}, data=options).json(),
         "form-encoded": post(server, f"explanations/{model}", data=body).json(),
         "v1": post(server, f"v1/models/{model}:explain", json={"instances": [body]}).json()["explanations"][0],
@@ -104,10 +104,10 @@ def test_every_door_explains_the_same_and_takes_options(server: Server, client: 
         "gRPC unary": json.loads(client.unary(model, inputs)),
         "gRPC stream": json.loads([*client.stream(model, inputs)][-1]),
     }
-    for door, found in by_door.items():
+    for protocol, found in by_protocol.items():
         entry = found["explanations"][0]
-        assert (entry["method"], entry["target"]["label"]) == ("cam", "tabby"), door
-        assert np.abs(heatmap(entry) - heatmap(plain)).max() <= 1, door
+        assert (entry["method"], entry["target"]["label"]) == ("cam", "tabby"), protocol
+        assert np.abs(heatmap(entry) - heatmap(plain)).max() <= 1, protocol
     for sent in (
         {"inputs": [bytes_input(ENCODED, **options)]},
         {"inputs": [bytes_input(ENCODED)], "parameters": options},
@@ -119,19 +119,19 @@ def test_every_door_explains_the_same_and_takes_options(server: Server, client: 
         assert np.abs(np.reshape(output["data"], output["shape"])[0] - raw).max() <= 1e-4 * np.abs(raw).max()
 
 
-def test_errors_have_the_shape_of_their_door(server: Server, client: GrpcClient, model: str) -> None:
+def test_errors_have_the_shape_of_their_protocol(server: Server, client: GrpcClient, model: str) -> None:
     wrong = {"data": ENCODED, "method": "lime"}
-    for door, answer in {
+    for protocol, answer in {
         "raw": post(server, f"explanations/{model}", data=b"text"),
         "JSON": post(server, f"explanations/{model}", json=wrong),
         "v1": post(server, f"v1/models/{model}:explain", json={"instances": [wrong]}),
         "v2": post(server, f"v2/models/{model}/explain", json={"inputs": [bytes_input(ENCODED, method="lime")]}),
         "invocations": post(server, f"invocations?model_name={model}", json={**wrong, "explain": True}),
     }.items():
-        assert answer.status_code == (415 if door == "raw" else 400), door
-        assert answer.json()["code"] == answer.status_code and answer.json()["message"], door
-        assert ("error" in answer.json()) is door.startswith("v"), door
-        if door == "v2":
+        assert answer.status_code == (415 if protocol == "raw" else 400), protocol
+        assert answer.json()["code"] == answer.status_code and answer.json()["message"], protocol
+        assert ("error" in answer.json()) is protocol.startswith("v"), protocol
+        if protocol == "v2":
             check_error(answer.json())
     inputs = {"data": CHELSEA, "explain": b"true", "method": b"lime"}
     assert json.loads(client.unary(model, inputs))["code"] == 400
@@ -158,7 +158,7 @@ def test_several_pictures_in_one_request_and_one_of_them_fails(server: Server, m
     assert outputs["heatmap"]["shape"] == [3, 224, 224] and outputs["heatmap_instance"]["data"] == [0, 2, 3]
 
 
-def test_all_doors_share_one_dynamic_batch(server: Server, client: GrpcClient) -> None:
+def test_all_protocols_share_one_dynamic_batch(server: Server, client: GrpcClient) -> None:
     before = metric(server, "heatserve_batches_total", ModelName="batch")
     rows = metric(server, "heatserve_batch_rows_total", ModelName="batch")
     plain = next(iter(post(server, "predictions/stock", data=CHELSEA).json()))
