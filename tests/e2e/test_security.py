@@ -1,4 +1,4 @@
-"""The shipped config.properties before a real archive: no address answers without a token; docs/security.md uses one."""
+"""The shipped config.properties before a real archive: no address answers without a token."""
 
 from __future__ import annotations
 
