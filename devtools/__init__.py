@@ -1,1 +1,1 @@
-"""What develops and demonstrates heatserve. Nothing here ships in an archive."""
+"""The tools that develop heatserve: benchmarks, hostile requests, generators of documents. They are not installed."""

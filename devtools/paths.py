@@ -1,4 +1,4 @@
-"""Where things are in this repository."""
+"""The places of this repository."""
 
 from __future__ import annotations
 
@@ -7,5 +7,3 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HANDLERS = ROOT / "handlers"
 MODEL_STORE = ROOT / "model_store"
-METRICS = ROOT / "metrics.yaml"
-SERVER_CONFIG = ROOT / "config.properties"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from devtools.paths import METRICS
 from heatserve.serving.metrics import COMMON_DIMENSIONS, DECLARED
+from heatserve_tools.torchserve.shipped import METRICS
 
 
 def test_metrics_yaml_declares_exactly_what_the_code_emits() -> None:

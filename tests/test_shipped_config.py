@@ -7,9 +7,10 @@ import re
 import pytest
 from ts.model_server import load_properties
 
-from devtools import properties
-from devtools.paths import METRICS, ROOT, SERVER_CONFIG
+from devtools.paths import ROOT
 from heatserve.serving.settings import Limits
+from heatserve_tools.torchserve import properties
+from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
 
 SHIPPED = properties.read(SERVER_CONFIG)
 
@@ -30,7 +31,7 @@ def test_tokens_are_asked_for_and_models_come_from_the_folder_alone() -> None:
         "model_store": "model_store",
     }
     assert {name: SHIPPED[name] for name in wanted} == wanted
-    assert (ROOT / SHIPPED["model_store"]).is_dir() and ROOT / SHIPPED["metrics_config"] == METRICS
+    assert (ROOT / SHIPPED["model_store"]).is_dir() and SERVER_CONFIG.parent / SHIPPED["metrics_config"] == METRICS
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch import nn
 from devtools.bench import gpu, smoothgrad, stopwatch
 from devtools.bench.networks import Network
 from devtools.bench.stopwatch import Stopwatch
-from devtools.refusal import Refusal
+from heatserve_tools.errors import ToolError
 from tests.engine.networks import pictures, small
 
 
@@ -25,7 +25,7 @@ def measured():
 
 def test_without_a_card_it_refuses_with_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(Refusal, match="no CUDA device") as refused:
+    with pytest.raises(ToolError, match="no CUDA device") as refused:
         gpu.measure(1, 1, lambda share: None)
     assert str(refused.value).count(".") == 1 and "\n" not in str(refused.value)
 

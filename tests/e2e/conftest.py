@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from devtools import imagenet, lite0
-from devtools.packager import Packaged
-from devtools.torchserve import Server
+from heatserve_tools.demo import imagenet, lite0
+from heatserve_tools.packaging.packager import Packaged
+from heatserve_tools.torchserve.server import Server
 
 #: The stock handler's preprocessing and the network as it is, and a batch that waits long enough for everybody.
 SLOW_BATCH = {

@@ -10,8 +10,8 @@ import requests
 import torch
 import yaml
 
-from devtools.packager import Recipe, package
-from devtools.torchserve import Server
+from heatserve_tools.packaging.packager import Recipe, package
+from heatserve_tools.torchserve.server import Server
 from tests.serving.small import picture
 
 pytestmark = pytest.mark.server

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import requests
 
-from devtools import lite0
 from devtools.agreement import KINK, distance
-from devtools.demo import photographs
-from devtools.torchserve import Server
+from heatserve_tools.demo import lite0
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 from tests.e2e.test_server import HOSTILE, eventually, metric, post
 
 pytestmark = pytest.mark.server

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from devtools.demo import photographs
-from devtools.torchserve import Server
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 from tests.devtools.test_openapi import DOCUMENT, check, response
 
 pytestmark = pytest.mark.server

@@ -11,11 +11,11 @@ import pytest
 import torch
 import torchvision
 
-from devtools import imagenet
-from devtools.demo import photographs
 from devtools.paths import HANDLERS, ROOT
 from devtools.readme import README, with_options
-from devtools.torchserve import Server
+from heatserve_tools.demo import imagenet
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -61,7 +61,7 @@ def test_the_packaging_example_makes_an_archive(tmp_path: Path) -> None:
         name, _, rest = line.removeprefix("scripts/").partition(" ")
         more = f" --export-path {tmp_path}" if name == "package" else ""
         done = subprocess.run(
-            f"{sys.executable} -m devtools.{name} {rest}{more}",
+            f"{sys.executable} -m heatserve_tools.{name} {rest}{more}",
             shell=True,
             cwd=tmp_path,
             env={"PYTHONPATH": f"{HANDLERS}:{ROOT}", "PATH": "/usr/bin:/bin"},

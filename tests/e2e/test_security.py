@@ -1,4 +1,4 @@
-"""The shipped config.properties before a real archive: no door opens without a token; docs/security.md uses one."""
+"""The shipped config.properties before a real archive: no address answers without a token; docs/security.md uses one."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import grpc
 import pytest
 import requests
 
-from devtools import properties
-from devtools.demo import photographs
-from devtools.grpc_door import GrpcClient
-from devtools.packager import Packaged
+from devtools.grpc_client import GrpcClient
 from devtools.paths import HANDLERS, METRICS, ROOT, SERVER_CONFIG
-from devtools.torchserve import Server
 from heatserve.client import Client, HeatserveError
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.packaging.packager import Packaged
+from heatserve_tools.torchserve import properties
+from heatserve_tools.torchserve.server import Server
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]
 DATA = base64.b64encode(CHELSEA).decode()
-DOORS: dict[str, Any] = {
+BODIES: dict[str, Any] = {
     "predictions/lite0": {"data": DATA},
     "explanations/lite0": {"data": DATA},
     "explanations/lite0/1.0/describe": {},
@@ -63,12 +63,12 @@ def refused(answer: requests.Response) -> bool:
     return answer.status_code == 400 and answer.json()["type"] == "InvalidKeyException"
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_no_door_opens_without_a_token(guarded: Server, door: str) -> None:
-    address = f"{guarded.inference}/{door}"
+@pytest.mark.parametrize("path", BODIES)
+def test_no_address_answers_without_a_token(guarded: Server, path: str) -> None:
+    address = f"{guarded.inference}/{path}"
     for headers in ({}, bearer(""), bearer("x"), bearer(guarded.key("management")), bearer(guarded.key("API"))):
-        assert refused(requests.post(address, json=DOORS[door], headers=headers, timeout=60)), headers
-    assert requests.post(address, json=DOORS[door], headers=bearer(guarded.key()), timeout=60).status_code == 200
+        assert refused(requests.post(address, json=BODIES[path], headers=headers, timeout=60)), headers
+    assert requests.post(address, json=BODIES[path], headers=bearer(guarded.key()), timeout=60).status_code == 200
 
 
 def test_no_call_over_grpc_is_answered_without_a_token(guarded: Server) -> None:
@@ -113,7 +113,7 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     asking, renewing = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    explain = f"{sys.executable} -m heatserve.client --url {guarded.inference}"
+    explain = f"{sys.executable} -m heatserve_tools.explain --url {guarded.inference}"
 
     def shell(lines: str) -> str:
         for there, here in (
@@ -123,7 +123,7 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
             ("curl", "curl -sSf"),
         ):
             lines = lines.replace(there, here)
-        env = {**os.environ, "PYTHONPATH": str(HANDLERS)}
+        env = {**os.environ, "PYTHONPATH": f"{HANDLERS}{os.pathsep}{ROOT}"}
         done = subprocess.run(["bash", "-euc", lines], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout

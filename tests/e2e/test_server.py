@@ -19,10 +19,10 @@ from captum.attr import LayerGradCam
 from PIL import Image
 
 from devtools.bench.networks import NETWORKS
-from devtools.demo import photographs
-from devtools.torchserve import Server
 from heatserve.engine import Explainer
 from heatserve.imaging import Preprocess, decode
+from heatserve_tools.demo.photographs import photographs
+from heatserve_tools.torchserve.server import Server
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]
@@ -70,7 +70,7 @@ def test_a_network_that_is_made_faster_at_load_predicts_the_same_within_1e_5() -
 def test_an_explanation_shows_the_cat_as_captum_does(server: Server) -> None:
     from efficientnet_lite_pytorch import EfficientNet
 
-    from devtools import lite0
+    from heatserve_tools.demo import lite0
 
     model = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(lite0.weights(), weights_only=True))

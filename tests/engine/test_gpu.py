@@ -50,7 +50,7 @@ def test_maps_on_the_device_equal_the_librarys_on_the_cpu(name):
 
 
 def test_the_same_copies_give_the_same_mean():
-    from heatserve.engine.smoothing import Noise
+    from heatserve.engine.sampling import Noise
 
     image = pictures(1)
     copies = Noise(image[0].cuda(), 0.15, 3).draw(0, 12).cpu()

@@ -12,7 +12,8 @@ from torch import nn
 from zennit.attribution import SmoothGrad
 
 from heatserve.engine import Explainer, Query, Smoothing
-from heatserve.engine.smoothing import FEWEST, Noise, sample_seed
+from heatserve.engine.sampling import Noise, sample_seed
+from heatserve.engine.smoothing import FEWEST
 from tests.engine.networks import (
     LAYERS,
     LINEAR_HEADS,

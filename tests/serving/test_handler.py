@@ -20,10 +20,12 @@ from torchvision import transforms
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
-from devtools.paths import METRICS
 from explain_handler import ExplainHandler
 from heatserve.engine import Explainer
+from heatserve.engine.network import Network
 from heatserve.engine.statistic import Statistic
+from heatserve.serving.service import Row
+from heatserve_tools.torchserve.shipped import METRICS
 from tests.serving.small import CONFIG, LABELS, Small, picture, unpacked
 
 VIEW = transforms.Compose(
@@ -71,7 +73,7 @@ def ask(
     context.request_processor = [RequestProcessor(dict(headers)) for _, headers in rows]
     context.metrics.request_ids = context.request_ids
     bodies = made.handle([row for row, _ in rows], context)
-    assert len(bodies) == len(rows) and not made.service.loop.visits
+    assert len(bodies) == len(rows) and not made.service.loop.rows
     answers = []
     for index, body in enumerate(bodies):
         headers = context.get_response_headers(index)
@@ -208,14 +210,14 @@ def test_a_fault_of_an_unknown_kind_is_one_rows_500(
 def test_an_out_of_memory_that_no_halving_cures_is_a_507_of_its_row(
     small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = Explainer.passes
+    forward = Network.passes
 
-    def starved(self: Explainer, images: torch.Tensor, queries: Any, *head: Any) -> Any:
+    def starved(self: Network, images: torch.Tensor, queries: Any, *head: Any) -> Any:
         if any(query.through_input for row in queries for query in row):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return forward(self, images, queries, *head)
 
-    monkeypatch.setattr(Explainer, "passes", starved)
+    monkeypatch.setattr(Network, "passes", starved)
     answers = ask(
         small,
         ({"body": picture()}, PREDICT),
@@ -414,17 +416,18 @@ def test_no_pass_has_more_rows_than_it_should_and_a_small_request_does_not_wait_
     steps, passes = Explainer.steps, []
 
     def counted(self: Explainer, images: torch.Tensor, queries: Any, *precision: str) -> Any:
-        passes.append([len(images), any(service.loop.visits[name].done for name in ("many", "one"))])
+        passes.append([len(images), any(service.loop.rows[name].done for name in ("many", "one"))])
         return steps(self, images, queries, *precision)
 
     monkeypatch.setattr(Explainer, "steps", counted)
     service = small[0].service
     image = base64.b64encode(picture()).decode()
     headers = {**PREDICT, "Content-Length": "1"}
-    service.loop.admit("many", {"body": {"instances": [image] * 64}}, headers)
-    service.loop.admit("one", {"body": picture()}, headers)
+    service.loop.admit(Row("many", {"body": {"instances": [image] * 64}}, headers))
+    service.loop.admit(Row("one", {"body": picture()}, headers))
     service.loop.step()
     assert service.loop.done == ["one"] and passes == [[16, False]]
     while service.loop.busy:
         service.loop.step()
     assert [rows for rows, _ in passes] == [16, 16, 16, 16, 1]
+    service.loop.begin([])

@@ -1,4 +1,4 @@
-"""The explainer: one model, its taps, and one forward pass that answers predictions and explanations together."""
+"""The explainer: predictions and explanations of one network, at once or in steps."""
 
 from __future__ import annotations
 
@@ -7,34 +7,31 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from .errors import OutOfMemory, UnsuitableModel, is_out_of_memory
-from .layout import prove_layouts
-from .methods import METHODS
-from .optimize import Optimized
-from .optimize import optimize as optimized
-from .precision import autocast, available, of_predictions, tensor_float, tensor_float_of
+from .halving import in_halves
+from .network import Answers, Network
+from .precision import of_predictions, tensor_float
 from .proof import prove, suitable_chunk
 from .query import Attribution, Query
 from .ranking import ranking
-from .recorded import LinearHead, Recorded, forward_mode
 from .room import Room
 from .smoothing import Smoothing
 from .steps import finish
-from .structure import trace
-from .taps import Layer, Taps
 
 
 class Explainer:
-    """Puts a model in evaluation mode, freezes its parameters and hooks the layers that maps come from, once.
+    """A model that is frozen, hooked and proved once, and then answers predictions and explanations together.
 
-    model: gives (N, classes) scores for images (N, C, H, W). example: one or more such images, on the model's device;
-    the structure is read off one forward pass of it. layers: names to tap; none for the automatic choice.
-    chunk: noisy copies in one forward; None for a size that suits the device. optimize: fold batch normalisations and
-    reorder memory, in the model itself (`engine.optimize`). precision: of the passes of noisy copies, a name in
-    PRECISIONS ("tf32" is float32 where the device has none); predictions, and maps that ride on their pass, keep the
-    mode that the process is in. What is proved at load is proved in float32.
+    model: gives (N, classes) scores for images (N, C, H, W).
+    example: one or more such images on the model's device; the structure is read off one forward pass of them.
+    layers: the names of the layers to tap; empty for the automatic choice.
+    chunk: the draws in one forward pass; None for a size that suits the device.
+    optimize: whether batch normalisations are folded and memory is reordered, in the model itself (`engine.optimize`).
+    precision: a name in PRECISIONS, for the passes of draws; "tf32" becomes "float32" where the device has no TF32.
 
-    Raises UnsuitableModel where no layer is named and the network does not show which one to take.
+    Predictions, and maps that share their pass, keep the precision that the process is in. The proofs at load are made
+    in float32.
+
+    Raises UnsuitableModel for a model or a layer that cannot be explained.
     """
 
     def __init__(
@@ -47,177 +44,123 @@ class Explainer:
         optimize: bool = False,
         precision: str = "float32",
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.device = example.device
-        self.precision = available(precision, self.device)
-        self.scale = 1.0
-        self.fallbacks = 0
         with tensor_float(False):
-            self._prepare(example, layers, optimize)
-        self.chunk = chunk or suitable_chunk(self, example[:1])
+            network = Network(model, example, layers, optimize=optimize, precision=precision)
+            prove(network, example, named=bool(layers))
+        self.network = network
+        self.model = network.model
+        self.device = network.device
+        self.structure = network.structure
+        self.classes = network.classes
+        self.layers = network.choice.layers
+        self.head = network.head
+        self.optimized = network.optimized
+        self.precision = network.precision
+        self._room = Room(chunk or suitable_chunk(network, example[:1]))
 
-    def _prepare(self, example: Tensor, layers: Sequence[str], optimize: bool) -> None:
-        """Reads the structure, makes the network faster, taps it, and proves all of it, in float32."""
-        model = self.model
-        self.structure = trace(model, example)
-        self.classes = self.structure.classes
-        automatic = (self.structure.layer,) if self.structure.layer else ()
-        self.layers = tuple(str(Layer.parse(name)) for name in layers) or automatic
-        self.optimized = optimized(model, example, self.layers) if optimize else Optimized()
-        self._taps = Taps(model, self.layers)
-        self.head = self._linear_head()
-        prove(self, example[:1])
-        prove_layouts(model, example.contiguous(memory_format=self.optimized.layout), self.layers, bool(layers))
+    @property
+    def layer(self) -> str:
+        """The layer of a query that names none. Raises UnsuitableModel where no layer is tapped."""
+        return self.network.choice.default
+
+    def check(self, method: str) -> None:
+        """Raises UnsuitableModel where the network cannot answer a method; the message says why, and which one can."""
+        self.network.choice.check(method)
+
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods that this network can answer."""
+        return self.network.choice.methods()
+
+    def layer_of(self, query: Query) -> str | None:
+        """The layer that a query's map comes from; None for a method that has no layer."""
+        return self.network.choice.layer_of(query)
+
+    @property
+    def prediction_precision(self) -> str:
+        """The precision of predictions, and of maps that share their pass: the process's, not `precision`."""
+        return of_predictions(self.device)
 
     @property
     def chunk(self) -> int:
-        """Noisy copies in one forward pass, for now: fewer after a lack of memory. Set it for another size at best."""
+        """The draws that one forward pass may hold now; fewer after a lack of memory. Setting it sets the most."""
         return self._room.size
 
     @chunk.setter
     def chunk(self, most: int) -> None:
-        self._room = Room(most)
-
-    @property
-    def layer(self) -> str:
-        """The layer that is used where a query names none. Raises UnsuitableModel where there is none."""
-        if not self.layers:
-            candidates = ", ".join(self.structure.candidates) or "none found"
-            raise UnsuitableModel(
-                "it is not clear which layer the maps should come from: the network does not end in a convolutional "
-                f"trunk, pooling and a linear layer; name one with `layer` (candidates: {candidates})"
-            )
-        return self.layers[0]
-
-    def check(self, method: str) -> None:
-        """Raises UnsuitableModel where the network cannot answer a method, saying why and what can."""
-        if METHODS[method].signal != "layer":
-            return
-        layer = self.layer
-        if METHODS[method].needs_linear_head and (self.head is None or self.head.layer not in self.layers):
-            reason = (
-                "the network does not end in global average pooling and one linear layer"
-                if self.head is None
-                else f"layer {layer!r} is not what the network pools (that is {self.head.layer!r})"
-            )
-            raise UnsuitableModel(f"{method} is not possible: {reason}; use gradcam, which suits any head")
+        self._room.reset(most)
 
     @property
     def rows(self) -> int:
-        """How many images a forward pass should have at most: more are not faster, and need memory each."""
+        """The most images that a forward pass should have: more are not faster, and each needs memory."""
         return max(16, self.chunk)
 
     @property
-    def prediction_precision(self) -> str:
-        """The precision of predictions, and of maps that ride on their pass: the process's, not `precision`."""
-        return of_predictions(self.device)
+    def fallbacks(self) -> int:
+        """How often a pass had too little memory."""
+        return self._room.shortages
 
-    def methods(self) -> tuple[str, ...]:
-        """The methods that this network can answer."""
-        return tuple(name for name in METHODS if self._possible(name))
+    def run(self, images: Tensor, queries: Sequence[Sequence[Query]]) -> Answers:
+        """The scores, (N, classes), and one attribution for each query of each image, from one forward pass.
 
-    def _possible(self, method: str) -> bool:
-        try:
-            self.check(method)
-        except UnsuitableModel:
-            return False
-        return True
+        images: (N, C, H, W) on the model's device.
+        queries: one sequence for each image, empty for a prediction.
 
-    def layer_of(self, query: Query) -> str | None:
-        """The layer that a query's map comes from; None for methods of the input."""
-        method = METHODS[query.method]
-        if method.signal != "layer":
-            return None
-        if method.needs_linear_head and self.head is not None:
-            return self.head.layer
-        if query.layer is not None and query.layer not in self.layers:
-            raise UnsuitableModel(f"layer {query.layer!r} is not tapped; tapped: {', '.join(self.layers) or 'none'}")
-        return query.layer or self.layer
-
-    def run(self, images: Tensor, queries: Sequence[Sequence[Query]]) -> tuple[Tensor, list[list[Attribution]]]:
-        """One forward pass: (N, classes) scores, and an attribution at each image itself for each of its queries.
-
-        images: (N, C, H, W) on the model's device; queries: one sequence for each image, empty for a prediction.
-        Smoothing is not done here. Where the device's memory is short the batch is halved; OutOfMemory is raised when
-        a single row does not fit. Raises ValueError for a class that the network does not have.
+        Each query is answered at the image itself; nothing is drawn. Where the device's memory is short the batch is
+        halved. Raises OutOfMemory where a single row does not fit, and ValueError for a class that the network does
+        not have.
         """
         return finish(self.steps(images, queries))
 
     def steps(
         self, images: Tensor, queries: Sequence[Sequence[Query]], precision: str | None = None
-    ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
-        """`run` in steps: yields between the forward pass and each backward pass, so that a caller may let other work
-        in; the graph waits in memory meanwhile. precision: of the passes, None for the one that predictions have."""
+    ) -> Generator[None, None, Answers]:
+        """`run` in steps: yields before each backward pass, so that a caller may let other work in.
+
+        The graph stays in memory meanwhile. precision: of the passes; None for the one that predictions have.
+        """
         for query in (query for row in queries for query in row):
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
                 raise ValueError(f"the network has {self.classes} classes: {query}")
-        try:
-            return (yield from self.passes(images, queries, self.head, precision))
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self.fallbacks += 1
-        if len(images) == 1:
-            raise OutOfMemory("the device has no memory left for this row")
-        middle = len(images) // 2
-        self._room.short(len(images))
-        first = yield from self.steps(images[:middle], queries[:middle], precision)
-        second = yield from self.steps(images[middle:], queries[middle:], precision)
-        return torch.cat([first[0], second[0]]), first[1] + second[1]
 
-    def passes(
-        self,
-        images: Tensor,
-        queries: Sequence[Sequence[Query]],
-        head: LinearHead | None,
-        precision: str | None = None,
-    ) -> Generator[None, None, tuple[Tensor, list[list[Attribution]]]]:
-        """`steps`, but for what it does where memory is short. head: None where autograd has to find every gradient."""
-        layers = {self.layer_of(query) for row in queries for query in row}
-        taps = {layer for layer in layers if layer is not None}
-        to_input = None in layers
-        graph = to_input or any(head is None or layer != head.layer for layer in taps)
-        given, images = images, images.contiguous(memory_format=self.optimized.layout)
-        rounding = tensor_float_of(precision), autocast(precision, self.device)
-        with self._taps.recording(taps, graph) as recording, forward_mode(graph), rounding[0], rounding[1]:
-            # A caller's inference tensor cannot become a leaf; a copy of it can.
-            images = images.clone() if graph and images.is_inference() else images
-            inputs = images.detach().requires_grad_() if to_input else images
-            # A copy goes on: the network's first operation may work in place.
-            shared = to_input or inputs.data_ptr() == given.data_ptr()
-            logits = self.model(inputs.clone() if shared else inputs)
-        scale = self.scale if precision == "float16" else 1.0
-        recorded = Recorded(inputs, logits, recording.activations, head, self.layer_of, precision, scale)
-        return logits.detach(), (yield from recorded.attributions(queries))
+        def passes(some: Tensor, asked: Sequence[Sequence[Query]]) -> Generator[None, None, Answers]:
+            return self.network.passes(some, asked, precision)
+
+        return (yield from in_halves(passes, images, queries, self._room))
 
     def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
-        """So many further samples for each of several smoothed explanations, all in one forward pass.
+        """Takes further draws for several explanations, all in one forward pass; in steps, as `steps` does.
 
-        In steps, as `steps` is; the explanations change with the last one.
+        shares: explanations, and how many draws each one gets.
+
+        The explanations change with the last step.
         """
-        copies = [smoothing.draw(count) for smoothing, count in shares]
+        draws = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
-        images = torch.cat(copies) if len(copies) > 1 else copies[0]
+        images = torch.cat(draws) if len(draws) > 1 else draws[0]
         before = self.fallbacks
         _, attributions = yield from self.steps(images, queries, self.precision)
         if self.fallbacks == before:
             self._room.fitted(len(images))
         values = iter(row[0].values for row in attributions)
+        # float16 has no number between 0 and 6e-8: a gradient of 0 may have been a small one.
+        zeros_are_zero = self.precision != "float16"
         for smoothing, count in shares:
-            # float16 has nothing between 0 and 6e-8.
-            sure = self.precision != "float16"
-            smoothing.update(torch.stack([next(values) for _ in range(count)]), zeros_are_zero=sure)
+            smoothing.update(torch.stack([next(values) for _ in range(count)]), zeros_are_zero)
 
     def settle(self) -> None:
-        """Waits until the device has done what it was given: a step that only queued up its work would let a
-        prediction wait behind all of it. Nothing to wait for on a CPU."""
+        """Waits until the device has done its queued work.
+
+        A step that only queued its work would let a prediction wait behind all of it. A CPU queues nothing.
+        """
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def smooth(self, image: Tensor, query: Query) -> Iterator[Smoothing]:
-        """Yields the explanation as it stands after each chunk of noisy copies, until its samples are done.
+        """Yields the explanation as it stands after each chunk of draws, until all are taken.
 
-        image: (C, H, W). `query.target` must be fixed (the class that the clean image was found to be).
+        image: (C, H, W).
+        query: its target must be fixed, as the class that the image itself was found to be.
+
         The chunk is read anew at each step, so a caller may change it.
         """
         smoothing = Smoothing(image, query)
@@ -226,7 +169,10 @@ class Explainer:
             yield smoothing
 
     def explain(self, images: Tensor, query: Query | None = None) -> list[Attribution]:
-        """Explains each of `images`, (N, C, H, W), by the same query: the way in for notebooks and batch jobs."""
+        """One attribution for each image, all by the same query: for notebooks and batch jobs.
+
+        images: (N, C, H, W).
+        """
         query = query or Query()
         self.check(query.method)
         images = images.clone()  # a network may work in place on its input
@@ -236,17 +182,9 @@ class Explainer:
         return [self._smoothed(image, query, target) for image, target in zip(images, ranked)]
 
     def _smoothed(self, image: Tensor, query: Query, predicted: int) -> Attribution:
-        query = query.at(predicted)
-        *_, smoothing = self.smooth(image, query)
+        *_, smoothing = self.smooth(image, query.at(predicted))
         return smoothing.estimate()
 
     def close(self) -> None:
         """Takes the hooks off; the model stays frozen."""
-        self._taps.remove()
-
-    def _linear_head(self) -> LinearHead | None:
-        found = self.structure.head
-        classifier = self.model.get_submodule(found.classifier) if found else None
-        if found is None or not isinstance(classifier, nn.Linear):
-            return None
-        return LinearHead(found.layer, classifier.weight.detach())
+        self.network.close()

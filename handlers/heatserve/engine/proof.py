@@ -1,74 +1,89 @@
-"""What is proved of a network at load, so that no request finds it out; and how many noisy copies it takes at once."""
+"""The proof of a network: at load, so that no request is the first to find out what it cannot do."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .errors import UnsuitableModel
+from .layout import prove_layouts
+from .network import Network
 from .query import Query
 from .steps import finish
 from .structure import same
 
-#: Of two, of what a score is multiplied by in float16: the score's own gradient must fit.
+#: The scale of a score in float16 is a power of two between these; the score's own gradient must fit too.
 _LARGEST_POWER, _SMALLEST_POWER = 15, -16
+#: Powers of two that are left free for other pictures, whose gradients may be larger than the example's.
 _HEADROOM = 3
-#: Of the gradient of each class, L2. Rectifiers that flip make a tenth or two.
+#: The largest relative L2 error of one class's gradient in float16. Rectifiers that flip make a tenth or two.
 _FAR = 0.5
-#: Of the gradient of each class, L2, at places at which float16 has 0. Rectifiers that flip leave next to none.
+#: The largest share of one class's gradient, L2, that may become 0 in float16. Rectifiers that flip leave next to none.
 _LOST = 0.01
 
-if TYPE_CHECKING:
-    from .explainer import Explainer
 
+def prove(network: Network, example: Tensor, named: bool) -> None:
+    """Proves that every tapped layer can be explained, and finds the network's scale in float16.
 
-def prove(explainer: Explainer, example: Tensor) -> None:
-    """Every tapped layer carries a gradient to the score, changes no score, and the closed form agrees."""
-    plain, _ = finish(explainer.passes(example.clone(), [[]], None))
-    for layer in explainer.layers:
-        # Several classes: the map of one may be empty.
-        classes = sorted({0, explainer.classes // 2, explainer.classes - 1})
-        queries = [[Query("gradcam", target=target, layer=layer) for target in classes]]
-        try:
-            logits, [by_autograd] = finish(explainer.passes(example.clone(), queries, None))
-        except (RuntimeError, ValueError, IndexError, KeyError) as error:
-            raise UnsuitableModel(
-                f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
-                f"that the class scores depend on ({type(error).__name__})"
-            ) from error
-        if not torch.allclose(logits, plain, rtol=1e-4, atol=1e-4):
-            raise UnsuitableModel(f"layer {layer!r}: recording it changes the prediction; name another one")
-        if by_autograd[0].values.ndim != 2:
-            raise UnsuitableModel(f"layer {layer!r}: its activation is not of shape (N, K, h, w)")
-        if explainer.head is not None and explainer.head.layer == layer:
-            _, [in_closed_form] = finish(explainer.passes(example.clone(), queries, explainer.head))
-            if not all(same(one.values, other.values) for one, other in zip(by_autograd, in_closed_form)):
-                raise UnsuitableModel(f"layer {layer!r}: the closed-form gradient differs from autograd's")
-    if explainer.precision != "float32":
-        _prove_precision(explainer, example)
+    A layer must carry a gradient to the score. Recording it must not change the score. Where the network has a linear
+    head, the closed form of the gradient must be autograd's. The layer's axes must be (N, K, h, w).
 
+    example: (N, C, H, W).
+    named: whether a user named the layers.
 
-def _prove_precision(explainer: Explainer, example: Tensor) -> None:
-    """The network runs in fewer bits, and its gradient neither overflows nor vanishes in them.
-
-    float16 holds numbers from 6e-8 to 65504: the score is scaled, for each network by the power of two that suits it.
+    Raises UnsuitableModel with the reason.
     """
-    exact = _gradients(explainer, example, None)
-    powers = range(_LARGEST_POWER, _SMALLEST_POWER, -2) if explainer.precision == "float16" else (0,)
+    image, layers = example[:1], network.choice.layers
+    plain, _ = finish(network.passes(image.clone(), [[]], closed_form=False))
+    for layer in layers:
+        _prove_layer(network, image, layer, plain)
+    if network.precision != "float32":
+        _prove_precision(network, image)
+    prove_layouts(network.model, example.contiguous(memory_format=network.optimized.layout), layers, named)
+
+
+def _prove_layer(network: Network, image: Tensor, layer: str, plain: Tensor) -> None:
+    queries = [[Query("gradcam", target=target, layer=layer) for target in _classes(network)]]
+    try:
+        logits, [by_autograd] = finish(network.passes(image.clone(), queries, closed_form=False))
+    except (RuntimeError, ValueError, IndexError, KeyError) as error:
+        raise UnsuitableModel(
+            f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
+            f"that the class scores depend on ({type(error).__name__})"
+        ) from error
+    if not torch.allclose(logits, plain, rtol=1e-4, atol=1e-4):
+        raise UnsuitableModel(f"layer {layer!r}: recording it changes the prediction; name another one")
+    if by_autograd[0].values.ndim != 2:
+        raise UnsuitableModel(f"layer {layer!r}: its activation is not of shape (N, K, h, w)")
+    if network.head is not None and network.head.layer == layer:
+        _, [in_closed_form] = finish(network.passes(image.clone(), queries))
+        if not all(same(one.values, other.values) for one, other in zip(by_autograd, in_closed_form)):
+            raise UnsuitableModel(f"layer {layer!r}: the closed-form gradient differs from autograd's")
+
+
+def _classes(network: Network) -> list[int]:
+    """Three classes of the network: the map of a single one may be empty."""
+    return sorted({0, network.classes // 2, network.classes - 1})
+
+
+def _prove_precision(network: Network, image: Tensor) -> None:
+    """Proves that the network runs in fewer bits, and that its gradient neither overflows nor vanishes in them.
+
+    float16 holds numbers from 6e-8 to 65504. The score is therefore scaled, by the power of two that suits the network.
+    """
+    exact = _gradients(network, image, None)
+    powers = range(_LARGEST_POWER, _SMALLEST_POWER, -2) if network.precision == "float16" else (0,)
     for power in powers:
-        explainer.scale = 2.0**power
-        found = _gradients(explainer, example, explainer.precision)
+        network.scale = 2.0**power
+        found = _gradients(network, image, network.precision)
         if bool(torch.isfinite(found).all()):
             break
     else:
-        raise UnsuitableModel(f"gradients of this network overflow in {explainer.precision}; use bfloat16 or float32")
-    if explainer.precision != "float16":
+        raise UnsuitableModel(f"gradients of this network overflow in {network.precision}; use bfloat16 or float32")
+    if network.precision != "float16":
         return
-    # Other pictures have larger gradients than the example.
-    explainer.scale /= 2.0**_HEADROOM
-    found = _gradients(explainer, example, explainer.precision)
+    network.scale /= 2.0**_HEADROOM
+    found = _gradients(network, image, network.precision)
     for ours, theirs in zip(found, exact):
         whole = float(theirs.norm())
         if float((ours - theirs).norm()) > _FAR * whole or float(theirs[ours == 0].norm()) > _LOST * whole:
@@ -79,12 +94,11 @@ def _prove_precision(explainer: Explainer, example: Tensor) -> None:
             )
 
 
-def _gradients(explainer: Explainer, example: Tensor, precision: str | None) -> Tensor:
-    """In the input, of several classes' scores, (classes, C, H, W)."""
-    classes = sorted({0, explainer.classes // 2, explainer.classes - 1})
-    queries = [[Query("gradient", target=target) for target in classes]]
+def _gradients(network: Network, image: Tensor, precision: str | None) -> Tensor:
+    """The gradients of several classes' scores in the input, (classes, C, H, W)."""
+    queries = [[Query("gradient", target=target) for target in _classes(network)]]
     try:
-        _, [found] = finish(explainer.passes(example, queries, None, precision))
+        _, [found] = finish(network.passes(image, queries, precision, closed_form=False))
     except RuntimeError as error:
         raise UnsuitableModel(
             f"the network does not run in precision {precision} ({type(error).__name__}); use float32"
@@ -92,15 +106,20 @@ def _gradients(explainer: Explainer, example: Tensor, precision: str | None) -> 
     return torch.stack([answer.values for answer in found]).double()
 
 
-def suitable_chunk(explainer: Explainer, example: Tensor) -> int:
-    """On a GPU what a quarter of the free memory holds, 64 at most. On a CPU 4: larger ones gain little, and need
-    memory in proportion (docs/performance.md)."""
-    if explainer.device.type != "cuda":
+def suitable_chunk(network: Network, image: Tensor) -> int:
+    """The number of draws that one pass should hold.
+
+    On a GPU it is the number that fills a quarter of the free memory, at most 64. On a CPU it is 4: larger passes gain
+    little there, and need memory in proportion (docs/performance.md).
+
+    image: (1, C, H, W).
+    """
+    if network.device.type != "cuda":
         return 4
-    torch.cuda.synchronize(explainer.device)
-    before = torch.cuda.memory_allocated(explainer.device)
-    torch.cuda.reset_peak_memory_stats(explainer.device)
-    explainer.run(example, [[Query("gradient", target=0)]])
-    row = max(1, torch.cuda.max_memory_allocated(explainer.device) - before)
-    free, _ = torch.cuda.mem_get_info(explainer.device)
+    torch.cuda.synchronize(network.device)
+    before = torch.cuda.memory_allocated(network.device)
+    torch.cuda.reset_peak_memory_stats(network.device)
+    finish(network.passes(image, [[Query("gradient", target=0)]]))
+    row = max(1, torch.cuda.max_memory_allocated(network.device) - before)
+    free, _ = torch.cuda.mem_get_info(network.device)
     return int(min(64, max(1, free // 4 // row)))

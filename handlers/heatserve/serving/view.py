@@ -1,4 +1,4 @@
-"""The block `preprocess:` of an archive's settings: what the model sees of a picture."""
+"""The block `preprocess:` of an archive's settings. It says how a picture becomes the model's view."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_view(section: Mapping[str, Any], max_resized_pixels: int) -> Preprocess
 
 
 def _refuse_what_never_fits(preprocess: Preprocess, max_resized_pixels: int) -> None:
-    """No picture at all could be served where the view alone has too many pixels."""
+    """Refuses a view that has more pixels than any picture may have after resizing: nothing could be served."""
     for name, side in (("crop", preprocess.crop), ("resize", preprocess.resize)):
         if isinstance(side, int) and side * side > max_resized_pixels:
             raise SettingsError(

@@ -1,0 +1,92 @@
+"""The choice of a layer: which one a map comes from, and which methods a network can answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import UnsuitableModel
+from .head import LinearHead
+from .query import Query
+from .registry import METHODS
+
+
+@dataclass(frozen=True)
+class Source:
+    """The place in a network that a signal is taken from.
+
+    signal: "layer", "input" or "score".
+    layer: the layer's name; None for the input and the score.
+    """
+
+    signal: str
+    layer: str | None = None
+
+
+INPUT = Source("input")
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The layers that maps of one network may come from.
+
+    layers: the names of the tapped layers; the first one is the default.
+    candidates: names that a message may suggest where no layer is tapped.
+    head: the linear head; None where the network has none.
+    """
+
+    layers: tuple[str, ...]
+    candidates: tuple[str, ...]
+    head: LinearHead | None
+
+    @property
+    def default(self) -> str:
+        """The layer of a query that names none. Raises UnsuitableModel where no layer is tapped."""
+        if not self.layers:
+            candidates = ", ".join(self.candidates) or "none found"
+            raise UnsuitableModel(
+                "it is not clear which layer the maps should come from: the network does not end in a convolutional "
+                f"trunk, pooling and a linear layer; name one with `layer` (candidates: {candidates})"
+            )
+        return self.layers[0]
+
+    def check(self, method: str) -> None:
+        """Raises UnsuitableModel where the network cannot answer a method; the message says why, and which one can."""
+        if METHODS[method].signal != "layer":
+            return
+        layer = self.default
+        if METHODS[method].needs_linear_head and (self.head is None or self.head.layer not in self.layers):
+            reason = (
+                "the network does not end in global average pooling and one linear layer"
+                if self.head is None
+                else f"layer {layer!r} is not what the network pools (that is {self.head.layer!r})"
+            )
+            raise UnsuitableModel(f"{method} is not possible: {reason}; use gradcam, which suits any head")
+
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods that the network can answer."""
+        return tuple(name for name in METHODS if self._answers(name))
+
+    def _answers(self, method: str) -> bool:
+        try:
+            self.check(method)
+        except UnsuitableModel:
+            return False
+        return True
+
+    def layer_of(self, query: Query) -> str | None:
+        """The layer that a query's map comes from; None for a method of the input or of the score.
+
+        Raises UnsuitableModel for a layer that is not tapped.
+        """
+        method = METHODS[query.method]
+        if method.signal != "layer":
+            return None
+        if method.needs_linear_head and self.head is not None:
+            return self.head.layer
+        if query.layer is not None and query.layer not in self.layers:
+            raise UnsuitableModel(f"layer {query.layer!r} is not tapped; tapped: {', '.join(self.layers) or 'none'}")
+        return query.layer or self.default
+
+    def source_of(self, query: Query) -> Source:
+        """The source of a query's signal. Raises UnsuitableModel for a layer that is not tapped."""
+        return Source(METHODS[query.method].signal, self.layer_of(query))

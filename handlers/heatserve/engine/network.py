@@ -1,0 +1,87 @@
+"""The network below the explainer: a frozen model with its taps, and the passes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from torch import Tensor, nn
+
+from .choice import INPUT, LayerChoice
+from .head import linear_head
+from .optimize import Optimized
+from .optimize import optimize as optimized
+from .precision import autocast, available, tensor_float_of
+from .query import Attribution, Query
+from .recorded import Recorded, forward_mode
+from .structure import trace
+from .taps import Layer, Taps
+
+#: The scores of a pass, (N, classes), and the attributions of each row.
+Answers = tuple[Tensor, list[list[Attribution]]]
+
+
+class Network:
+    """A model in evaluation mode with frozen parameters, hooked once at the layers that maps come from.
+
+    model: gives (N, classes) scores for images (N, C, H, W).
+    example: one or more such images on the model's device; one forward pass of them shows the structure.
+    layers: the names of the layers to tap; empty for the automatic choice.
+    optimize: whether the model is made faster, in place (`engine.optimize`).
+    precision: a name in PRECISIONS, for the passes of draws; "tf32" becomes "float32" where the device has no TF32.
+
+    Raises UnsuitableModel for a model that does not answer with scores, or a layer that does not exist.
+    """
+
+    def __init__(
+        self, model: nn.Module, example: Tensor, layers: Sequence[str], *, optimize: bool, precision: str
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.device = example.device
+        self.precision = available(precision, self.device)
+        #: In float16 the score is multiplied by this before a backward pass (`engine.proof` finds it).
+        self.scale = 1.0
+        self.structure = trace(model, example)
+        self.classes = self.structure.classes
+        automatic = (self.structure.layer,) if self.structure.layer else ()
+        names = tuple(str(Layer.parse(name)) for name in layers) or automatic
+        self.optimized = optimized(model, example, names) if optimize else Optimized()
+        self.head = linear_head(model, self.structure)
+        self.choice = LayerChoice(names, self.structure.candidates, self.head)
+        self._taps = Taps(model, names)
+
+    def passes(
+        self,
+        images: Tensor,
+        queries: Sequence[Sequence[Query]],
+        precision: str | None = None,
+        *,
+        closed_form: bool = True,
+    ) -> Generator[None, None, Answers]:
+        """One forward pass and the backward passes that its queries need; yields before each backward pass.
+
+        images: (N, C, H, W).
+        queries: one sequence for each image.
+        precision: of the passes; None for the mode that the process is in, which predictions have.
+        closed_form: False lets autograd compute the gradients that a linear head makes known.
+        """
+        sources = {self.choice.source_of(query) for row in queries for query in row}
+        taps = {source.layer for source in sources if source.layer is not None}
+        to_input = INPUT in sources
+        head = self.head if closed_form else None
+        graph = to_input or any(head is None or layer != head.layer for layer in taps)
+        given, images = images, images.contiguous(memory_format=self.optimized.layout)
+        rounding = tensor_float_of(precision), autocast(precision, self.device)
+        with self._taps.recording(taps, graph) as recording, forward_mode(graph), rounding[0], rounding[1]:
+            # A caller's inference tensor cannot become a leaf; a copy of it can.
+            images = images.clone() if graph and images.is_inference() else images
+            inputs = images.detach().requires_grad_() if to_input else images
+            # The network gets a copy where its first operation, in place, would change the caller's tensor or the leaf.
+            shared = to_input or inputs.data_ptr() == given.data_ptr()
+            logits = self.model(inputs.clone() if shared else inputs)
+        scale = self.scale if precision == "float16" else 1.0
+        recorded = Recorded(inputs, logits, recording.activations, head, self.choice.source_of, precision, scale)
+        return logits.detach(), (yield from recorded.attributions(queries))
+
+    def close(self) -> None:
+        """Takes the hooks off; the model stays frozen."""
+        self._taps.remove()

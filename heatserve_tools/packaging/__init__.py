@@ -1,0 +1,1 @@
+"""Building archives for TorchServe, and their trial in a clean process."""

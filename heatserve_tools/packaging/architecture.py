@@ -1,0 +1,143 @@
+"""Where a model's architecture comes from, and what of it an archive has to carry."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.machinery
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging.mar import Content
+from heatserve_tools.paths import HANDLERS
+
+# What an unmodified TorchServe has: these packages need not travel, and an archive must not shadow them.
+ON_THE_SERVER = {"torch", "torchvision", "numpy", "PIL", "ts"}
+_COMPILED = tuple({*importlib.machinery.EXTENSION_SUFFIXES, ".so", ".pyd", ".dylib", ".dll"})
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`reference` is `module:callable` as importable inside the archive; `members` makes it importable.
+
+    `model_file` names the file for TorchServe's stock handlers, which want one with exactly one class.
+    """
+
+    reference: str
+    members: dict[str, Content] = field(default_factory=dict)
+    model_file: str | None = None
+
+    @property
+    def package(self) -> str:
+        return self.reference.split(":")[0].split(".")[0]
+
+
+def read(text: str) -> Architecture:
+    """Understands `package.module:callable[.attribute]` and `path/model.py:Class`."""
+    place, _, name = text.rpartition(":")
+    if not place or not all(part.isidentifier() for part in name.split(".")):
+        raise ToolError(f"The architecture {text!r} is neither package.module:callable nor model.py:Class.")
+    if place.endswith(".py"):
+        return _from_file(Path(place), name)
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise ToolError(f"The architecture's module {place!r} is not the name of a Python module.")
+    if place.split(".")[0] in {*ON_THE_SERVER, "heatserve"}:
+        return Architecture(text)
+    return Architecture(text, package_members(place.split(".")[0]))
+
+
+def package_members(name: str) -> dict[str, Content]:
+    """All files of an installed package of pure Python, by their names in an archive."""
+    if not name.isidentifier():
+        raise ToolError(f"{name!r} is not the name of a top-level package.")
+    if name in _reserved():
+        raise ToolError(f"The package {name!r} is on every server or part of heatserve already: leave it out.")
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise ToolError(f"There is no installed package {name!r} here; install it, then package again.")
+    if not spec.submodule_search_locations:
+        files = {Path(spec.origin).name: Path(spec.origin)}
+    else:
+        home = Path(spec.origin).parent
+        files = {path.relative_to(home.parent).as_posix(): path for path in source_files(home)}
+    compiled = sorted(path for path in files if path.endswith(_COMPILED))
+    if compiled:
+        raise ToolError(
+            f"The package {name!r} has compiled extensions ({compiled[0]}), which an archive cannot carry: "
+            "install it on the server."
+        )
+    return dict(files)
+
+
+def source_files(folder: Path) -> list[Path]:
+    """The files below a folder, in order, without what Python and editors leave there."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.suffix not in (".pyc", ".pyo")
+        and not any(part == "__pycache__" or part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def unmet_imports(members: dict[str, Content]) -> list[str]:
+    """Packages that the archived Python files import and that neither the archive nor every server has."""
+    inside = {re.split(r"[./]", name)[0] for name in members}
+    known = inside | ON_THE_SERVER | set(sys.stdlib_module_names)
+    imported: set[str] = set()
+    for name, content in members.items():
+        if name.endswith(".py"):
+            # A package may carry files that are no Python of this version: nothing imports them.
+            with contextlib.suppress(SyntaxError, ValueError):
+                tree = ast.parse(content if isinstance(content, bytes) else content.read_bytes())
+                imported.update(_imports(tree))
+    return sorted(imported - known)
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def _from_file(path: Path, name: str) -> Architecture:
+    if not path.is_file():
+        raise ToolError(f"There is no model file {path}.")
+    if not path.stem.isidentifier():
+        raise ToolError(f"The model file {path.name} cannot be imported by that name: use a Python name.")
+    if path.stem in _reserved() | set(sys.stdlib_module_names):
+        raise ToolError(f"The model file {path.name} would hide the module {path.stem!r}: rename it.")
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError as error:
+        raise ToolError(f"The model file {path.name} is not Python: line {error.lineno}: {error.msg}.") from None
+    except (ValueError, RecursionError, MemoryError) as error:  # a NUL, or nesting without end
+        raise ToolError(f"The model file {path.name} is not Python: {error}.") from None
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if name.split(".")[0] not in {*classes, *functions, *_bound(tree)}:
+        defined = ", ".join([*classes, *functions]) or "nothing"
+        raise ToolError(f"The model file {path.name} does not define {name!r}; it defines {defined}.")
+    model_file = path.name if classes == [name] else None
+    return Architecture(f"{path.stem}:{name}", {path.name: path}, model_file)
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Names that a file binds by assignment or import."""
+    assigned = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+    imports = (node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return {node.id for node in assigned if isinstance(node.ctx, ast.Store)} | {
+        alias.asname or alias.name for node in imports for alias in node.names
+    }
+
+
+def _reserved() -> set[str]:
+    return {*ON_THE_SERVER, *(path.stem for path in HANDLERS.iterdir())}

@@ -1,0 +1,1 @@
+"""Starting a TorchServe, watching it and ending it."""

@@ -1,0 +1,115 @@
+"""scripts/serve serves what can be served, and names what cannot."""
+
+import json
+import socket
+import zipfile
+
+import pytest
+import requests
+from click.testing import CliRunner
+
+from heatserve_tools import serve
+from heatserve_tools.torchserve.ports import HOST
+from heatserve_tools.torchserve.server import Server, ServerError
+
+MODEL = {"modelName": "net", "handler": "net_handler.py", "modelVersion": "1.0"}
+ECHO = "def handle(data, context):\n    return data and ['fine'] * len(data)\n"
+REFUSES = "def handle(data, context):\n    raise ValueError('explain.method is gradcm')\n"
+
+
+def archive(path, handler=ECHO, config=None):
+    model = MODEL if config is None else {**MODEL, "configFile": "model-config.yaml"}
+    with zipfile.ZipFile(path, "w") as written:
+        written.writestr("MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model}))
+        written.writestr("net_handler.py", handler)
+        if config is not None:
+            written.writestr("model-config.yaml", config)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The command on a model store, with its files and ports out of everybody's way."""
+    monkeypatch.setattr(serve, "KEYS", tmp_path / "key_file.json")
+    monkeypatch.setattr(serve, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
+    (tmp_path / "store").mkdir()
+
+    def command(*arguments):
+        inference, grpc = neighbours(3), neighbours(2)
+        places = ["--model-store", str(tmp_path / "store"), "--port", str(inference), "--grpc-port", str(grpc)]
+        return CliRunner().invoke(serve.main, [*places, "--open", *arguments])
+
+    return command
+
+
+def neighbours(count):
+    """The first of so many free ports in a row."""
+    while True:
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            sockets[0].bind((HOST, 0))
+            first = sockets[0].getsockname()[1]
+            for offset, other in enumerate(sockets[1:], 1):
+                other.bind((HOST, first + offset))
+            return first
+        except (OSError, OverflowError):
+            continue
+        finally:
+            for one in sockets:
+                one.close()
+
+
+@pytest.mark.server
+def test_a_healthy_model_is_served_beside_broken_ones_and_each_of_those_is_named(run, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    archive(store / "healthy.mar")
+    archive(store / "empty.mar", config="")
+    archive(store / "broken.mar", REFUSES)
+    (store / "noise.mar").write_bytes(b"not a zip")
+    answers = []
+
+    def ask(server):
+        headers = {"Content-Type": "application/octet-stream"}
+        answers.append(requests.post(f"{server.inference}/predictions/healthy", b"x", headers=headers, timeout=30))
+
+    monkeypatch.setattr(Server, "wait", ask)
+    lines = run().output.splitlines()
+    assert [answer.text for answer in answers] == ["fine"]
+    named = [line for line in lines if line.startswith("not served")]
+    assert len(named) == 3
+    assert "empty.mar has a model-config.yaml that is empty" in named[0]
+    assert "noise.mar is no zip file" in named[1]
+    assert "Model 'broken' did not load: ValueError: explain.method is gradcm" in named[2]
+    assert any("/explanations/healthy -T" in line for line in lines)
+
+
+def test_a_model_that_was_asked_for_and_cannot_be_served_ends_the_command(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "Server", None)
+    archive(tmp_path / "store" / "healthy.mar")
+    archive(tmp_path / "store" / "listed.mar", config="- a\n")
+    done = run("--model", "healthy", "--model", "listed")
+    assert done.exit_code == 1
+    assert "listed.mar has a model-config.yaml that is a list" in done.output
+
+
+def test_nothing_that_can_be_served_ends_the_command(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "Server", None)
+    (tmp_path / "store" / "a.mar").write_bytes(b"")
+    archive(tmp_path / "store" / "b.mar", config="")
+    done = run()
+    assert done.exit_code == 1 and "a.mar is no zip" in done.output and "b.mar has a model-config" in done.output
+
+
+@pytest.mark.parametrize("asked", [[], ["--model", "healthy"]])
+def test_a_model_may_fail_to_load_unless_it_was_asked_for(run, tmp_path, monkeypatch, asked):
+    given = []
+
+    def server(*_, partly, **__):
+        given.append(partly)
+        raise ServerError("Model 'healthy' did not load")
+
+    monkeypatch.setattr(serve, "Server", server)
+    archive(tmp_path / "store" / "healthy.mar")
+    done = run(*asked)
+    assert done.exit_code == 1 and "did not load" in done.output
+    assert given == [not asked]
