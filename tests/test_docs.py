@@ -90,7 +90,7 @@ def test_the_vision_transformer_of_the_how_to_has_a_map_and_the_same_scores_and_
     assert answer.map.shape == (14, 14) and answer.map.max() > 0
 
 
-def test_the_checkpoints_of_the_how_to_become_weights_that_are_taken(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_the_checkpoints_of_the_how_to_become_weights_that_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "bring-a-model.md").read_text(encoding="utf-8")
     nested, parallel = re.findall(r"`(torch\.save\(.*, \"weights\.pth\"\))`", text)
