@@ -15,6 +15,7 @@ from devtools.bench import archives, children
 from devtools.bench.results import Result
 from devtools.bench.rounds import Progress
 from heatserve.serving import settings, start
+from heatserve.serving.service import Row, Service
 from heatserve_tools.demo.photographs import photographs
 
 GROWTH = 1.01
@@ -81,17 +82,17 @@ def main(archive: Path, count: int, threads: int) -> None:
         print(json.dumps({kind: children.status(kind) for kind in MEMORIES}), flush=True)
 
 
-def answer(service: start.Service, picture: bytes, options: dict[str, str]) -> Any:
+def answer(service: Service, picture: bytes, options: dict[str, str]) -> Any:
     """The answer to one request for an explanation, without a server."""
     headers = {
         "Content-Length": "1",
         "explain": "True",
         **{f"X-Explain-{name}": value for name, value in options.items()},
     }
-    service.loop.admit("one", {"body": picture}, headers)
-    while service.loop.busy:
-        service.loop.step()
-    return service.writer.write(service.loop.take("one"))
+    row = Row("one", {"body": picture}, headers)
+    while (reply := service.call([row])).left:
+        pass
+    return reply.answers["one"]
 
 
 if __name__ == "__main__":

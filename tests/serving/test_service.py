@@ -103,7 +103,9 @@ def test_lines_of_a_stream_are_replies_whose_rows_wait(service: Service) -> None
     sent = [reply.answers["live"] for reply in found if reply.answers]
     used = [json.loads(bytes(line.body))["explanations"][0]["quality"]["samples_used"] for line in sent]
     assert used == sorted(set(used)) and used[-1] == 40
-    assert [line.more for line in sent[:-1]] == [True] * (len(sent) - 1) and sent[-1].more is (False if sent[:-1] else None)
+    assert [line.more for line in sent[:-1]] == [True] * (len(sent) - 1) and sent[-1].more is (
+        False if sent[:-1] else None
+    )
     assert all(reply.lines == {} or reply.left for reply in found)
     # The time of rendering is that of all lines.
     facts = found[-1].facts.answered["live"][0]
@@ -145,7 +147,9 @@ class Hostile:
     __hash__ = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("body", [None, 3, [], {}, {"body": object()}, {"data": {1: 2}}, {"body": Hostile()}, Hostile()])
+@pytest.mark.parametrize(
+    "body", [None, 3, [], {}, {"body": object()}, {"data": {1: 2}}, {"body": Hostile()}, Hostile()]
+)
 @pytest.mark.parametrize(
     "headers", [{}, {"explain": 3}, {"Content-Length": "1", "explain": "True", "url_path": 5}, {3: None}]
 )
