@@ -1,10 +1,10 @@
-"""When two maps of the same request are the same.
+"""The rule by which two maps of the same request are the same.
 
-Kernels choose their algorithm by the shape of a batch, so numbers round differently in other company: for most
-samples by less than 1e-6 of the map's maximum. A network of ReLUs has kinks, though. Where rounding moves one
-pre-activation across a kink, that sample's gradient jumps (seen: by 0.8 % of its maximum, for one noisy copy in 160
-through EfficientNet-Lite0), and the mean over few samples shows it. A wrong row, class, seed or noise is off by the
-size of the map itself.
+Kernels choose their algorithm by the shape of a batch, so a row rounds differently in another batch. For most samples
+the difference is below 1e-6 of the map's maximum. A network of ReLUs has kinks, though: where rounding moves one
+pre-activation across a kink, that sample's gradient jumps, and the mean over few samples shows it. One noisy copy in
+160 through EfficientNet-Lite0 jumped by 0.8 % of its maximum. A wrong row, class, seed or noise differs by the size of
+the map itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Of the map's maximum.
+#: The largest difference of equal maps, in maxima of the map.
 KINK = 1e-2
 
 
@@ -26,5 +26,5 @@ def distance(found: NDArray[Any], known: NDArray[Any]) -> float:
 
 
 def agree(found: NDArray[Any], known: NDArray[Any]) -> bool:
-    """Whether two maps differ by rounding alone, kinks included."""
+    """Whether two maps differ by rounding alone. A jump at a kink counts as rounding."""
     return distance(found, known) <= KINK

@@ -1,4 +1,4 @@
-"""TorchServe's gRPC service, from the .proto files that its own jar carries."""
+"""A client of TorchServe's gRPC service, made from the .proto files in TorchServe's own jar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST = 64_000_000
 
 @cache
 def _service() -> tuple[Any, Any]:
-    """Messages and stubs, compiled once."""
+    """The service's messages and stubs, compiled once."""
     spec = find_spec("ts")
     assert spec is not None and spec.origin is not None
     jar = Path(spec.origin).parent / "frontend" / "model-server.jar"
@@ -33,7 +33,7 @@ def _service() -> tuple[Any, Any]:
 
 
 class GrpcClient:
-    """One client of one server's `InferenceAPIsService`; close it."""
+    """A client of one server's `InferenceAPIsService`, and a context manager that closes it."""
 
     def __init__(self, port: int, token: str | None = None) -> None:
         limits = [("grpc.max_receive_message_length", LONGEST), ("grpc.max_send_message_length", LONGEST)]

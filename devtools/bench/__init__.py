@@ -1,6 +1,6 @@
-"""The measurements behind the promises: `scripts/bench`. Ratios come from interleaved rounds, never from two runs."""
+"""The measurements of `scripts/bench`. Ratios come from interleaved rounds, never from two runs."""
 
 import os
 
-# Torch's profiler, which counts the memory, otherwise writes into the progress bar. Read when torch is imported.
+# Torch's profiler, which counts the memory, would write into the progress bar. Torch reads this when it is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -21,7 +21,7 @@ from heatserve_tools.packaging.mar import sealed
 from heatserve_tools.packaging.packager import Recipe, package
 
 NAME = "lite0"
-#: As the stock handler wants a model: a file with one class, which is made without arguments.
+#: The stock handler wants a model as a file with one class, which is made without arguments.
 _RESNET50 = """\
 from torchvision.models.resnet import Bottleneck, ResNet
 
@@ -75,7 +75,7 @@ def stock(folder: Path, network: str = NAME) -> Path:
 
 
 def _weights(folder: Path, network: str) -> Path:
-    """lite0's own; the others' are those that `NETWORKS` draws, the same at every call."""
+    """The weights of lite0 are real ones. Other networks have those that `NETWORKS` draws, the same at every call."""
     if network == NAME:
         return lite0.weights()
     path = folder / f"{network}.pth"

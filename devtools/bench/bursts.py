@@ -1,4 +1,4 @@
-"""What bursts of requests cost, and how those of one kind compare with those of another."""
+"""The cost of bursts of requests, and the comparison of one contestant's bursts with another's."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ WORKER, FRONTEND = "worker", "frontend"
 
 @dataclass(frozen=True)
 class Burst:
-    """One round's requests of one kind.
+    """The requests that a crowd of clients sends in one round.
 
-    seconds: from the first request to the last answer. latencies: of each, in seconds. bytes: of all the answers'
-    bodies. cpu: the seconds of processor that each process took, by its name. batches: that the worker was given.
+    seconds: from the first request to the last answer.
+    latencies: of each request, in seconds.
+    bytes: of the bodies of all answers.
+    cpu: the seconds of processor time of each process, by the process's name.
+    batches: the number of batches that the worker was given.
     """
 
     seconds: float
     latencies: tuple[float, ...]
-    bytes: int
+    bytes: int = 0
     cpu: Mapping[str, float] = field(default_factory=dict)
     batches: int = 0
 
@@ -39,7 +42,7 @@ def rate(of: Sequence[Burst], to: Sequence[Burst]) -> Ratio:
 
 
 def processor(of: Sequence[Burst], to: Sequence[Burst], resamples: int = 4000) -> Ratio:
-    """The ratio of the processor's seconds per answer, of all processes and over all rounds.
+    """The ratio of processor seconds per answer, of all processes and over all rounds.
 
     The system counts in steps of 10 ms, too coarse for the ratio of one round. The interval is by bootstrap over the
     rounds (Efron 1979), percentiles.
@@ -61,7 +64,7 @@ def processor(of: Sequence[Burst], to: Sequence[Burst], resamples: int = 4000) -
 
 
 def summary(bursts: Sequence[Burst], name: str) -> dict[str, float]:
-    """All of a kind's figures over all its rounds, each key with the kind's name before it."""
+    """The figures of a contestant over all its rounds. Each key starts with the contestant's name."""
     latencies = [1000 * second for burst in bursts for second in burst.latencies]
     answers, batches = len(latencies), sum(burst.batches for burst in bursts)
     found = {

@@ -1,4 +1,4 @@
-"""Measurements in a process of their own, which tells what it finds in lines of JSON."""
+"""Measurements in a process of their own, which prints its results as lines of JSON."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def run(module: str, *arguments: object) -> Iterator[Any]:
 
 
 def status(name: str) -> int:
-    """Of this process, in bytes, what Linux says: VmRSS (resident now), VmHWM (the highest it was), RssAnon."""
+    """A figure of this process in bytes, by Linux: VmRSS (resident now), VmHWM (the highest until now), RssAnon."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

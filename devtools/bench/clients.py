@@ -4,44 +4,51 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from devtools.bench import archives, servers
+from devtools.bench import archives
+from devtools.bench.bursts import Burst
+from devtools.bench.crowd import Crowd
+from devtools.bench.endpoint import EXPLANATIONS, Endpoint
 from devtools.bench.results import Result
-from devtools.bench.rounds import Measure, Seen, interleave
+from devtools.bench.rounds import Measure, Progress, interleave
 from devtools.bench.series import Line, Series
 from heatserve_tools.demo.photographs import photographs
 from heatserve_tools.torchserve.server import Server
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 BATCH = 8
-#: Requests of a burst at least; every client asks twice at least.
+#: Requests of a burst at least; every client sends two at least.
 REQUESTS = 16
 
 
-def over_clients(seconds: float, rounds: int, seen: Seen, clients: Sequence[int] = CLIENTS) -> list[Result]:
+def over_clients(seconds: float, rounds: int, progress: Progress, clients: Sequence[int] = CLIENTS) -> list[Result]:
     """Throughput and median latency, against those of one client in the same round."""
     with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
         archive = archives.batching(archives.ours(Path(scratch)), BATCH)
         with Server({archives.NAME: archive}) as server:
-            client = servers.Client(server, photographs()["chelsea"])
-            return of_asking(lambda: client.post("explanations"), seconds, rounds, seen, clients)
+            endpoint = Endpoint(server, photographs()["chelsea"])
+            return of_asking(lambda: endpoint.ask(EXPLANATIONS), seconds, rounds, progress, clients)
 
 
 def of_asking(
-    ask: Callable[[], object], seconds: float, rounds: int, seen: Seen, clients: Sequence[int]
+    ask: Callable[[], object], seconds: float, rounds: int, progress: Progress, clients: Sequence[int]
 ) -> list[Result]:
-    """The same of anything that can be asked from several threads."""
-    with ThreadPoolExecutor(max(clients)) as pool:
+    """The same of any request. ask: sends one, and is called by several threads."""
+    latest: dict[int, Burst] = {}
+
+    def per_answer(count: int) -> float:
+        latest[count] = crowd.burst(max(2, -(-REQUESTS // count)), count)
+        return latest[count].seconds / len(latest[count].latencies)
+
+    with Crowd([ask] * max(clients)) as crowd:
         contestants: dict[str, Measure] = {}
         for count in clients:
-            burst = Burst(ask, count, pool)
             # In this order: the latency is that of the burst before.
-            contestants |= {f"each {count}": burst.each, f"latency {count}": burst.latency}
-        found = interleave(contestants, seconds, warm_up=1, least=rounds, seen=seen)
+            contestants[f"each {count}"] = lambda n=count: per_answer(n)
+            contestants[f"latency {count}"] = lambda n=count: statistics.median(latest[n].latencies)
+        found = interleave(contestants, seconds, warm_up=1, least=rounds, progress=progress)
     # The more answers a second, the less time each takes.
     rates = {key: [1 / value for value in values] for key, values in found.items()}
     throughput = _line("explanations a second", "each", clients, rates)
@@ -72,34 +79,5 @@ def of_asking(
     ]
 
 
-class Burst:
-    """So many clients that ask at once, one request after the other."""
-
-    def __init__(self, ask: Callable[[], object], clients: int, pool: ThreadPoolExecutor) -> None:
-        self._ask, self._clients, self._pool = ask, clients, pool
-        self._requests = max(2, -(-REQUESTS // clients))
-        self._latencies: list[float] = []
-
-    def each(self) -> float:
-        """Asks, and gives the seconds that went by for each answer: the inverse of the throughput."""
-        started = time.perf_counter()
-        answered = list(self._pool.map(self._client, range(self._clients)))
-        elapsed = time.perf_counter() - started
-        self._latencies = [seconds for client in answered for seconds in client]
-        return elapsed / len(self._latencies)
-
-    def latency(self) -> float:
-        """The median seconds that an answer of the last burst took."""
-        return statistics.median(self._latencies)
-
-    def _client(self, _: int) -> list[float]:
-        found = []
-        for _ in range(self._requests):
-            started = time.perf_counter()
-            self._ask()
-            found.append(time.perf_counter() - started)
-        return found
-
-
-def _line(name: str, what: str, clients: Sequence[int], found: Mapping[str, Sequence[float]]) -> Line:
-    return Line.of(name, clients, found, [f"{what} {count}" for count in clients], f"{what} {clients[0]}")
+def _line(name: str, measure: str, clients: Sequence[int], found: Mapping[str, Sequence[float]]) -> Line:
+    return Line.of(name, clients, found, [f"{measure} {count}" for count in clients], f"{measure} {clients[0]}")

@@ -17,9 +17,9 @@ BENCHMARKS = ROOT / "benchmarks"
 NAMES = {"lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50"}
 PASSES = "against a plain forward pass"
 ERRORS = ("SmoothGrad, bias", "SmoothGrad, error", "SmoothGrad, samples")
-#: Measured by a suite of its own since.
+#: Rows that are taken from the suite of errors.
 MEMORY = "SmoothGrad, peak"
-#: By the mark in the document: the suite's files, and which of its results the table holds.
+#: For each mark in the document the ending of the suite's files, and the choice of results for the table.
 TABLES: Mapping[str, tuple[str, Callable[[Result], bool]]] = {
     "library": ("", lambda result: bool(result.asked) and not result.what.startswith(MEMORY)),
     "errors": ("-errors", lambda result: result.what.startswith(ERRORS)),
@@ -31,7 +31,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Result], bool]]] = {
 
 
 def written(text: str) -> str:
-    """The document with its tables as the newest runs say."""
+    """The document with the tables of the newest runs."""
     for name, (suite, held) in TABLES.items():
         run = newest(suite)
         lines = _table([result for result in read(run) if held(result)])
@@ -62,7 +62,7 @@ def _about(run: Path) -> str:
 
 
 def _table(results: list[Result]) -> list[str]:
-    """A line for each measurement, a column for each network; what was measured of one alone stands in its column."""
+    """A table with a line for each measurement and a column for each network."""
     found: dict[str, dict[str, Result]] = {}
     for result in results:
         network = next(name for name in NETWORKS if name in result.what)

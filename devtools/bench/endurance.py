@@ -1,78 +1,62 @@
-"""A long time under mixed load in continuous batching: whether memory, files and work in progress stay flat."""
+"""A long time under mixed load in continuous batching: memory, open files and work in progress must stay flat."""
 
 from __future__ import annotations
 
 import random
-import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import psutil
 import requests
 
 from devtools.bench import archives
-from devtools.bench.load import Client
+from devtools.bench.crowd import Crowd
+from devtools.bench.endpoint import live_server
+from devtools.bench.mixed import Judge
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen
+from devtools.bench.rounds import Progress
 from devtools.growth import settled_and_end
 from heatserve_tools.demo.photographs import photographs
-from heatserve_tools.packaging.packager import CONTINUOUS
 from heatserve_tools.torchserve.server import Server
 
 REQUESTS = 200_000
 CLIENTS = 8
 GROWTH = 1.05
+#: Seconds between two readings of memory and files.
 _EVERY = 5.0
 
 
-@contextmanager
-def live_server() -> Iterator[Server]:
-    """lite0 in continuous batching."""
-    with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
-        archive = archives.configured(archives.ours(Path(scratch)), "live", {**CONTINUOUS, "responseTimeout": 120})
-        with Server({archives.NAME: archive}) as server:
-            yield server
-
-
-def measure(minutes: float, seen: Seen) -> list[Result]:
-    """So many minutes, or `REQUESTS` requests, of everything that clients do."""
+def measure(minutes: float, progress: Progress) -> list[Result]:
+    """The load lasts so many minutes, or `REQUESTS` requests."""
     with live_server() as server:
         (worker,) = server.worker_pids(archives.NAME)
         watched = {"worker": psutil.Process(worker), "frontend": psutil.Process(server.pid)}
         known: dict[tuple[str, str], object] = {}
-        Client(server, photographs(), known).learn()
+        Judge(server, photographs(), known).learn()
         tally, faults = Counter[str](), list[str]()
-        over = threading.Event()
 
-        def client(number: int) -> None:
-            own, chosen = Client(server, photographs(), known), random.Random(number)
-            while not over.is_set():
+        def client(number: int) -> Callable[[], None]:
+            judge, chosen = Judge(server, photographs(), known), random.Random(number)
+
+            def ask() -> None:
                 try:
-                    name, fault = own.ask(chosen)
+                    name, fault = judge.ask(chosen)
                 except requests.RequestException as error:
                     name, fault = "no answer", f"after {time.monotonic() - started:.0f} s: {error!r}"[:1000]
                 tally[name] += 1
                 if fault:
                     faults.append(f"{name}: {fault}")
 
+            return ask
+
         readings: list[dict[str, float]] = []
         started = time.monotonic()
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            clients = [pool.submit(client, number) for number in range(CLIENTS)]
-            try:
-                while (share := (time.monotonic() - started) / (60 * minutes)) < 1 and tally.total() < REQUESTS:
-                    readings.append(_reading(watched))
-                    seen(max(share, tally.total() / REQUESTS))
-                    over.wait(min(_EVERY, minutes))
-            finally:
-                over.set()
-            for each in clients:
-                each.result()
+        with Crowd([client(number) for number in range(CLIENTS)]) as crowd, crowd.busy():
+            while (share := (time.monotonic() - started) / (60 * minutes)) < 1 and tally.total() < REQUESTS:
+                readings.append(_reading(watched))
+                progress(max(share, tally.total() / REQUESTS))
+                time.sleep(min(_EVERY, minutes))
         took = time.monotonic() - started
         return [
             Result(
@@ -109,7 +93,7 @@ def _flat(name: str, readings: list[float]) -> Result:
 
 
 def _left_over(server: Server) -> float:
-    """What the worker says of itself once nobody is there but one who asks for predictions."""
+    """The worker's own count of explanations under way, while one client asks for predictions alone."""
     deadline = time.monotonic() + 60
     while True:
         requests.post(f"{server.inference}/predictions/{archives.NAME}", data=photographs()["coffee"], timeout=60)

@@ -1,7 +1,7 @@
-"""How far a precision's smoothed map is from the true one: its bias and its noise, told apart.
+"""The error of a precision's smoothed map, separated into bias and noise.
 
-The difference to float32's map holds both. Parts of the samples with noise of their own have the same bias and
-independent noise, so the product of two parts' differences is the squared bias on average, and nothing else.
+The difference to float32's map holds both. Parts of the samples have the same bias and independent noise. So the
+product of two parts' differences is the squared bias on average, and nothing else.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ PARTS = 4
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Relative to the size (L2) of the true map, which float32's means tend to.
+    """Errors relative to the size (L2) of the true map, which is the limit of float32's means.
 
-    bias: what more samples do not take away, 0 where none is seen. spread: the error of one sample, that of n being
-    `spread / sqrt(n)`. difference: to float32's map of the same noisy copies. rank_correlation: Spearman's, with it.
-    samples: of each of the parts.
+    bias: the error that more samples do not reduce, 0 where none is measured.
+    spread: the error of one sample; that of n is `spread / sqrt(n)`.
+    difference: to float32's map of the same noisy copies.
+    rank_correlation: Spearman's, with that map.
+    samples: the number in each of the parts.
     """
 
     bias: float
@@ -38,7 +40,7 @@ class Fidelity:
         return float((self.bias**2 + self.spread**2 / samples) ** 0.5)
 
     def samples_for(self, error: float) -> float | None:
-        """How many samples a total error takes; None where the bias alone is larger."""
+        """The number of samples for a total error, None where the bias alone is larger."""
         room = error**2 - self.bias**2
         return self.spread**2 / room if room > 0 else None
 
@@ -66,7 +68,7 @@ def fidelity(of: Explainer, exact: Explainer, image: Tensor, target: int, sample
 
 
 def common(parts: Sequence[Tensor]) -> float:
-    """The squared size (L2) of what all parts have in common: the mean product of two different ones."""
+    """The squared size (L2) of the parts' common share: the mean product of two different parts."""
     together = torch.stack(list(parts))
     squares = float(together.sum(0).square().sum() - together.square().sum())
     return squares / (len(parts) * (len(parts) - 1))

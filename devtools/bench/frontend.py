@@ -1,7 +1,7 @@
-"""How many slow clients TorchServe's frontend carries: `python -m devtools.bench.frontend`.
+"""The number of slow clients that TorchServe's frontend carries: `scripts/bench frontend`.
 
-Two kinds: clients that send all of a body of the largest size but its end, and clients that ask for the largest answer
-and do not read it. For each number of them a server of its own, with an archive that only answers.
+Clients are slow in two ways. Some send a body of the largest size but for its end. Others ask for the largest answer
+and do not read it. Each number of them gets a server of its own, with an archive that only answers.
 """
 
 from __future__ import annotations
@@ -43,8 +43,13 @@ def handle(data, context):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """broken: connections that the frontend gave up. good: of ten requests beside them. megabytes: it resided in."""
+class Carried:
+    """The state of a frontend with slow clients.
+
+    broken: the connections that it gave up.
+    good: the right answers to ten requests beside them.
+    megabytes: its resident memory.
+    """
 
     broken: int
     good: int
@@ -65,9 +70,9 @@ def _half_sent(connection: socket.socket) -> None:
 
 
 def _unread(connection: socket.socket) -> None:
-    """A request for a large answer, of which no more is taken than fits into the client's buffer."""
+    """A request for a large answer, of which the client takes no more than fits into its buffer."""
     connection.sendall(_head(1, "large: 1\r\n") + b"x")
-    connection.recv(1, socket.MSG_PEEK)  # one at a time: the queue of requests is not the question
+    connection.recv(1, socket.MSG_PEEK)  # one at a time: the queue of requests is not measured
 
 
 def _head(length: int, more: str = "") -> bytes:
@@ -75,12 +80,12 @@ def _head(length: int, more: str = "") -> bytes:
     return f"POST /predictions/large HTTP/1.1\r\nHost: h\r\n{kind}{more}Content-Length: {length}\r\n\r\n".encode()
 
 
-KINDS: dict[str, Callable[[socket.socket], None]] = {"half-sent bodies": _half_sent, "unread answers": _unread}
+WAYS: dict[str, Callable[[socket.socket], None]] = {"half-sent bodies": _half_sent, "unread answers": _unread}
 
 
 @contextlib.contextmanager
 def _clients(server: Server, count: int, send: Callable[[socket.socket], None]) -> Iterator[list[socket.socket]]:
-    """So many connections that have sent what they send, or broke over it."""
+    """So many connections, which have sent their bytes unless they broke."""
     address = urlsplit(server.inference)
     with contextlib.ExitStack() as stack:
         connections = []
@@ -96,7 +101,7 @@ def _clients(server: Server, count: int, send: Callable[[socket.socket], None]) 
 
 
 def _broken(connection: socket.socket) -> bool:
-    """Whether the other side has closed it, or says an error."""
+    """Whether the other side has closed the connection or sent an error."""
     connection.settimeout(0.01)
     try:
         start = connection.recv(20, socket.MSG_PEEK)
@@ -107,16 +112,16 @@ def _broken(connection: socket.socket) -> bool:
     return not start.startswith(b"HTTP/1.1 200")
 
 
-def measure(archive: Path, vmargs: str, count: int, kind: str) -> Seen:
-    """A server with these settings for Java, and so many clients of one kind."""
+def measure(archive: Path, vmargs: str, count: int, way: str) -> Carried:
+    """The frontend with these settings for Java, beside so many clients that are slow in one way."""
     shipped = {name: SHIPPED[name] for name in ("max_request_size", "max_response_size", "job_queue_size")}
     with Server({"large": archive}, {**shipped, "vmargs": vmargs}) as server:
-        with _clients(server, count, KINDS[kind]) as connections:
+        with _clients(server, count, WAYS[way]) as connections:
             time.sleep(3)
             good = sum(_good(server) for _ in range(10))
             broken = sum(_broken(connection) for connection in connections)
             megabytes = psutil.Process(server.pid).memory_info().rss / 1e6
-        return Seen(broken, good, megabytes)
+        return Carried(broken, good, megabytes)
 
 
 def _good(server: Server) -> bool:
@@ -131,19 +136,19 @@ def _good(server: Server) -> bool:
 @click.option("--vmargs", default=SHIPPED.get("vmargs", ""), show_default="the shipped ones", help="Settings for Java.")
 @click.option("--clients", multiple=True, type=int, default=(0, 25, 50, 100), show_default=True)
 def main(vmargs: str, clients: tuple[int, ...]) -> None:
-    """How many clients that are slow to send or to read the frontend carries."""
+    """Slow clients that TorchServe's frontend carries."""
     click.echo(f"Java: {vmargs or 'its own defaults'}; bodies of {BODY / 1e6:.1f} MB, answers of {ANSWER / 1e6:.1f} MB")
-    click.echo("| kind | clients | given up | good requests beside them | frontend, MB |\n|---|---|---|---|---|")
+    click.echo("| slow clients | number | given up | good requests beside them | frontend, MB |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
         archive = large_archive(Path(scratch))
-        for kind in KINDS:
+        for way in WAYS:
             for count in clients:
                 try:
-                    seen = measure(archive, vmargs, count, kind)
+                    found = measure(archive, vmargs, count, way)
                 except ServerError as error:
                     raise click.ClickException(str(error)) from None
-                click.echo(f"| {kind} | {count} | {seen.broken} | {seen.good} of 10 | {seen.megabytes:.0f} |")
+                click.echo(f"| {way} | {count} | {found.broken} | {found.good} of 10 | {found.megabytes:.0f} |")
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m devtools.bench.frontend")
+    main(prog_name="scripts/bench frontend")

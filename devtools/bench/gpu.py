@@ -1,7 +1,8 @@
 """The library's benchmark on a CUDA device: the one report with milliseconds, and with the card's own limit.
 
-That limit is what a large matrix product reaches in the same run. The work is counted by `torch.utils.flop_counter`,
-as the operations say it: a kernel that gets by with less (Winograd) looks nearer to the limit than it is.
+The limit is the rate that a large matrix product reaches in the same run. The work is counted by
+`torch.utils.flop_counter` from the shapes. A kernel that needs fewer operations (Winograd) looks nearer to the limit
+than it is.
 """
 
 from __future__ import annotations
@@ -15,26 +16,30 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from devtools.bench import stopwatch
-from devtools.bench.library import FORWARD, PEERS, forward
+from devtools.bench import library, stopwatch
+from devtools.bench.library import FORWARD, SALIENCY, forward
 from devtools.bench.networks import NETWORKS, Network, images
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen, interleave, ratio
+from devtools.bench.rounds import Action, Progress, interleave, ratio
 from devtools.bench.smoothgrad import Smooths, contestants, fidelities
-from devtools.bench.stopwatch import Action, Stopwatch
-from heatserve import Explainer, Query
+from devtools.bench.stopwatch import Stopwatch
+from heatserve import Explainer
 from heatserve.engine import PRECISIONS
 from heatserve.engine.precision import tensor_float
 
 BATCHES = (1, 8, 32)
-#: Seconds of the rounds of everything, at most: all of it is to be over within eight minutes.
+#: The most seconds of all rounds together: the suite is to be over within eight minutes.
 LONGEST = 300.0
 SIDE = 8192
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured, and with what. side: of the matrices whose product is the limit."""
+    """The device with its clock, the networks and the inputs that are measured.
+
+    samples: of a SmoothGrad.
+    side: of the matrices whose product is the limit.
+    """
 
     watch: Stopwatch
     networks: Mapping[str, Network]
@@ -49,22 +54,22 @@ class Bench:
         return self.networks[name].build().to(self.watch.device)
 
 
-def measure(seconds: float, rounds: int, seen: Seen, bench: Bench | None = None) -> list[Result]:
-    """Everything on the CUDA device: so many seconds for each group of contestants, and so many rounds at least.
+def measure(seconds: float, rounds: int, progress: Progress, bench: Bench | None = None) -> list[Result]:
+    """All contestants on the CUDA device, for so many seconds and at least so many rounds of each group.
 
     Raises Refusal where there is no such device.
     """
     bench = bench or Bench(stopwatch.cuda(), NETWORKS, images)
     steps = [(name, batch) for name in bench.networks for batch in (*bench.batches, None)]
     seconds = min(seconds, LONGEST / len(steps))
-    # Predictions and the peers in float32; our noisy copies are in the precision that each has.
+    # Predictions and peers are in float32, our noisy copies in the precision of their contestant.
     with tensor_float(False):
         limits = {precision: limit(bench.watch, precision, bench.side) for precision in bench.precisions}
         found = [_limit(bench, precision, reached) for precision, reached in limits.items()]
         for number, (name, batch) in enumerate(steps):
 
             def share(done: float, number: int = number) -> None:
-                seen((number + done) / len(steps))
+                progress((number + done) / len(steps))
 
             if batch is None:
                 found += _smoothgrad(bench, name, limits, seconds, rounds, share)
@@ -74,7 +79,7 @@ def measure(seconds: float, rounds: int, seen: Seen, bench: Bench | None = None)
 
 
 def limit(watch: Stopwatch, precision: str, side: int) -> float:
-    """The operations a second that a product of two matrices reaches at its best."""
+    """The operations a second of a product of two matrices, the best of ten."""
     one, other = (torch.randn((side, side), device=watch.device).to(PRECISIONS[precision]) for _ in range(2))
     product = watch.timed(lambda: one @ other)
     with tensor_float(precision == "tf32"):
@@ -82,26 +87,24 @@ def limit(watch: Stopwatch, precision: str, side: int) -> float:
 
 
 def operations(action: Action) -> int:
-    """The floating-point operations of an action's matrix products and convolutions, a multiplication being one and
-    an addition another."""
+    """The floating-point operations of an action's matrix products and convolutions; additions count like products."""
     with FlopCounterMode(display=False) as counter:
         action()
     return int(counter.get_total_flops())
 
 
 def _passes(
-    bench: Bench, name: str, batch: int, limits: Mapping[str, float], seconds: float, rounds: int, seen: Seen
+    bench: Bench, name: str, batch: int, limits: Mapping[str, float], seconds: float, rounds: int, progress: Progress
 ) -> list[Result]:
-    """What takes one pass or two, against a plain forward pass."""
+    """Explanations that take one pass or two, against a plain forward pass."""
     model, inputs = bench.model(name), bench.inputs(batch).to(bench.watch.device)
-    layer = bench.networks[name].layer
-    ours = {FORWARD: forward(deepcopy(model), inputs), **_ours(deepcopy(model), inputs)}
-    peers = {"Captum Saliency": _saliency(deepcopy(model), inputs)}
-    if batch == 1:
-        peers |= {peer: build(deepcopy(model), layer, inputs) for peer, build in PEERS.items()}
-    actions = {**ours, **peers}
+    ours = {
+        FORWARD: forward(deepcopy(model), inputs),
+        **library.ours(Explainer(deepcopy(model), inputs, optimize=True), inputs),
+    }
+    actions = {**ours, **library.peers(model, bench.networks[name].layer, inputs)}
     found = interleave(
-        {what: bench.watch.timed(action) for what, action in actions.items()}, seconds, least=rounds, seen=seen
+        {what: bench.watch.timed(action) for what, action in actions.items()}, seconds, least=rounds, progress=progress
     )
     where, results = f"{name}, batch {batch}", []
     for what, action in actions.items():
@@ -112,40 +115,18 @@ def _passes(
         for what in actions
         if what != FORWARD
     ]
-    gain = ratio(found["gradient"], found["Captum Saliency"])
-    return [*results, Result.of(f"gradient: {where}, against Captum Saliency", gain)]
-
-
-def _ours(model: nn.Module, inputs: Tensor) -> dict[str, Action]:
-    explainer = Explainer(model, inputs, optimize=True)
-
-    def asking(*queries: Query) -> Action:
-        return lambda: explainer.run(inputs, [list(queries)] * len(inputs))
-
-    return {
-        "prediction": asking(),
-        "Grad-CAM": asking(Query("gradcam")),
-        "CAM": asking(Query("cam")),
-        "Grad-CAM of the top 5": asking(*(Query("gradcam", rank=rank) for rank in range(5))),
-        "gradient": asking(Query("gradient", target=0)),
-    }
-
-
-def _saliency(model: nn.Module, inputs: Tensor) -> Action:
-    from captum.attr import Saliency
-
-    method = Saliency(model.requires_grad_(False))
-    return lambda: method.attribute(inputs.clone().requires_grad_(), target=0, abs=False)
+    gain = ratio(found["gradient"], found[SALIENCY])
+    return [*results, Result.of(f"gradient: {where}, against {SALIENCY}", gain)]
 
 
 def _smoothgrad(
-    bench: Bench, name: str, limits: Mapping[str, float], seconds: float, rounds: int, seen: Seen
+    bench: Bench, name: str, limits: Mapping[str, float], seconds: float, rounds: int, progress: Progress
 ) -> list[Result]:
     """SmoothGrad of one image in every precision, against Captum's at its best chunk."""
     model, inputs = bench.model(name), bench.inputs(1).to(bench.watch.device)
     smooths = contestants(model, inputs, bench.samples, bench.precisions, bench.watch)
     found = interleave(
-        {what: bench.watch.timed(one.action) for what, one in smooths.items()}, seconds, least=rounds, seen=seen
+        {what: bench.watch.timed(one.action) for what, one in smooths.items()}, seconds, least=rounds, progress=progress
     )
     results = []
     for what, one in smooths.items():
@@ -160,9 +141,9 @@ def _smoothgrad(
 
 
 def _growth(bench: Bench, name: str, smooths: Mapping[str, Smooths]) -> Result:
-    """Peak memory of many samples against few; as many in a chunk for both.
+    """Peak memory of many samples against few, with chunks of one size.
 
-    Few are two chunks: the sums of the first live beside the pass of the second.
+    The few make two chunks, so that the sums of the first live beside the pass of the second.
     """
     ours = next(one for one in smooths.values() if one.explainer is not None)
     assert ours.explainer is not None
@@ -174,9 +155,9 @@ def _growth(bench: Bench, name: str, smooths: Mapping[str, Smooths]) -> Result:
 
 
 def _absolute(bench: Bench, what: str, action: Action, times: Sequence[float], reachable: float | None) -> list[Result]:
-    """Milliseconds and memory, and the share of the limit where that is given.
+    """Milliseconds and memory, and the share of the limit where one is given.
 
-    Not for the peers: the counter follows modules, and cannot where a leaf of the graph goes into one.
+    The peers get none: the counter follows modules, which fails where a leaf of the graph goes into one.
     """
     taken = ratio([*times], [0.001] * len(times))
     detail = {"peak_mb": round(bench.watch.peak(action) / 1e6, 3)}

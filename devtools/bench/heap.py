@@ -1,8 +1,8 @@
-"""What fixing glibc's thresholds costs and saves: `python -m devtools.bench.heap`.
+"""The cost and the saving of fixed thresholds of glibc's heap: `scripts/bench heap`.
 
-Interleaved processes: a worker's heap as `serving.heap` sets it, and as glibc adapts it by itself. In each the median
-processor time of a prediction, a Grad-CAM row and a pass of noisy copies, then resident memory over many requests,
-good and refused, through the handler in process.
+Interleaved processes have a worker's heap as `serving.heap` sets it, and as glibc adapts it by itself. Each measures
+the median processor time of a prediction, a Grad-CAM row and a pass of noisy copies. Two more measure resident memory
+over many requests, good and refused ones, through the service in process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BUILD: Mapping[str, Callable[[], torch.nn.Module]] = {
     **{name: network.build for name, network in NETWORKS.items()},
     "mobilenet_v2": torchvision.models.mobilenet_v2,
 }
-#: Of the requests that the memory is read over, and the size of every tenth, which is refused.
+#: The bytes of every tenth request, which is refused.
 LARGE = 9_000_000
 
 
@@ -47,12 +47,12 @@ LARGE = 9_000_000
 @click.option("--requests", "count", default=2000, show_default=True, help="Requests for the memory.")
 @click.option("--network", "names", multiple=True, default=tuple(BUILD), show_default=True)
 def main(rounds: int, count: int, names: tuple[str, ...]) -> None:
-    """Measure the heap's settings against glibc's own."""
+    """The heap's settings against glibc's own."""
     for name in names:
         found: dict[str, list[dict[str, float]]] = {FIXED: [], OWN: []}
         for _ in range(rounds):
-            for kind, seen in found.items():
-                seen += children.run("devtools.bench.heap", "cost", kind, name)
+            for kind, costs in found.items():
+                costs += children.run("devtools.bench.heap", "cost", kind, name)
         for what in found[FIXED][0]:
             fixed, own = ([each[what] for each in found[kind]] for kind in (FIXED, OWN))
             compared = ratio(fixed, own)
@@ -93,7 +93,7 @@ def _milliseconds(action: Callable[[], object]) -> float:
 
 
 def memory(kind: str, archive: Path, count: int) -> Iterator[dict[str, float]]:
-    """The child: MB after each request. `own` is what was before: the collector looks at everything."""
+    """The child: MB after each request. With `own` the garbage collector keeps its default too."""
     sys.path.insert(0, str(archive))
     manifest = json.loads((archive / "MAR-INF" / "MANIFEST.json").read_text())
     service = start.service(archive, manifest, settings.read_settings({}, {}), torch.device("cpu"))
@@ -144,4 +144,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] in (["cost"], ["memory"]):
         child(*sys.argv[1:])
     else:
-        main(prog_name="python -m devtools.bench.heap")
+        main(prog_name="scripts/bench heap")

@@ -1,45 +1,47 @@
-"""What an explanation costs: against a plain forward pass, against a prediction of the same network, against peers."""
+"""The time of an explanation, against a plain forward pass, a prediction of the same network and other libraries."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from devtools.bench.networks import NETWORKS, images
 from devtools.bench.results import Result
-from devtools.bench.rounds import Measure, Seen, interleave, ratio, timed
+from devtools.bench.rounds import Action, Progress, interleave, ratio, timed
 from heatserve import Explainer, Query
 
 BATCHES = (1, 8)
 FORWARD = "forward"
 PREDICTION = "prediction"
-#: Asked, in predictions of the same network.
+SALIENCY = "Captum Saliency"
+#: The limits that are asked, in predictions of the same network.
 IN_PREDICTIONS = {"Grad-CAM": 1.05, "CAM": 1.02, "Grad-CAM of the top 5": 1.10}
 AGAINST_SALIENCY = 0.80
 AS_IT_IS = ", optimize: false"
 CHUNKS = (1, 2, 4, 8, 16)
 
 
-def measure(name: str, batch: int, seconds: float, rounds: int, seen: Seen) -> list[Result]:
-    """All contestants in turn; every one has a copy of the network, so that no hook is shared.
+def measure(name: str, batch: int, seconds: float, rounds: int, progress: Progress) -> list[Result]:
+    """All contestants in turn. Every one has a copy of the network, so that they share no hook.
 
-    Ours runs twice: on a network that is made faster at load, as an archive's is, and on one as it is (`AS_IT_IS`).
+    Ours run twice: on a network that is made faster at load, as an archive's is, and on one as it is (`AS_IT_IS`).
     """
     network = NETWORKS[name]
     model, inputs = network.build(), images(batch)
-    # Peers last: what they leave in the allocator is theirs, and the next round's forward comes after it for all.
-    contestants = {FORWARD: timed(forward(deepcopy(model), inputs))}
-    contestants |= _ours(Explainer(deepcopy(model), inputs, optimize=True), inputs, "")
-    contestants |= _ours(Explainer(deepcopy(model), inputs), inputs, AS_IT_IS)
-    contestants["Captum Saliency"] = timed(_saliency(deepcopy(model), inputs))
-    contestants["zennit Gradient"] = timed(_zennit(deepcopy(model), inputs))
-    if batch == 1:
-        contestants |= {peer: timed(build(deepcopy(model), network.layer, inputs)) for peer, build in PEERS.items()}
-    found = interleave(contestants, seconds, least=rounds, seen=seen)
+    as_it_is = ours(Explainer(deepcopy(model), inputs), inputs)
+    actions = {
+        FORWARD: forward(deepcopy(model), inputs),
+        **ours(Explainer(deepcopy(model), inputs, optimize=True), inputs),
+        **{what + AS_IT_IS: action for what, action in as_it_is.items()},
+        # Last: the memory that they leave to the allocator is theirs, and the next forward pass follows for everybody.
+        **peers(model, network.layer, inputs),
+    }
+    contestants = {what: timed(action) for what, action in actions.items()}
+    found = interleave(contestants, seconds, least=rounds, progress=progress)
     medians = {what: round(1000 * statistics.median(values), 3) for what, values in found.items()}
     where = f"{name}, batch {batch}"
 
@@ -56,25 +58,27 @@ def measure(name: str, batch: int, seconds: float, rounds: int, seen: Seen) -> l
     ]
     return [
         *in_predictions,
-        against("gradient", "Captum Saliency", "Captum Saliency", AGAINST_SALIENCY),
+        against("gradient", SALIENCY, SALIENCY, AGAINST_SALIENCY),
         *(against(what, FORWARD, "a plain forward pass") for what in contestants if what != FORWARD),
     ]
 
 
-def chunks(name: str, seconds: float, rounds: int, seen: Seen) -> list[Result]:
-    """The time of a noisy copy by how many of them share a forward pass: what the default is chosen by."""
+def chunks(name: str, seconds: float, rounds: int, progress: Progress) -> list[Result]:
+    """The time of a noisy copy, by the number of copies that share a forward pass. The default was chosen by it."""
     inputs = images(1)
     explainer = Explainer(NETWORKS[name].build(), inputs, optimize=True)
     query = Query("smoothgrad", target=0, samples=max(CHUNKS))
 
-    def smoothing(chunk: int) -> Callable[[], object]:
+    def smoothing(chunk: int) -> Action:
         def run() -> object:
             explainer.chunk = chunk
             return [*explainer.smooth(inputs[0], query)]
 
         return run
 
-    found = interleave({str(chunk): timed(smoothing(chunk)) for chunk in CHUNKS}, seconds, least=rounds, seen=seen)
+    found = interleave(
+        {str(chunk): timed(smoothing(chunk)) for chunk in CHUNKS}, seconds, least=rounds, progress=progress
+    )
     return [
         Result.of(
             f"SmoothGrad, {chunk} noisy copies in a pass: {name}, against 4", ratio(found[str(chunk)], found["4"])
@@ -84,8 +88,8 @@ def chunks(name: str, seconds: float, rounds: int, seen: Seen) -> list[Result]:
     ]
 
 
-def forward(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
-    """What a plain prediction costs with nothing of ours around it."""
+def forward(model: nn.Module, inputs: Tensor) -> Action:
+    """A plain prediction with nothing of ours around it."""
 
     def run() -> Tensor:
         with torch.inference_mode():
@@ -95,21 +99,33 @@ def forward(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
     return run
 
 
-def _ours(explainer: Explainer, inputs: Tensor, how: str) -> dict[str, Measure]:
-    def asking(*queries: Query) -> Measure:
-        return timed(lambda: explainer.run(inputs, [list(queries)] * len(inputs)))
-
-    measures: dict[str, Sequence[Query]] = {
-        PREDICTION: (),
-        "Grad-CAM": (Query("gradcam"),),
-        "CAM": (Query("cam"),),
+def ours(explainer: Explainer, inputs: Tensor) -> dict[str, Action]:
+    """Explanations that take one pass or two, by name: for every row of the inputs."""
+    queries: dict[str, list[Query]] = {
+        PREDICTION: [],
+        "Grad-CAM": [Query("gradcam")],
+        "CAM": [Query("cam")],
         "Grad-CAM of the top 5": [Query("gradcam", rank=rank) for rank in range(5)],
-        "gradient": (Query("gradient"),),
+        "gradient": [Query("gradient")],
     }
-    return {what + how: asking(*queries) for what, queries in measures.items()}
+    return {what: partial(explainer.run, inputs, [asked] * len(inputs)) for what, asked in queries.items()}
 
 
-def _saliency(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
+def peers(model: nn.Module, layer: str, inputs: Tensor) -> dict[str, Action]:
+    """The same of other libraries, each with a copy of the model; for a batch of one also those that take one image.
+
+    layer: the module before the pooling.
+    """
+    found = {
+        SALIENCY: _saliency(deepcopy(model), inputs),
+        "zennit Gradient": _zennit(deepcopy(model), inputs),
+    }
+    if len(inputs) == 1:
+        found |= {peer: build(deepcopy(model), layer, inputs) for peer, build in PEERS.items()}
+    return found
+
+
+def _saliency(model: nn.Module, inputs: Tensor) -> Action:
     from captum.attr import Saliency
 
     # As ours: no gradient for the weights. The target is given, which spares it the pass that finds it.
@@ -117,15 +133,15 @@ def _saliency(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
     return lambda: method.attribute(inputs.clone().requires_grad_(), target=0, abs=False)
 
 
-def _zennit(model: nn.Module, inputs: Tensor) -> Callable[[], object]:
+def _zennit(model: nn.Module, inputs: Tensor) -> Action:
     from zennit.attribution import Gradient
 
     method = Gradient(model.requires_grad_(False))
-    # What the output is multiplied by: the score of one class.
-    return lambda: method(inputs, lambda output: torch.eye(output.shape[1])[[0] * len(output)])
+    # The output is multiplied by this: the score of one class.
+    return lambda: method(inputs, lambda output: torch.eye(output.shape[1], device=output.device)[[0] * len(output)])
 
 
-def _captum(model: nn.Module, layer: str, inputs: Tensor) -> Callable[[], object]:
+def _captum(model: nn.Module, layer: str, inputs: Tensor) -> Action:
     from captum.attr import LayerGradCam
 
     method = LayerGradCam(model, model.get_submodule(layer))
@@ -138,14 +154,14 @@ def _captum(model: nn.Module, layer: str, inputs: Tensor) -> Callable[[], object
     return run
 
 
-def _pytorch_grad_cam(model: nn.Module, layer: str, inputs: Tensor) -> Callable[[], object]:
+def _pytorch_grad_cam(model: nn.Module, layer: str, inputs: Tensor) -> Action:
     from pytorch_grad_cam import GradCAM
 
     method = GradCAM(model=model, target_layers=[model.get_submodule(layer)])
     return lambda: method(input_tensor=inputs, targets=None)
 
 
-def _torch_cam(model: nn.Module, layer: str, inputs: Tensor) -> Callable[[], object]:
+def _torch_cam(model: nn.Module, layer: str, inputs: Tensor) -> Action:
     from torchcam.methods import GradCAM
 
     method = GradCAM(model, target_layer=layer)
@@ -157,7 +173,7 @@ def _torch_cam(model: nn.Module, layer: str, inputs: Tensor) -> Callable[[], obj
     return run
 
 
-#: Each as its documentation uses it: the prediction, then the map of the class predicted.
+#: Each as its documentation uses it: the prediction, then the map of the predicted class.
 PEERS = {
     "Captum LayerGradCam": _captum,
     "pytorch-grad-cam GradCAM": _pytorch_grad_cam,

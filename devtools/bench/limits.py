@@ -1,4 +1,4 @@
-"""Why a figure is what it is: where a SmoothGrad's time goes, and how often rounding shows in a gradient."""
+"""Reasons of the library's figures: the parts of a SmoothGrad's time, and how often rounding shows in a gradient."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 from devtools.bench.networks import NETWORKS, photograph
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen
+from devtools.bench.rounds import Progress
 from heatserve import Explainer, Query
 from heatserve.engine import Smoothing
 from heatserve.engine.sampling import Noise
 
 PRECISIONS = ("float32", "bfloat16")
 PASSES = 10
-#: Of a gradient's maximum: above what rounding alone does to it.
+#: A difference in maxima of the gradient, larger than rounding makes without a kink.
 JUMP = 1e-4
 COPIES = 1_000
 _FORWARD = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
 _BACKWARD = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
 
 
-def measure(seen: Seen) -> list[Result]:
-    """Shares of a chunk's time, in each precision, and the kinks that noisy copies meet."""
+def measure(progress: Progress) -> list[Result]:
+    """The shares of a chunk's time in each precision, and the kinks that noisy copies meet."""
     found: list[Result] = []
     for number, name in enumerate(NETWORKS):
         seconds = {precision: _operations(name, precision) for precision in PRECISIONS}
@@ -40,7 +40,7 @@ def measure(seen: Seen) -> list[Result]:
                     Result(f"SmoothGrad, time of convolutions {way}: {name}, {precision} against float32", times)
                 )
         found += _kinks(name)
-        seen((number + 1) / len(NETWORKS))
+        progress((number + 1) / len(NETWORKS))
     return found
 
 
@@ -66,8 +66,10 @@ def _operations(name: str, precision: str) -> Counter[str]:
 
 
 def _kinks(name: str) -> list[Result]:
-    """How many noisy copies have another gradient alone than in a pass of four: rounding moved a pre-activation across
-    a kink of a rectifier."""
+    """The number of noisy copies whose gradient alone differs from that in a pass of four.
+
+    Rounding moved a pre-activation of theirs across the kink of a rectifier.
+    """
     image = photograph()
     explainer = Explainer(NETWORKS[name].build(), image)
     noise, query = Noise(image[0], 0.15, seed=0), [Query("gradient", target=0)]

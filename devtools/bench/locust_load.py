@@ -1,8 +1,8 @@
-"""The clients of a load, run by Locust: `python -m devtools.bench.locust_load`, as `crowd.Crowd` starts it.
+"""The process of `crowd.Locust`: `python -m devtools.bench.locust_load`.
 
-A process of its own, since Locust puts gevent's sockets and threads in the place of the standard library's. An order is
-a line of JSON on standard input; what its clients saw is a line on standard output. Between two orders the clients keep
-their connections and do nothing.
+Locust replaces the sockets and threads of the standard library by gevent's, so it gets a process of its own. An order
+is a line of JSON on standard input, its result a line on standard output. Between two orders the clients keep their
+connections and do nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ HEADERS = {"Content-Type": "application/octet-stream"}
 
 
 class Group:
-    """So many clients of one address, that share what there is to ask."""
+    """So many clients of one address, which share one queue of requests."""
 
     def __init__(self, url: str, image: str, clients: int):
         self._waiting = waiting = JoinableQueue()
         body = Path(image).read_bytes()
 
-        class Client(locust.FastHttpUser):
+        class User(locust.FastHttpUser):
             host = url
             network_timeout = connection_timeout = TIMEOUT
 
@@ -41,15 +41,15 @@ class Group:
                 finally:
                     waiting.task_done()
 
-        environment = Environment(user_classes=[Client])
+        environment = Environment(user_classes=[User])
         environment.events.request.add_listener(self._answered)
         runner = environment.create_local_runner()
-        # All in the first second of Locust's ramp, and so at once.
+        # All of them in the first second of Locust's ramp, so at once.
         runner.start(clients, spawn_rate=clients)
         runner.spawning_greenlet.join()
 
     def ask(self, count: int) -> dict[str, Any]:
-        """What the clients saw of so many requests; latencies in seconds, bytes of the answers' bodies."""
+        """So many requests: the seconds of all, the latency of each, the bytes of the answers' bodies, the errors."""
         self._latencies: list[float] = []
         self._bytes, self._errors = 0, list[str]()
         started = time.perf_counter()
@@ -67,6 +67,7 @@ class Group:
 
 
 def main() -> None:
+    """Obeys the orders until standard input ends."""
     answers, sys.stdout = sys.stdout, sys.stderr
     groups: dict[str, Group] = {}
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""What the handler does around the model, against the size of the photograph that is sent."""
+"""The handler's work around the model, against the size of the photograph that is sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from devtools.bench import archives
 from devtools.bench.library import FORWARD
 from devtools.bench.results import Result
-from devtools.bench.rounds import Measure, Seen, interleave
+from devtools.bench.rounds import Measure, Progress, interleave
 from devtools.bench.series import Line, Series
 from heatserve.serving import settings, start
 from heatserve.serving.service import Row, Service
@@ -27,23 +27,25 @@ from heatserve.serving.service import Row, Service
 MEGAPIXELS = (0.1, 0.5, 2.0, 8.0, 24.0)
 
 
-def over_megapixels(seconds: float, rounds: int, seen: Seen, megapixels: Sequence[float] = MEGAPIXELS) -> list[Result]:
+def over_megapixels(
+    seconds: float, rounds: int, progress: Progress, megapixels: Sequence[float] = MEGAPIXELS
+) -> list[Result]:
     """Reading a JPEG and writing the answer of its Grad-CAM, against a plain forward pass of the same service."""
     with _service() as service:
-        return of_service(service, seconds, rounds, seen, megapixels)
+        return of_service(service, seconds, rounds, progress, megapixels)
 
 
 def of_service(
-    service: Service, seconds: float, rounds: int, seen: Seen, megapixels: Sequence[float]
+    service: Service, seconds: float, rounds: int, progress: Progress, megapixels: Sequence[float]
 ) -> list[Result]:
-    """The same with a service that is there."""
+    """The same with a given service."""
     pictures = {size: photograph(size) for size in megapixels}
     errands = {size: Errand(service, picture) for size, picture in pictures.items()}
     contestants: dict[str, Measure] = {FORWARD: partial(_forward, service)}
     for size, errand in errands.items():
-        # In this order: what was read is what is written.
+        # In this order: the photograph that was read is answered.
         contestants |= {f"read {size}": errand.read, f"write {size}": errand.write}
-    found = interleave(contestants, seconds, warm_up=1, least=rounds, seen=seen)
+    found = interleave(contestants, seconds, warm_up=1, least=rounds, progress=progress)
 
     def line(name: str, stage: str) -> Line:
         return Line.of(name, megapixels, found, [f"{stage} {size}" for size in megapixels], FORWARD)

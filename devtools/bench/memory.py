@@ -1,4 +1,4 @@
-"""Memory: what SmoothGrad needs as its samples grow, and what a Grad-CAM row needs beyond its prediction."""
+"""The memory of SmoothGrad as its samples grow, and that of a Grad-CAM row beyond its prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from devtools.bench import children
 from devtools.bench.library import PEERS, forward
 from devtools.bench.networks import NETWORKS, images
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen, ratio
+from devtools.bench.rounds import Progress, ratio
 from heatserve import Explainer, Query
 from heatserve.serving.heap import Heap
 
@@ -21,13 +21,13 @@ GROWTH = 1.02
 MB = 1e6
 
 
-def smoothgrad(samples: Sequence[int], threads: int, rounds: int, seen: Seen) -> list[Result]:
-    """The peak memory of explaining one lite0 image with n samples against the first n, in interleaved rounds and a
-    fresh process for each: the resident memory of equal processes differs by some percent.
+def smoothgrad(samples: Sequence[int], threads: int, rounds: int, progress: Progress) -> list[Result]:
+    """The peak memory of explaining one lite0 image with n samples, against that with the first n.
 
-    By two counts: the tensors that live at one time, and the process's resident memory, in which the C library keeps
-    what was freed; its heap is set as a worker sets it. Of the latter Linux itself keeps the high-water mark (VmHWM):
-    no peak falls between two looks.
+    The rounds are interleaved, with a fresh process for each number: the resident memory of equal processes differs by
+    some percent. There are two counts. One is of the tensors that live at one time. The other is the process's resident
+    memory, in which the C library keeps freed memory; its heap is set as a worker sets it. Linux keeps the high-water
+    mark of resident memory (VmHWM), so no peak is missed.
     """
     peaks: dict[tuple[str, int], list[float]] = {}
     for done in range(rounds):
@@ -35,7 +35,7 @@ def smoothgrad(samples: Sequence[int], threads: int, rounds: int, seen: Seen) ->
             (peak,) = children.run("devtools.bench.memory", count, threads)
             for kind, value in peak.items():
                 peaks.setdefault((kind, count), []).append(value / MB)
-        seen((done + 1) / rounds)
+        progress((done + 1) / rounds)
     return [
         Result.of(
             f"SmoothGrad, peak {what}: {count} samples against {samples[0]} (lite0)",
@@ -49,10 +49,10 @@ def smoothgrad(samples: Sequence[int], threads: int, rounds: int, seen: Seen) ->
     ]
 
 
-def gradcam_row(seen: Seen) -> list[Result]:
+def gradcam_row(progress: Progress) -> list[Result]:
     """The bytes that a Grad-CAM row allocates at its peak beyond those of its prediction (the allocator's count).
 
-    The peers' are in the details. They are none where the peak lies in the trunk, before anything is recorded.
+    The peers' bytes are in the details. They are 0 where the peak lies in the trunk, before anything is recorded.
     """
     found = []
     for index, (name, network) in enumerate(NETWORKS.items()):
@@ -72,7 +72,7 @@ def gradcam_row(seen: Seen) -> list[Result]:
                 detail={"prediction_mb": plain / MB, "gradcam_mb": ours / MB, "peers_beyond_mb": peers},
             )
         )
-        seen((index + 1) / len(NETWORKS))
+        progress((index + 1) / len(NETWORKS))
     return found
 
 

@@ -20,19 +20,23 @@ SIDE = 224
 
 @dataclass(frozen=True)
 class Network:
-    """build: the model in evaluation mode. layer: the module before the pooling; the peers hook its output."""
+    """A network that is measured.
+
+    build: makes the model in evaluation mode.
+    layer: the module before the pooling. The peers hook its output.
+    """
 
     build: Callable[[], nn.Module]
     layer: str
 
 
 def images(count: int) -> Tensor:
-    """Repeatable noise, (count, 3, 224, 224): what a pass costs does not depend on what it shows."""
+    """Repeatable noise, (count, 3, 224, 224). The cost of a pass does not depend on the picture."""
     return torch.randn((count, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
 
 
 def photograph() -> Tensor:
-    """A cat as lite0 sees it, (1, 3, 224, 224): what rounding does to a map depends on what is shown."""
+    """A cat as lite0 sees it, (1, 3, 224, 224). The effect of rounding on a map depends on the picture."""
     config = yaml.safe_load((lite0.EXAMPLE / "model-config.yaml").read_text(encoding="utf-8"))
     preprocess = read_settings(config, {}).preprocess
     image, _ = preprocess.tensor(decode(photographs()["chelsea"], 10**7), 10**7)

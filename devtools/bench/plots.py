@@ -22,7 +22,7 @@ from devtools.bench.series import SENTENCE, SERIES
 
 WIDTH = 7.2
 DPI = 110
-#: Told apart without colours too: by their markers. Okabe and Ito's palette (2008).
+#: Okabe and Ito's palette (2008). Markers distinguish the lines without colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = ("o", "s", "^", "D")
 MET = {"yes": "#009E73", "no": "#D55E00", "undecided": "#E69F00", "": "#0072B2"}
@@ -56,7 +56,7 @@ def series(detail: Mapping[str, Any], path: Path) -> Path:
 def ratios(results: Sequence[Result], path: Path, title: str, against: str = "") -> Path:
     """Writes a chart of the ratios among the results, a row for each, with what is asked of it as a mark.
 
-    against: takes the results whose names end with ", against <this>" alone, and says it once for all of them.
+    against: takes only the results whose names end with ", against <this>", and says so once for all of them.
     """
     ending = f", against {against}" if against else ""
     rows = [result for result in results if result.unit == "×" and result.what.endswith(ending)]

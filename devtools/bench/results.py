@@ -1,4 +1,4 @@
-"""What was measured, against what was asked: a line each, as JSON and as a Markdown table."""
+"""Results: a measurement beside what is asked of it, written as JSON and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "torchserve", "captum", "
 
 @dataclass(frozen=True)
 class Result:
-    """A ratio ("×") or an amount. limit: what is asked, at most; least: what is asked, at least; None: nothing is."""
+    """One measurement.
+
+    what: its name, which also says what a ratio is to.
+    unit: "×" for a ratio.
+    low, high: the 95 % interval, None where there is none.
+    limit: asked is at most this, None where nothing is.
+    least: asked is at least this, None where nothing is.
+    rounds: the number of rounds behind a ratio.
+    detail: further figures for the JSON.
+    """
 
     what: str
     value: float
@@ -52,7 +61,7 @@ class Result:
 
     @property
     def met(self) -> str:
-        """By the whole interval where there is one; a limit within the interval is not decided."""
+        """Whether the whole interval is as asked. A limit within the interval leaves it undecided."""
         low = self.value if self.low is None else self.low
         high = self.value if self.high is None else self.high
         if self.least is not None:
@@ -63,7 +72,7 @@ class Result:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Where and with what it was measured."""
+    """The machine, the packages and the commit of a run."""
     return {
         "date": date.today().isoformat(),
         "cpu": _cpu(),
@@ -73,13 +82,13 @@ def machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "commit": _commit(),
-        # Above the number of cores somebody else was measured too.
+        # A load above the number of cores means that other work was measured too.
         "load_average_15_minutes": round(os.getloadavg()[2], 2),
     }
 
 
 def write(folder: Path, about: Mapping[str, Any], results: Sequence[Result], label: str = "") -> Path:
-    """Writes `<date>-<machine>.json` and the table beside it, `.md`; gives the latter's path."""
+    """Writes `<date>-<machine>.json` and the table beside it as `.md`. Gives the path of the table."""
     folder.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", str(about["cpu"]).lower()).strip("-")
     stem = f"{about['date']}-{slug}-{about['threads']}-threads{label}"
@@ -96,13 +105,14 @@ def table(results: Sequence[Result]) -> list[tuple[str, str, str, str]]:
 
 def _page(about: Mapping[str, Any], results: Sequence[Result]) -> str:
     sentences = [result.detail["sentence"] for result in results if "sentence" in result.detail]
+    command = about.get("command", "scripts/bench")
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
     rows = [("what", "asked", "measured (95 % interval)", "met"), ("---",) * 4, *table(results)]
     body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
     return (
         f"# Benchmark of {about['date']}\n\n"
         f"{about['cpu']}, {about['threads']} threads of {about['cores']} cores, Python {about['python']}, {packages}; "
-        f"commit {about['commit']}. Printed by `scripts/bench`: × is the median of the ratios within interleaved "
+        f"commit {about['commit']}. Printed by `{command}`: × is the median of the ratios within interleaved "
         "rounds, with its 95 % interval by bootstrap over the rounds.\n\n"
         f"{body}\n{''.join(f'{chr(10)}{sentence}{chr(10)}' for sentence in sentences)}"
     )
@@ -120,6 +130,6 @@ def _commit() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True).stdout.strip()
 
-    # What is measured is the handler: other files may be as they like.
+    # The handler is measured: changes of other files do not count.
     changed = git("status", "--porcelain", "--", "handlers")
     return (git("rev-parse", "--short", "HEAD") or "unknown") + (" with changes" if changed else "")

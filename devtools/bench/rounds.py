@@ -1,4 +1,4 @@
-"""Interleaved rounds: A B C A B C …, so that what else the machine does falls on all contestants alike."""
+"""Interleaved rounds, A B C A B C …: other work of the machine disturbs all contestants alike."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: A piece of work.
+Action = Callable[[], object]
+#: A piece of work that gives what it took, mostly in seconds.
 Measure = Callable[[], float]
-Seen = Callable[[float], None]
+#: A function that is told the share that is done, from 0 to 1.
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Ratio:
     rounds: int
 
 
-def timed(action: Callable[[], object]) -> Measure:
+def timed(action: Action) -> Measure:
     """A measure: the seconds that an action takes."""
 
     def measure() -> float:
@@ -40,13 +44,15 @@ def interleave(
     *,
     warm_up: int = 3,
     least: int = 10,
-    seen: Seen = lambda share: None,
+    progress: Progress = lambda share: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, list[float]]:
-    """Calls the contestants in turn for some time, and gives what each measured, a value a round.
+    """Calls the contestants in turn, and gives the values that each measured, one a round.
 
-    seconds: after which no new round starts, once there are `least`. warm_up: rounds before, which do not count.
-    seen: is told the share of it that is done. Garbage is collected between the rounds, not within.
+    seconds: after them no new round starts, once there are `least` rounds.
+    warm_up: the number of rounds before, which do not count.
+
+    Garbage is collected between the rounds, not within.
     """
     found: dict[str, list[float]] = {name: [] for name in contestants}
     with _no_garbage_collection():
@@ -59,7 +65,7 @@ def interleave(
             for name, measure in contestants.items():
                 found[name].append(measure())
             rounds += 1
-            seen(min(rounds / least, (clock() - started) / seconds if seconds else 1.0, 1.0))
+            progress(min(rounds / least, (clock() - started) / seconds if seconds else 1.0, 1.0))
     return found
 
 

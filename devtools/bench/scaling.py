@@ -1,4 +1,4 @@
-"""How costs grow with the batch, the samples, the targets, the photograph's size and the number of clients.
+"""The growth of costs with the batch, the samples, the targets, the photograph's size and the number of clients.
 
 Each series has a sentence on its slope and the points of a plot (`plots.scaling`) in the details of its first result.
 """
@@ -14,7 +14,7 @@ from devtools.bench.library import FORWARD, forward
 from devtools.bench.megapixels import over_megapixels
 from devtools.bench.networks import NETWORKS, images
 from devtools.bench.results import Result
-from devtools.bench.rounds import Ratio, Seen, interleave, timed
+from devtools.bench.rounds import Progress, Ratio, interleave, timed
 from devtools.bench.series import SENTENCE, Line, Series
 from heatserve import Explainer, Query
 
@@ -25,23 +25,23 @@ PASSES = "cost in forward passes of one image"
 CLASS = 281
 
 
-def measure(seconds: float, rounds: int, seen: Seen) -> list[Result]:
+def measure(seconds: float, rounds: int, progress: Progress) -> list[Result]:
     """All the series, one after the other: so many seconds for each, and so many rounds at least."""
     found: list[Result] = []
     for number, step in enumerate(STEPS.values()):
-        found += step(seconds, rounds, lambda share, n=number: seen((n + share) / len(STEPS)))
+        found += step(seconds, rounds, lambda share, n=number: progress((n + share) / len(STEPS)))
     return found
 
 
 def sentences(results: Sequence[Result]) -> list[str]:
-    """What the results say of their slopes."""
+    """A sentence on each slope among the results."""
     return [result.detail[SENTENCE] for result in results if SENTENCE in result.detail]
 
 
 def over_batches(
     seconds: float,
     rounds: int,
-    seen: Seen,
+    progress: Progress,
     build: Callable[[], nn.Module] = NETWORKS[NETWORK].build,
     inputs: Callable[[int], Tensor] = images,
     sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),
@@ -54,7 +54,7 @@ def over_batches(
         f"Grad-CAM {size}": timed(lambda b=batch: explainer.run(b, [[Query("gradcam")]] * len(b)))
         for size, batch in batches.items()
     }
-    found = interleave({**plain, **ours}, seconds, warm_up=1, least=rounds, seen=seen)
+    found = interleave({**plain, **ours}, seconds, warm_up=1, least=rounds, progress=progress)
     base = f"{FORWARD} {sizes[0]}"
     gradcam = Line.of("Grad-CAM", sizes, found, [*ours], base)
     series = Series(
@@ -75,7 +75,7 @@ def over_batches(
 def over_samples(
     seconds: float,
     rounds: int,
-    seen: Seen,
+    progress: Progress,
     build: Callable[[], nn.Module] = NETWORKS[NETWORK].build,
     inputs: Callable[[int], Tensor] = images,
     counts: Sequence[int] = (1, 4, 16, 50, 100, 400),
@@ -91,7 +91,7 @@ def over_samples(
 
     ours = {f"SmoothGrad {count}": timed(lambda n=count: smooth(n)) for count in counts}
     plain = {FORWARD: timed(forward(build(), image))}
-    found = interleave({**plain, **ours}, seconds, warm_up=1, least=rounds, seen=seen)
+    found = interleave({**plain, **ours}, seconds, warm_up=1, least=rounds, progress=progress)
     line = Line.of("SmoothGrad", counts, found, [*ours], FORWARD)
     series = Series(
         f"SmoothGrad against its samples ({NETWORK}, one image)", "samples n", PASSES, (line,), reference=1.0
@@ -107,7 +107,7 @@ def over_samples(
 def over_targets(
     seconds: float,
     rounds: int,
-    seen: Seen,
+    progress: Progress,
     build: Callable[[], nn.Module] = NETWORKS[NETWORK].build,
     inputs: Callable[[int], Tensor] = images,
     counts: Sequence[int] = (1, 2, 3, 5, 10),
@@ -128,7 +128,7 @@ def over_targets(
     }
     plain = {FORWARD: timed(forward(build(), image))}
     contestants = {key: measure for group in (plain, *ours.values()) for key, measure in group.items()}
-    found = interleave(contestants, seconds, least=rounds, seen=seen)
+    found = interleave(contestants, seconds, least=rounds, progress=progress)
     closed, backward = (Line.of(name, counts, found, [*group], FORWARD) for name, group in ours.items())
     series = Series(
         f"Grad-CAM against the number of targets ({NETWORK}, one image)",
@@ -149,14 +149,14 @@ def over_targets(
 
 
 def _share(cost: Ratio) -> str:
-    """In words, of a forward pass; what the interval does not tell from nothing is not told as a figure."""
+    """A cost in words, as a share of a forward pass. A cost whose interval holds 0 is not given as a figure."""
     if cost.low > 0:
         return f"{100 * cost.median:.2g} % of a forward pass"
     return f"no more than {100 * cost.high:.2g} % of a forward pass" if cost.high > 0 else "nothing that can be told"
 
 
-#: Of `scripts/bench --scaling`: a step for each, so that one that fails does not take the others with it.
-STEPS: Mapping[str, Callable[[float, int, Seen], list[Result]]] = {
+#: A step of `scripts/bench scaling` for each series, so that one that fails does not lose the others.
+STEPS: Mapping[str, Callable[[float, int, Progress], list[Result]]] = {
     "batch's size": over_batches,
     "samples": over_samples,
     "targets": over_targets,

@@ -1,4 +1,4 @@
-"""How a cost grows: points that share interleaved rounds, as ratios within each round, and the slope through them."""
+"""The growth of a cost: points that share interleaved rounds, ratios within each round, and the slope through them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERIES, SENTENCE = "series", "sentence"
 
 @dataclass(frozen=True)
 class Line:
-    """What a name costs at each of some points. ratios: a row for each round, a column for each point."""
+    """The cost of one contestant at some points. ratios: a row for each round, a column for each point."""
 
     name: str
     points: tuple[float, ...]
@@ -46,12 +46,12 @@ class Line:
 
     @property
     def marginal(self) -> Ratio:
-        """What one more of `x` adds: least squares through a straight line, round by round."""
+        """The cost of one more of `x`: least squares through a straight line, round by round."""
         return _median(_slopes(np.asarray(self.points), np.asarray(self.ratios)))
 
     @property
     def each(self) -> Ratio:
-        """What one of `x` costs at the last point against the first: below 1 where a crowd is cheaper."""
+        """The cost of one of `x` at the last point, against the first. It is below 1 if many are cheaper together."""
         rows = np.asarray(self.ratios) / np.asarray(self.points)
         return ratio([*rows[:, -1]], [*rows[:, 0]])
 
@@ -64,7 +64,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Series:
-    """Lines over one axis, as a plot shows them. logarithmic: both axes; reference: the exponent of a dashed guide."""
+    """Lines over one axis, as a plot shows them.
+
+    logarithmic: both axes are.
+    reference: the exponent of a dashed guide.
+    """
 
     title: str
     x: str
@@ -74,7 +78,7 @@ class Series:
     reference: float | None = None
 
     def detail(self, sentence: str, **more: Any) -> dict[str, Any]:
-        """What a result keeps of it, ready for JSON."""
+        """The series as a result keeps it, ready for JSON."""
         return {
             SENTENCE: sentence,
             SERIES: {

@@ -1,4 +1,4 @@
-"""SmoothGrad beside Captum's, on any device: the same work of each, Captum's at its best chunk."""
+"""SmoothGrad beside Captum's, on any device. Both do the same work, Captum's with its best chunk."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from devtools.bench import stopwatch
 from devtools.bench.fidelity import Fidelity, fidelity
 from devtools.bench.networks import NETWORKS, photograph
 from devtools.bench.results import Result
-from devtools.bench.rounds import Ratio, Seen, interleave, ratio
-from devtools.bench.stopwatch import Action, Stopwatch
+from devtools.bench.rounds import Action, Progress, Ratio, interleave, ratio
+from devtools.bench.stopwatch import Stopwatch
 from heatserve import Explainer, Query
 from heatserve.engine import Attribution, is_out_of_memory
 from heatserve.engine.sampling import Noise
 
 TARGET = 0
 SAMPLES = 50
-#: Of each part of the samples, where a bias is measured.
+#: The number in each part of the samples, by which a bias is measured.
 PART = 50
 CHUNKS = (1, 2, 5, 10, 25, 50)
-#: On a CPU: float16 has no convolutions there that are faster.
+#: A CPU has no faster convolutions in float16.
 PRECISIONS = ("float32", "bfloat16")
-#: Asked, against Captum: of the exact one, of the fastest, and to the same total error.
+#: The limits against Captum: of float32, of the fastest precision, and of the same total error.
 EXACT, FASTEST, SAME_ERROR = 0.72, 0.5, 0.6
 
 
 @dataclass(frozen=True)
 class Smooths:
-    """A contestant. of: an action with so many samples, which gives its attribution. chunk: copies in one pass.
+    """A contestant.
 
+    of: makes an action with so many samples, which gives its attribution.
+    chunk: the number of noisy copies in one pass.
     explainer: None for Captum's.
     """
 
@@ -49,10 +51,10 @@ class Smooths:
         return self.of(self.samples)
 
 
-def measure(name: str, seconds: float, rounds: int, seen: Seen, part: int = PART) -> list[Result]:
-    """Ours against Captum's, each smoothing one photograph; in every precision, and to the same total error.
+def measure(name: str, seconds: float, rounds: int, progress: Progress, part: int = PART) -> list[Result]:
+    """Ours against Captum's, for one photograph, in every precision and for the same total error.
 
-    part: samples of each of the parts by which a precision's bias is told from its noise.
+    part: the number of samples in each of the parts that separate a precision's bias from its noise.
     """
     watch, samples = stopwatch.host(), SAMPLES
     model, inputs = NETWORKS[name].build(), photograph()
@@ -63,7 +65,7 @@ def measure(name: str, seconds: float, rounds: int, seen: Seen, part: int = PART
         seconds,
         warm_up=1,
         least=rounds,
-        seen=seen,
+        progress=progress,
     )
     results, cheapest = [], None
     faithful = fidelities(among, inputs, part)
@@ -89,12 +91,12 @@ def measure(name: str, seconds: float, rounds: int, seen: Seen, part: int = PART
     return [*results, Result.of(said, times, SAME_ERROR, by=what, samples=round(samples * share, 1))]
 
 
-def faithfulness(name: str, seen: Seen, part: int = PART) -> list[Result]:
+def faithfulness(name: str, progress: Progress, part: int = PART) -> list[Result]:
     """The biases and errors of one network's smoothed maps in each precision, without any timing."""
     model, inputs = NETWORKS[name].build(), photograph()
     among = ours(model, inputs, SAMPLES, PRECISIONS)
     faithful = fidelities(among, inputs, part)
-    seen(1.0)
+    progress(1.0)
     error = next(iter(faithful.values())).error(SAMPLES)
     return [line for what, found in faithful.items() for line in errors(name, among[what].precision, found, error)]
 
@@ -117,14 +119,14 @@ def errors(name: str, precision: str, found: Fidelity, error: float) -> list[Res
 
 
 def fidelities(among: Mapping[str, Smooths], inputs: Tensor, part: int) -> dict[str, Fidelity]:
-    """Of ours, by name; each against the first. inputs: (1, C, H, W)."""
+    """The fidelity of each of ours against the first, by name. inputs: (1, C, H, W)."""
     ours = {what: smooths.explainer for what, smooths in among.items() if smooths.explainer is not None}
     exact = next(iter(ours.values()))
     return {what: fidelity(explainer, exact, inputs[0], TARGET, part) for what, explainer in ours.items()}
 
 
 def _distance_to_captum(model: nn.Module, inputs: Tensor, smooths: Smooths) -> float:
-    """Relative L2 to the mean of Captum's gradients at our noisy copies."""
+    """The relative L2 distance to the mean of Captum's gradients at our noisy copies."""
     from captum.attr import Saliency
 
     found = _attribution(smooths)
@@ -148,7 +150,7 @@ def contestants(
 
 
 def ours(model: nn.Module, inputs: Tensor, samples: int, precisions: Sequence[str]) -> dict[str, Smooths]:
-    """Ours in each precision, by name. The first one is what the others are compared with."""
+    """Ours in each precision, by name. The others are compared with the first."""
     found = {}
     for precision in precisions:
         explainer = Explainer(deepcopy(model), inputs, optimize=True, precision=precision)
@@ -159,7 +161,7 @@ def ours(model: nn.Module, inputs: Tensor, samples: int, precisions: Sequence[st
 
 
 def best_chunk(of: Callable[[int], Action], samples: int, watch: Stopwatch) -> int:
-    """The fastest of some numbers of copies at a time, the better of two tries; those that do not fit are left out."""
+    """The fastest of `CHUNKS`, by the better of two tries. Those that do not fit into memory are left out."""
     seconds: dict[int, float] = {}
     for size in [size for size in CHUNKS if size <= samples]:
         measure = watch.timed(of(size))
@@ -195,7 +197,7 @@ def _captum(model: nn.Module, inputs: Tensor, chunk: int) -> Callable[[int], Act
     from captum.attr import NoiseTunnel, Saliency
 
     method = NoiseTunnel(Saliency(model))
-    # As ours: a share of the image's range.
+    # As in ours, it is a share of the image's range.
     spread = 0.15 * float(inputs.amax() - inputs.amin())
 
     def of(samples: int) -> Action:

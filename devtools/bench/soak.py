@@ -1,4 +1,4 @@
-"""Explanations by the thousand in one process: whether its memory grows."""
+"""The growth of a process's memory over thousands of explanations."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 
 from devtools.bench import archives, children
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen
+from devtools.bench.rounds import Progress
 from heatserve.serving import settings, start
 from heatserve.serving.service import Row, Service
 from heatserve_tools.demo.photographs import photographs
 
 GROWTH = 1.01
 SETTLED = 100
-KINDS = {"VmRSS": "resident memory", "RssAnon": "resident memory that mirrors no file"}
-#: Medians of this many readings: the allocator's breath is not a leak.
+MEMORIES = {"VmRSS": "resident memory", "RssAnon": "resident memory that mirrors no file"}
+#: The readings of a median. Single readings vary with the allocator, which is no leak.
 WINDOW = 20
-#: One turn of what is asked for: Grad-CAM mostly, as from users, and every method at least once.
+#: The options of one turn of requests: Grad-CAM mostly, as from users, and every method at least once.
 TURN: tuple[dict[str, str], ...] = (
     *({"method": "gradcam"},) * 8,
     *({"method": "gradcam", "overlay": "true", "boxes": "true"},) * 3,
@@ -39,18 +39,18 @@ TURN: tuple[dict[str, str], ...] = (
 )
 
 
-def measure(count: int, threads: int, seen: Seen) -> list[Result]:
+def measure(count: int, threads: int, progress: Progress) -> list[Result]:
     """Resident memory at the end against that after the first hundred, in a process of its own.
 
-    All of it, and without what mirrors files: the system may drop those pages at any time, and so hide a leak.
+    Measured are all of it, and the part that mirrors no file: the system may drop the other pages at any time.
     """
     readings: list[dict[str, int]] = []
     with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
         archive = archives.ours(Path(scratch))
         for reading in children.run("devtools.bench.soak", archive, count, threads):
             readings.append(reading)
-            seen(len(readings) / count)
-    return [_growth(what, [reading[kind] for reading in readings]) for kind, what in KINDS.items()]
+            progress(len(readings) / count)
+    return [_growth(what, [reading[kind] for reading in readings]) for kind, what in MEMORIES.items()]
 
 
 def _growth(what: str, resident: list[int]) -> Result:
@@ -79,7 +79,7 @@ def main(archive: Path, count: int, threads: int) -> None:
         answered = answer(service, pictures[index % len(pictures)], TURN[index % len(TURN)])
         if answered.status != 200:
             raise SystemExit(f"{TURN[index % len(TURN)]}: {answered.status} {answered.body!r}")
-        print(json.dumps({kind: children.status(kind) for kind in KINDS}), flush=True)
+        print(json.dumps({kind: children.status(kind) for kind in MEMORIES}), flush=True)
 
 
 def answer(service: Service, picture: bytes, options: dict[str, str]) -> Any:

@@ -1,4 +1,4 @@
-"""How long work takes on a device, and the memory that it needs there: the device and its clock are one value."""
+"""A device with the clock and the memory count that belong to it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any
 import torch
 
 from devtools.bench.memory import peak_bytes
-from devtools.bench.rounds import Measure, timed
+from devtools.bench.rounds import Action, Measure, timed
 from heatserve_tools.errors import ToolError
-
-Action = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """timed: makes a measure, in seconds, that ends when the device has done what the action asked of it.
+    """A device and the measurements on it.
 
-    peak: the most bytes that an action held at one time, beyond those held before it.
+    timed: makes a measure in seconds that ends when the device has finished the action's work.
+    peak: gives the most bytes that an action held at one time, beyond those held before it.
     """
 
     device: torch.device
@@ -35,12 +34,12 @@ def host() -> Stopwatch:
 def cuda() -> Stopwatch:
     """The current CUDA device, by its events. Raises ToolError where there is none."""
     if not torch.cuda.is_available():
-        raise ToolError("There is no CUDA device here, so nothing is measured: scripts/bench --gpu needs one.")
+        raise ToolError("There is no CUDA device here, so nothing is measured: scripts/bench gpu needs one.")
     return Stopwatch(torch.device("cuda", torch.cuda.current_device()), _timed_by_events, _peak_of_allocator)
 
 
 def about(device: torch.device) -> dict[str, Any]:
-    """What the device is, for the report."""
+    """The device's name and properties, for the report."""
     if device.type != "cuda":
         return {"device": device.type}
     card = torch.cuda.get_device_properties(device)
@@ -57,7 +56,7 @@ def _timed_by_events(action: Action) -> Measure:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def measure() -> float:
-        # Nothing of what came before may still be queued: the first event would wait for it, the host would not.
+        # Earlier work must not be queued any more: the first event would wait for it, the host would not.
         torch.cuda.synchronize()
         start.record()
         action()

@@ -1,9 +1,10 @@
-"""What can be measured: suites of steps, each with its effort. `scripts/bench` runs those that are asked for."""
+"""The suites of `scripts/bench`. Each is made of steps, and a step that fails does not lose the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import torch
 
 from devtools.bench import (
     deaths,
@@ -18,112 +19,122 @@ from devtools.bench import (
     servers,
     smoothgrad,
     soak,
+    stopwatch,
 )
 from devtools.bench.networks import NETWORKS
 from devtools.bench.results import Result
-from devtools.bench.rounds import Seen
+from devtools.bench.rounds import Progress
 
-Step = Callable[[Seen], "list[Result]"]
+Step = Callable[[Progress], "list[Result]"]
+#: By the name that the terminal shows.
 Steps = dict[str, Step]
 
-
-@dataclass(frozen=True)
-class Effort:
-    """seconds: for each group of contestants. rounds, smooth, load, curve: the fewest, of passes, of whole SmoothGrads,
-    of bursts on servers, of series. part: of the samples that show a bias. samples: of the memory measurement, in so
-    many processes each."""
-
-    quick: bool
-    threads: int
-    seconds: float = 50
-    rounds: int = 20
-    smooth: int = 10
-    load: int = 10
-    curve: int = 8
-    samples: tuple[int, ...] = (4, 50, 200, 400)
-    part: int = smoothgrad.PART
-    processes: int = 5
+# The docstrings are the help of the commands.
 
 
-def effort(quick: bool, threads: int) -> Effort:
-    """The usual one, or as little as shows that everything works."""
-    return Effort(quick, threads, 8, 8, 3, 3, 2, (4, 50), 6, 1) if quick else Effort(quick, threads)
+def library_suite(quick: bool) -> Steps:
+    """Explanations in this process; 15 minutes.
 
-
-def of_the_library(of: Effort) -> Steps:
-    """Passes and smoothing beside the peers', in one process; memory."""
+    Times against a forward pass and against other libraries, and memory."""
+    seconds, passes, smoothings, part = (8, 8, 3, 6) if quick else (50, 20, 10, smoothgrad.PART)
     steps: Steps = {}
     for name in NETWORKS:
         for batch in library.BATCHES:
-            steps[f"{name}, batch {batch}"] = lambda seen, name=name, batch=batch: library.measure(
-                name, batch, of.seconds, of.rounds, seen
+            steps[f"{name}, batch {batch}"] = lambda progress, name=name, batch=batch: library.measure(
+                name, batch, seconds, passes, progress
             )
-        steps[f"{name}, SmoothGrad"] = lambda seen, name=name: smoothgrad.measure(
-            name, of.seconds, of.smooth, seen, of.part
+        steps[f"{name}, SmoothGrad"] = lambda progress, name=name: smoothgrad.measure(
+            name, seconds, smoothings, progress, part
         )
-        steps[f"{name}, noisy copies in a pass"] = lambda seen, name=name: library.chunks(
-            name, of.seconds / 2, of.smooth, seen
+        steps[f"{name}, noisy copies in a pass"] = lambda progress, name=name: library.chunks(
+            name, seconds / 2, smoothings, progress
         )
-    steps["memory of SmoothGrad"] = lambda seen: memory.smoothgrad(of.samples, of.threads, of.processes, seen)
-    steps["memory of Grad-CAM"] = memory.gradcam_row
-    return steps
+    return {**steps, **_memory_of_smoothgrad(quick), "memory of Grad-CAM": memory.gradcam_row}
 
 
-def of_errors(of: Effort) -> Steps:
-    """What precisions do to SmoothGrad's map, and its memory: nothing is timed."""
+def errors_suite(quick: bool) -> Steps:
+    """Errors of precisions, and memory of SmoothGrad; ten minutes.
+
+    The biases and errors of precisions in SmoothGrad's map. Nothing is timed."""
+    part = 6 if quick else smoothgrad.PART
     steps: Steps = {
-        f"{name}, biases of precisions": lambda seen, name=name: smoothgrad.faithfulness(name, seen, of.part)
+        f"{name}, biases of precisions": lambda progress, name=name: smoothgrad.faithfulness(name, progress, part)
         for name in NETWORKS
     }
-    return {**steps, "memory of SmoothGrad": lambda seen: memory.smoothgrad(of.samples, of.threads, of.processes, seen)}
+    return {**steps, **_memory_of_smoothgrad(quick)}
 
 
-def of_servers(of: Effort) -> Steps:
-    """Locust's load on two real TorchServes: this handler and the stock one, with the same weights."""
+def _memory_of_smoothgrad(quick: bool) -> Steps:
+    samples, processes = ((4, 50), 1) if quick else ((4, 50, 200, 400), 5)
+    threads = torch.get_num_threads()
+    return {"memory of SmoothGrad": lambda progress: memory.smoothgrad(samples, threads, processes, progress)}
+
+
+def server_suite(quick: bool) -> Steps:
+    """This handler and the stock one; 15 minutes.
+
+    Locust's load on two TorchServes side by side: latency, rate, size, processor time, time to ready."""
+    seconds, rounds = (8, 3) if quick else (50, 10)
     return {
-        f"servers, {name}": lambda seen, name=name: servers.measure(of.seconds, seen, of.load, [name])
+        f"servers, {name}": lambda progress, name=name: servers.measure(seconds, progress, rounds, [name])
         for name in NETWORKS
     }
 
 
-def of_scaling(of: Effort) -> Steps:
-    """How costs grow."""
+def scaling_suite(quick: bool) -> Steps:
+    """The growth of costs, with plots.
+
+    Over the batch's size, the samples, the targets, the photograph's megapixels and the clients."""
+    seconds, rounds = (8, 2) if quick else (50, 8)
     return {
-        f"over the {what}": lambda seen, step=step: step(of.seconds, of.curve, seen)
-        for what, step in scaling.STEPS.items()
+        f"over the {axis}": lambda progress, step=step: step(seconds, rounds, progress)
+        for axis, step in scaling.STEPS.items()
     }
 
 
-def of_limits() -> Steps:
-    """What explains the library's figures."""
+def limits_suite() -> Steps:
+    """The parts of a SmoothGrad's time.
+
+    And how often rounding shows in its gradients."""
     return {"where the time goes": limits.measure}
 
 
-def of_cuda(of: Effort) -> Steps:
-    """The library's suite on a CUDA device."""
-    return {"CUDA": lambda seen: gpu.measure(min(of.seconds, 25), min(of.rounds, 20), seen)}
+def gpu_suite(quick: bool) -> Steps:
+    """The library on a CUDA device; under 8 minutes, no network."""
+    stopwatch.cuda()
+    seconds, rounds = (8, 8) if quick else (25, 20)
+    return {"CUDA": lambda progress: gpu.measure(seconds, rounds, progress)}
 
 
-def of_continuous_batching(of: Effort) -> Steps:
-    """Predictions beside explanations, in both modes."""
-    return {
-        "predictions beside explanations": lambda seen: live.measure(live.QUICK if of.quick else live.DEFAULT, seen)
-    }
+def live_suite(quick: bool) -> Steps:
+    """Predictions beside explanations; half an hour.
+
+    TorchServe's ordinary mode and continuous batching."""
+    effort = live.QUICK if quick else live.DEFAULT
+    return {"predictions beside explanations": lambda progress: live.measure(effort, progress)}
 
 
-def of_photographs(of: Effort) -> Steps:
-    """Predictions beside clients whose pictures take long to decode."""
-    seconds, rounds = (6.0, 1) if of.quick else (30.0, 3)
-    return {"predictions beside large pictures": lambda seen: photographs.measure(seconds, rounds, seen)}
+def photographs_suite(quick: bool) -> Steps:
+    """Predictions beside large pictures; five minutes."""
+    seconds, rounds = (6.0, 1) if quick else (30.0, 3)
+    return {"predictions beside large pictures": lambda progress: photographs.measure(seconds, rounds, progress)}
 
 
-def of_endurance(minutes: float) -> Steps:
-    return {f"{minutes:g} minutes of mixed requests": lambda seen: endurance.measure(minutes, seen)}
+def endurance_suite(minutes: float) -> Steps:
+    """Mixed requests for a long time.
+
+    To continuous batching: wrong answers, memory, open files, deaths."""
+    return {f"{minutes:g} minutes of mixed requests": lambda progress: endurance.measure(minutes, progress)}
 
 
-def of_deaths(count: int) -> Steps:
-    return {f"{count} deaths of the worker": lambda seen: deaths.measure(count, seen)}
+def deaths_suite(count: int) -> Steps:
+    """Deaths of the worker under load.
+
+    The time until it serves again, and the clients without an answer."""
+    return {f"{count} deaths of the worker": lambda progress: deaths.measure(count, progress)}
 
 
-def of_soaking(count: int, threads: int) -> Steps:
-    return {f"{count} explanations": lambda seen: soak.measure(count, threads, seen)}
+def soak_suite(count: int) -> Steps:
+    """The memory of one process over many explanations."""
+    threads = torch.get_num_threads()
+    return {f"{count} explanations": lambda progress: soak.measure(count, threads, progress)}

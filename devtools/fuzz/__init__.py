@@ -1,1 +1,1 @@
-"""Hostile requests by the thousand against a real server: `scripts/fuzz`."""
+"""Hostile requests to a real server by the thousand: `scripts/fuzz`."""

@@ -1,4 +1,4 @@
-"""Options, members and whole bodies that a parser would rather not see."""
+"""Hostile options, members and whole bodies for the parsers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from devtools.fuzz.pictures import any_picture, noise, plain
 from heatserve.serving.options import OPTIONS
 
-#: Of the model's view: a small one, so that the time goes into reading requests.
+#: The side of the model's view. It is small, so that most time goes into reading requests.
 SIDE = 64
 FORGED = "[METRICS]forged.Count:1|#a:b"
-#: In a body of JSON: a list that is nested about as deeply as TorchServe's parser goes.
+#: A mark in JSON bodies. A list nested about as deeply as TorchServe's parser allows takes its place.
 DEEP = "<deep>"
 _GOOD: dict[str, list[Any]] = {
     "method": ["gradcam", "cam", "gradient", "smoothgrad", "vargrad"],
@@ -37,7 +37,7 @@ _ODD: list[Any] = [
 
 
 def options(chosen: random.Random) -> dict[str, Any]:
-    """A few options, good and odd ones; at times one that does not exist."""
+    """A few options, good and odd ones, sometimes one that does not exist."""
     found: dict[str, Any] = {}
     for name in chosen.sample([*OPTIONS], chosen.choice([0, 0, 1, 1, 2, 3])):
         found[name] = chosen.choice(_GOOD.get(name, _ODD) if chosen.random() < 0.8 else _ODD)
@@ -47,13 +47,13 @@ def options(chosen: random.Random) -> dict[str, Any]:
 
 
 def texts(found: dict[str, Any]) -> dict[str, str]:
-    """The same where only text can be sent: one line of printable characters."""
+    """The same options as text: each value is one line of printable characters."""
     lines = {name: "".join(c for c in str(value) if c.isprintable())[:500] for name, value in found.items()}
     return {name: value.encode("ascii", "replace").decode() for name, value in lines.items() if name.isascii()}
 
 
 def encoded(chosen: random.Random) -> Any:
-    """A picture as base64, or what is none."""
+    """A picture as base64, or something else in its place."""
     text = base64.b64encode(any_picture(chosen)).decode()
     if chosen.random() < 0.75:
         return text
@@ -63,12 +63,12 @@ def encoded(chosen: random.Random) -> Any:
 
 
 def members(chosen: random.Random) -> dict[str, Any]:
-    """The members of a JSON body, or of an instance."""
+    """The members of a JSON body, or of an instance of KServe's first protocol."""
     return {chosen.choice(["data", "data", "data", "body", "image"]): encoded(chosen), **options(chosen)}
 
 
 def json_body(chosen: random.Random, content: Any) -> bytes:
-    """JSON; at times what json.dumps would not write."""
+    """A body of JSON, sometimes one that json.dumps would not write."""
     depth = chosen.choice([50, 500, *range(940, 1_000)])
     text = json.dumps(content).replace(f'"{DEEP}"', "[" * depth + "]" * depth)
     spoiled = chosen.random()
@@ -138,5 +138,5 @@ def _tensor(chosen: random.Random) -> Any:
 
 
 def good() -> bytes:
-    """A picture that everybody can decode."""
+    """A picture that is nothing special."""
     return plain("PNG", "RGB", 320, 240)

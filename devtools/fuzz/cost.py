@@ -19,7 +19,7 @@ _COLUMNS = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.per
 
 
 def search(console: Console, seconds: float, seed: int, output: Path | None, slack: float) -> int:
-    """Searches, shows the ten dearest pictures, and gives the command's exit code: 1 above `slack` times the bounds."""
+    """Searches and shows the ten dearest pictures. Gives the exit code, 1 for one above `slack` times its bounds."""
     try:
         with Progress(*_COLUMNS, console=console) as progress:
             task = progress.add_task("dear pictures", total=seconds)
@@ -43,7 +43,7 @@ def search(console: Console, seconds: float, seed: int, output: Path | None, sla
 
 
 def measure_table(console: Console) -> int:
-    """Measures each decoder on pictures of one colour, of gradients and of noise, beside what the table promises."""
+    """Shows the time of each decoder beside the table's promise."""
     shown = Table("decoder", "picture", "bytes", "measured ms", "nominal ms", "nominal / measured")
     for line in decoders.measured():
         ratio = line.nominal / line.milliseconds
@@ -65,7 +65,7 @@ def _table(search: Search) -> Table:
     shown = Table("picture", "bytes", "CPU s", "promised s", "peak MB", "of the bound", "verdict")
     for found in search.worst():
         shown.add_row(
-            found.what or f"{found.candidate.kind}, seed {found.candidate.seed}",
+            found.image or f"{found.candidate.kind}, seed {found.candidate.seed}",
             f"{found.sent:,}",
             f"{found.seconds:.2f}",
             f"{found.promised:.2f}",

@@ -1,4 +1,4 @@
-"""Pictures that are meant to cost much: every format and coding, with dials for size, content and oddities."""
+"""Costly pictures in every format and coding, with dials for size, content and oddities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from devtools.fuzz.tiffs import DOUBLES, FORMS, tiff, tiled
 
 
 def jpeg(dials: Dials) -> bytes:
-    """Baseline or progressive; as large as it is, or with a header that claims more."""
+    """A baseline or progressive JPEG. Its header may claim more pixels than it has."""
     mode = str(dials.pick("mode", "RGB", "RGB", "L", "CMYK"))
     size = dials.size(65_500)
     claimed = dials.pick("claimed", False, True)
@@ -30,13 +30,13 @@ def jpeg(dials: Dials) -> bytes:
 
 
 def claim(data: bytes, size: tuple[int, int]) -> bytes:
-    """The same scans in a frame of another size: what is missing, decoders fill up."""
+    """The same scans in a frame of another size. Decoders fill up the missing part."""
     start = min(found for marker in (0xC0, 0xC1, 0xC2) if (found := data.find(bytes([0xFF, marker]))) > 0)
     return data[: start + 5] + struct.pack(">HH", size[1], size[0]) + data[start + 9 :]
 
 
 def _more_scans(data: bytes, dials: Dials) -> bytes:
-    """One of its scans many times over."""
+    """The JPEG with one of its scans repeated many times."""
     starts = [index for index in range(len(data) - 1) if data[index] == 0xFF and data[index + 1] == 0xDA][:12]
     which = min(int(dials.share("scan") * len(starts)), len(starts) - 1)
     end = starts[which + 1] if which + 1 < len(starts) else len(data) - 2
@@ -76,7 +76,7 @@ JPEG_ODDITIES: Mapping[str, Callable[[bytes, Dials], bytes]] = {
 
 
 def png(dials: Dials) -> bytes:
-    """Any colour type and depth, interlaced or not, with chunks of any kind and number."""
+    """A PNG of any colour type and depth, interlaced or not, with chunks of any kind and number."""
     width, height = dials.size()
     colour, depth = (
         (2, 8), (6, 8), (6, 16), (2, 16), (0, 8), (0, 16), (3, 8), (4, 8), (0, 1), (3, 1)
@@ -124,7 +124,7 @@ PNG_ODDITIES: Mapping[str, Callable[[Dials], bytes]] = {
 
 
 def webp(dials: Dials) -> bytes:
-    """Lossy or lossless, with or without transparent parts, alone or the first of many frames."""
+    """A lossy or lossless WebP, with or without transparent parts, alone or the first of many frames."""
     size = dials.size(16_383)
     lossless = bool(dials.pick("lossless", False, True))
     image = picture(dials, str(dials.pick("mode", "RGB", "RGBA")), size)
@@ -153,7 +153,7 @@ def webp_frames(data: bytes, size: tuple[int, int], count: int) -> bytes:
 
 
 def gif(dials: Dials) -> bytes:
-    """A frame that fills its screen or a small part of it, with extensions in front."""
+    """A GIF with extensions before its frame, which fills the screen or a small part of it."""
     size = dials.size(65_535)
     small = bool(dials.pick("small", False, True))
     drawn = (min(size[0], 64), min(size[1], 64)) if small else size
@@ -174,7 +174,7 @@ def gif(dials: Dials) -> bytes:
 
 
 def bmp(dials: Dials) -> bytes:
-    """Any depth and compression, palettes of any length."""
+    """A BMP of any depth and compression, with a palette of any length."""
     size = dials.size()
     bits = int(dials.pick("bits", 24, 32, 16, 8, 8, 4, 1))  # type: ignore[call-overload]
     compression = int(dials.pick("compression", 0, 0, 1, 2, 3))  # type: ignore[call-overload]
@@ -190,7 +190,7 @@ def bmp(dials: Dials) -> bytes:
 
 
 def extremes() -> Iterator[tuple[str, dict[str, float]]]:
-    """Kinds and dials to begin with: each oddity and each coding at its most, in large pictures of one colour."""
+    """The kinds and dials that a search begins with: each oddity and each coding in large pictures of one colour."""
     large = {"pixels": 0.92, "shape": 0.1, "content": 0.1, "amount": 0.99, "claimed": 0.9, "times": 0.97}
     large |= {"form": 0.1, "double": 0.1}
     for kind, dial, count in (

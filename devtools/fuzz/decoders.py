@@ -1,4 +1,4 @@
-"""How long each decoder takes for a pixel and for a byte, beside the table of `heatserve.imaging.cost`."""
+"""The time of each decoder, measured beside the table of `heatserve.imaging.cost`."""
 
 from __future__ import annotations
 
@@ -52,8 +52,13 @@ _WAYS: tuple[tuple[str, str, dict[str, object]], ...] = (
 
 
 @dataclass(frozen=True)
-class Line:
-    """One decoder on one picture. milliseconds: CPU time, in those of the machine that the table is stated for."""
+class Decoding:
+    """One picture that one decoder has decoded.
+
+    sent: the bytes of its file.
+    milliseconds: of CPU time, on the machine that the table is stated for.
+    nominal: the milliseconds that the table promises.
+    """
 
     decoder: str
     picture: str
@@ -62,8 +67,8 @@ class Line:
     nominal: float
 
 
-def measured() -> Iterator[Line]:
-    """A line for every way to store a picture, and for three pictures each."""
+def measured() -> Iterator[Decoding]:
+    """Three pictures in every way to store one: of one colour, of gradients and of noise."""
     sample = plain_jpeg()
     for form, mode, options in _WAYS:
         for name, image in _pictures(mode):
@@ -75,7 +80,9 @@ def measured() -> Iterator[Line]:
             data = stream.getvalue()
             header = inspect(data, 10**8)
             told = " ".join(f"{key}={value}" for key, value in options.items())
-            yield Line(f"{form} {header.coding} {mode} {told}", name, len(data), _least(data, sample), header.decode_ms)
+            yield Decoding(
+                f"{form} {header.coding} {mode} {told}", name, len(data), _least(data, sample), header.decode_ms
+            )
 
 
 def _pictures(mode: str) -> Iterator[tuple[str, Image.Image]]:

@@ -1,4 +1,4 @@
-"""Dials: named numbers that decide how a picture is made, and pictures to begin with."""
+"""Dials, which are named numbers that decide how a picture is made, and the pictures themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIN_PIXELS, MAX_PIXELS = 1_000, 50_000_000
 
 @dataclass
 class Dials:
-    """Named numbers from 0 to 1 that decide how a picture is made; those that are missing are drawn, and kept."""
+    """Named numbers from 0 to 1. One that is missing is drawn when it is needed, and kept."""
 
     set: dict[str, float]
     chosen: random.Random
@@ -25,14 +25,14 @@ class Dials:
         return self.set.setdefault(name, self.chosen.random())
 
     def number(self, name: str, low: float, high: float) -> int:
-        """A whole number, by its order of magnitude."""
+        """A whole number from low to high; every order of magnitude is equally likely."""
         return round(low * (high / low) ** self.share(name))
 
     def pick(self, name: str, *options: object) -> object:
         return options[min(int(self.share(name) * len(options)), len(options) - 1)]
 
     def size(self, longest: int = 10**9) -> tuple[int, int]:
-        """Width and height of up to the most pixels allowed, of any shape."""
+        """Width and height of any shape, with at most the allowed number of pixels."""
         pixels = self.number("pixels", MIN_PIXELS, MAX_PIXELS)
         shape = float(self.pick("shape", 1.0, 1.0, 1.5, 100.0, 0.01, 1e9, 1e-9))  # type: ignore[arg-type]
         width = min(max(1, round((pixels * shape) ** 0.5)), pixels, longest)

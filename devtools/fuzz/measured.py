@@ -1,4 +1,4 @@
-"""What a picture costs on the product's own path, measured in a child process that may be killed."""
+"""The cost of a picture on the product's own path, measured in a child process that may be killed."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from heatserve.imaging import (
 )
 from heatserve.serving.settings import Limits
 
-#: Of one picture; a child that takes longer, or more memory, is ended.
+#: Seconds and bytes that one picture may take before its child process is ended.
 TIMEOUT = 60.0
 MEMORY = 8 << 30
-#: CPU seconds that the machine which the table of costs was measured on takes for `plain_jpeg`.
+#: CPU seconds for `plain_jpeg` on the machine that the table of costs is stated for.
 REFERENCE = 0.030
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
@@ -52,17 +52,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Found:
-    """What a candidate cost.
+    """The cost of a candidate.
 
-    dials: all of its dials, those that were drawn included. sent: its bytes.
-    seconds: CPU time, in seconds of the machine that the bounds are stated for: the plain JPEG is decoded beside it.
-    promised: nominal seconds by its header, 0 where that was not read.
-    peak: bytes of memory beyond those of the process before. verdict: what became of it.
+    dials: all of its dials, those that were drawn included.
+    image: its format, coding, mode and size.
+    sent: the bytes of its file.
+    seconds: of CPU time on the machine that the bounds are stated for; the plain JPEG is decoded beside it.
+    promised: the nominal seconds by its header, 0 where that was not read.
+    peak: the bytes of memory beyond those of the process before.
+    verdict: "accepted", or the reason against it.
     """
 
     candidate: Candidate
     dials: dict[str, float] = field(default_factory=dict)
-    what: str = ""
+    image: str = ""
     sent: int = 0
     seconds: float = 0.0
     promised: float = 0.0
@@ -84,7 +87,7 @@ class Child:
         self._process.join()
 
     def measure(self, candidate: Candidate) -> Found:
-        """What it costs; a candidate that ends the child costs the whole time limit."""
+        """The cost of a candidate. One that ends the child costs the whole time limit."""
         try:
             self._connection.send(candidate)
             if self._connection.poll(3 * TIMEOUT):
@@ -127,22 +130,24 @@ def _measured(candidate: Candidate, sample: bytes) -> Found:
     _reset_peak()
     before = _peak()
     started = time.process_time()
-    promised, what, verdict = taken(data)
+    promised, image, verdict = taken(data)
     seconds = time.process_time() - started
     peak = max(0, _peak() - before)
     if seconds > 0.05:  # beside others that use the processor, it is slower now than at other times
         seconds /= slowness(sample)
-    return Found(candidate, dials.set, what, len(data), seconds, promised, peak, verdict)
+    return Found(candidate, dials.set, image, len(data), seconds, promised, peak, verdict)
 
 
 def taken(data: bytes) -> tuple[float, str, str]:
-    """A picture on its way through the server, to the view and the copy that is shown: nominal seconds that its
-    header promised, what it is, and what became of it."""
+    """Takes a picture through the server's own steps, to the model's view and the copy that is shown.
+
+    Gives the nominal seconds by its header, its format and size, and the verdict.
+    """
     limits, preprocess = Limits(), Preprocess()
-    promised, what = 0.0, ""
+    promised, image = 0.0, ""
     try:
         header = inspect(data, MAX_PIXELS)
-        what = f"{header.form} {header.coding} {header.mode} {header.width} x {header.height}"
+        image = f"{header.form} {header.coding} {header.mode} {header.width} x {header.height}"
         work = header.decode_ms + preprocess.cost_ms(header.width, header.height)
         work += shown_ms(header.width, header.height, limits.max_side)
         promised = work / 1000
@@ -152,8 +157,8 @@ def taken(data: bytes) -> tuple[float, str, str]:
         preprocess.tensor(picture, limits.max_resized_pixels)
         picture.upright(limits.max_side)
     except (UnreadableImage, ImageTooLarge) as error:
-        return promised, what, str(error)
-    return promised, what, "accepted"
+        return promised, image, str(error)
+    return promised, image, "accepted"
 
 
 def plain_jpeg() -> bytes:
@@ -165,7 +170,7 @@ def plain_jpeg() -> bytes:
 
 
 def slowness(sample: bytes) -> float:
-    """How many times longer this machine takes now for the plain JPEG than the one that the bounds are stated for."""
+    """The time for the plain JPEG on this machine now, divided by that on the machine of the bounds."""
     found = []
     for _ in range(2):
         started = time.process_time()
@@ -175,7 +180,7 @@ def slowness(sample: bytes) -> float:
 
 
 def _reset_peak() -> None:
-    with suppress(OSError, AttributeError):  # memory that the making of the picture left behind hides what it takes
+    with suppress(OSError, AttributeError):  # or memory left over from making the picture hides the decoder's
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         _RESET.write_text("5")

@@ -1,4 +1,4 @@
-"""Pictures that a decoder would rather not see, all of them made here."""
+"""Hostile pictures for the decoders, all of them made here."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FORMS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def truncated(chosen: random.Random) -> bytes:
-    """Cut at some 64th byte."""
+    """A picture whose end is missing. It is cut at a multiple of 64 bytes."""
     whole = plain(chosen.choice(FORMS))
     return whole[: 64 * chosen.randrange(len(whole) // 64 + 1)]
 
 
 def flipped(chosen: random.Random) -> bytes:
-    """A few bits of it turned over."""
+    """A picture with a few flipped bits."""
     content = bytearray(plain(chosen.choice(FORMS)))
     for _ in range(chosen.randint(1, 8)):
         content[chosen.randrange(len(content))] ^= 1 << chosen.randrange(8)
@@ -60,7 +60,7 @@ def profiled(chosen: random.Random) -> bytes:
 
 
 def odd_mode(chosen: random.Random) -> bytes:
-    """CMYK, 16 bits, one bit, palettes, transparency."""
+    """A picture in CMYK, of 16 bits, of one bit, with a palette or with transparency."""
     mode, form = chosen.choice(
         [("CMYK", "JPEG"), ("I;16", "PNG"), ("1", "PNG"), ("P", "GIF"), ("RGBA", "WEBP"), ("L", "TIFF")]
     )
@@ -70,20 +70,20 @@ def odd_mode(chosen: random.Random) -> bytes:
 
 
 def odd_shape(chosen: random.Random) -> bytes:
-    """One pixel high, one pixel wide, one pixel."""
+    """A picture that is one pixel high, one pixel wide, or both."""
     width, height = chosen.choice([(1, 10_000), (10_000, 1), (1, 1), (2, 3), (10_000, 2)])
     return plain("PNG", "RGB", width, height)
 
 
 def animated(chosen: random.Random) -> bytes:
-    """Many frames."""
+    """An animation of many frames."""
     frames = [Image.new("RGB", (32, 32), (index * 5 % 255, 90, 40)) for index in range(chosen.choice([2, 50, 200]))]
     form = chosen.choice(["GIF", "WEBP", "PNG"])
     return _saved(frames[0], form, save_all=True, append_images=frames[1:])
 
 
 def bomb(chosen: random.Random) -> bytes:
-    """A header that declares far more pixels than there are, none, or none of one side."""
+    """A PNG whose header declares far more pixels than it has, or a side of none."""
     width, height = chosen.choice([(60_000, 60_000), (2**31 - 1, 2**31 - 1), (0, 0), (0, 5), (100_000, 600)])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -93,7 +93,7 @@ def bomb(chosen: random.Random) -> bytes:
 
 
 def noise(chosen: random.Random) -> bytes:
-    """A picture that does not compress: what is laid over it is as large as an answer gets."""
+    """A picture that does not compress, so that its overlay is as large as an answer gets."""
     side = chosen.choice([300, 1024])
     return _saved(Image.fromarray(np.random.default_rng(3).integers(0, 255, (side, side, 3), dtype=np.uint8)), "PNG")
 
@@ -104,7 +104,7 @@ class _Evil:
 
 
 def no_picture(chosen: random.Random) -> bytes:
-    """Other files: documents that Pillow would hand to other programs, pickles, paths, addresses."""
+    """A file that is no picture: documents that Pillow would hand to other programs, pickles, paths, addresses."""
     return chosen.choice(
         [
             b"",
@@ -135,7 +135,7 @@ MAKERS: Mapping[str, Callable[[random.Random], bytes]] = {
 
 
 def any_picture(chosen: random.Random) -> bytes:
-    """One of all kinds; a good one at times, so that options are looked at too."""
+    """A picture of any kind. Some are good, so that the options of their requests matter."""
     return plain(chosen.choice(FORMS)) if chosen.random() < 0.3 else MAKERS[chosen.choice([*MAKERS])](chosen)
 
 

@@ -1,4 +1,4 @@
-"""A search for the pictures that cost most CPU time and memory for what is sent: `scripts/fuzz --cost`."""
+"""A search for the pictures that cost most CPU time and memory: `scripts/fuzz --cost`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from devtools.fuzz.measured import Candidate, Child, Found
 from heatserve.imaging import MAX_DECODE_MS
 from heatserve.imaging.cost import allowed_ms
 
-#: A picture of this many bytes counts as small, and must stay within these.
+#: The bounds of a small picture, which has at most so many bytes.
 SMALL = 100_000
 SMALL_SECONDS, SMALL_PEAK = 0.5, 500e6
-#: Every picture that may be sent must stay within these: one and a half times what its header may promise.
+#: The bounds of every picture: one and a half times the cost that a header may promise.
 SECONDS, PEAK = 1.5 * MAX_DECODE_MS / 1000, 950e6
-#: Seconds that any picture may take beyond twice those that its header promised.
+#: The seconds that a picture may take beyond twice the promise of its header.
 UNPROMISED = 0.4
 _KEPT = 6
 _AGAIN = 5
@@ -31,11 +31,13 @@ _AGAIN = 5
 
 @dataclass
 class Search:
-    """Keeps the dearest candidates of each kind, and changes some of their dials to find dearer ones."""
+    """A search that keeps the dearest candidates of each kind, and changes some of their dials.
+
+    first: the candidates that are tried before anything else.
+    """
 
     seed: int = 0
     dearest: dict[str, list[Found]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
-    #: What to try before anything else.
     first: deque[Candidate] = field(default_factory=deque)
     tried: int = 0
 
@@ -43,7 +45,7 @@ class Search:
         self.first.extend(Candidate(kind, dials, self.seed) for kind, dials in extremes())
 
     def next(self) -> Candidate:
-        """A candidate to begin with, a new one at times, and a change of a dear one otherwise."""
+        """The next candidate: one to begin with, a new one, or a change of a dear one."""
         self.tried += 1
         if self.first:
             return self.first.popleft()
@@ -59,18 +61,18 @@ class Search:
         return Candidate(kind, dials, seed)
 
     def take(self, found: Found) -> None:
-        """Keeps it where it is dearer than those kept, by its share of what is allowed."""
+        """Keeps the candidate if it is among the dearest of its kind, by its share of the bounds."""
         if not found.sent and found.verdict.startswith("not made"):
             return
         self._shrink(found)
         kept = [*self.dearest[found.candidate.kind], found]
         kept.sort(key=self.share)
-        # One of each sort of file, or small changes of the dearest would push out all others.
-        each = {f"{other.what.rsplit(' ', 3)[0]} {other.verdict[:20]}": other for other in kept}
+        # One of each sort of file: small changes of the dearest would push out all others.
+        each = {f"{other.image.rsplit(' ', 3)[0]} {other.verdict[:20]}": other for other in kept}
         self.dearest[found.candidate.kind] = sorted(each.values(), key=self.share, reverse=True)[:_KEPT]
 
     def _shrink(self, found: Found) -> None:
-        """Tries one that was refused for its cost again, so small that it is just accepted."""
+        """Tries a candidate that was refused for its cost once more, with so few pixels that it is just accepted."""
         if not found.verdict.startswith("The image would take") or "pixels" not in found.dials:
             return
         allowed = allowed_ms(found.sent, MAX_DECODE_MS) / 1000
@@ -80,7 +82,7 @@ class Search:
             self.first.append(Candidate(found.candidate.kind, {**found.dials, "pixels": pixels}, found.candidate.seed))
 
     def share(self, found: Found) -> float:
-        """Of what is allowed, the dearer of CPU seconds and memory."""
+        """The share of the bounds: that of the CPU seconds or that of the memory, whichever is larger."""
         seconds, peak = (SMALL_SECONDS, SMALL_PEAK) if found.sent <= SMALL else (SECONDS, PEAK)
         return max(found.seconds / min(seconds, UNPROMISED + 2 * found.promised), found.peak / peak)
 
@@ -89,8 +91,8 @@ class Search:
         return sorted((f for kept in self.dearest.values() for f in kept), key=self.share, reverse=True)[:count]
 
 
-def run(seconds: float, seed: int, workers: int, seen: Callable[[float], None]) -> Search:
-    """Searches for that long. `seen` is given the seconds that have passed."""
+def run(seconds: float, seed: int, workers: int, progress: Callable[[float], None]) -> Search:
+    """Searches for so many seconds. progress: is told the seconds that have passed."""
     search = Search(seed)
     with ExitStack() as ending:
         children: SimpleQueue[Child] = SimpleQueue()
@@ -105,7 +107,7 @@ def run(seconds: float, seed: int, workers: int, seen: Callable[[float], None]) 
             done, asked = wait(asked, timeout=1, return_when=FIRST_COMPLETED)
             for future in done:
                 search.take(future.result())
-            seen(min(passed, seconds))
+            progress(min(passed, seconds))
         _confirm(search, children.get())
     return search
 
@@ -119,7 +121,7 @@ def _measured(children: SimpleQueue[Child], candidate: Candidate) -> Found:
 
 
 def _confirm(search: Search, child: Child) -> None:
-    """Measures those that are beyond a bound again, with nothing beside them; the least of each counts."""
+    """Measures the candidates beyond a bound again, with nothing beside them. The lowest cost of each counts."""
     for kind, kept in search.dearest.items():
         search.dearest[kind] = [_again(search, child, found) for found in kept]
 
@@ -134,7 +136,7 @@ def _again(search: Search, child: Child, found: Found) -> Found:
 
 
 def beyond(search: Search, slack: float = 1.0) -> Iterator[str]:
-    """Each candidate that costs more than `slack` times what is allowed, with all that is needed to make it again."""
+    """A sentence for each candidate above `slack` times its bounds, with the dials that make it again."""
     for found in search.worst():
         if search.share(found) > slack:
-            yield f"{found.candidate.kind} {found.what} {found.sent} bytes: {found.verdict}; dials {found.dials}"
+            yield f"{found.candidate.kind} {found.image} {found.sent} bytes: {found.verdict}; dials {found.dials}"

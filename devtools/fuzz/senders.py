@@ -1,4 +1,4 @@
-"""One hostile request for each door, and what came back."""
+"""One hostile request in each protocol, and the response to it."""
 
 from __future__ import annotations
 
@@ -20,43 +20,54 @@ TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)
-class Reply:
-    """status: of HTTP; over gRPC the code in the body, 200 where there is none, 0 where the call itself failed."""
+class Response:
+    """The response to one request.
+
+    status: of HTTP. Over gRPC it is the code in the body, 200 where there is none, 0 where the call itself failed.
+    request: a description for the findings.
+    reason: the line beside the status, or the error of gRPC.
+    """
 
     status: int
     body: bytes
-    asked: str
-    said: str = ""
+    request: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Sender:
-    """Sends to one model of one server, a connection for each request: hostile clients do not keep theirs."""
+    """Sends to one model of one server. Each request has a connection of its own, as hostile clients keep none."""
 
     server: Server
     model: str
     grpc: GrpcClient
 
-    def http(self, verb: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    def http(self, verb: str, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
         """Raises OSError or HTTPException where there is no answer."""
         address = urllib.parse.urlsplit(self.server.inference)
         connection = HTTPConnection(str(address.hostname), address.port, timeout=TIMEOUT)
-        asked = f"{verb} {path} {dict(headers)} {body[:200]!r}"
+        request = f"{verb} {path} {dict(headers)} {body[:200]!r}"
         try:
             connection.request(verb, path, body, dict(headers))
             response = connection.getresponse()
-            return Reply(response.status, response.read(), asked, response.reason)
+            return Response(response.status, response.read(), request, response.reason)
         finally:
             connection.close()
 
-    def over_grpc(self, stream: bool, inputs: Mapping[str, bytes]) -> Reply:
-        asked = f"gRPC {'stream' if stream else 'unary'} { ({k: v[:200] for k, v in inputs.items()}) }"
+    def over_grpc(self, stream: bool, inputs: Mapping[str, bytes]) -> Response:
+        request = f"gRPC {'stream' if stream else 'unary'} { ({k: v[:200] for k, v in inputs.items()}) }"
         try:
             parts = [*self.grpc.stream(self.model, inputs)] if stream else [self.grpc.unary(self.model, inputs)]
         except grpc.RpcError as error:
-            return Reply(0, b"", asked, f"{error.code()}: {error.details()}")
+            return Response(0, b"", request, f"{error.code()}: {error.details()}")
         body = parts[-1]
-        return Reply(_code(body), body, asked)
+        return Response(_code(body), body, request)
+
+
+#: Sends a request that the generator decides.
+Send = Callable[[Sender, random.Random], Response]
+#: The content of a JSON body that the generator decides.
+Content = Callable[[random.Random], Any]
 
 
 def _code(body: bytes) -> int:
@@ -92,18 +103,18 @@ def _token(name: str) -> bool:
     return bool(name) and all(c.isalnum() or c in "-_" for c in name)
 
 
-def raw(sender: Sender, chosen: random.Random) -> Reply:
-    what = chosen.choice(["explanations", "explanations", "predictions"])
+def raw(sender: Sender, chosen: random.Random) -> Response:
+    api = chosen.choice(["explanations", "explanations", "predictions"])
     tail = chosen.choice(
         ["", "", "", "/1.0", "/1.0/cam", "/1.0/a/b", "/1.0/describe", "/1.0/%0a", "/2.0", "/1.0/..%2f"]
     )
     verb = chosen.choice(["POST"] * 8 + ["PUT", "GET", "DELETE"])
     kind = chosen.choice(["application/octet-stream", "image/png", "text/plain", "", "multipart/form-data"])
     headers = {"Content-Type": kind, **_headers(chosen)} if kind else _headers(chosen)
-    return sender.http(verb, f"/{what}/{sender.model}{tail}", pictures.any_picture(chosen), headers)
+    return sender.http(verb, f"/{api}/{sender.model}{tail}", pictures.any_picture(chosen), headers)
 
 
-def form(sender: Sender, chosen: random.Random) -> Reply:
+def form(sender: Sender, chosen: random.Random) -> Response:
     """multipart/form-data, with names and types as they like."""
     boundary = "hostile"
     fields: list[tuple[str, str, bytes]] = [
@@ -123,15 +134,15 @@ def form(sender: Sender, chosen: random.Random) -> Reply:
     return sender.http("POST", f"/explanations/{sender.model}", body, headers)
 
 
-def urlencoded(sender: Sender, chosen: random.Random) -> Reply:
+def urlencoded(sender: Sender, chosen: random.Random) -> Response:
     fields = {**bodies.texts(bodies.options(chosen)), "data": str(bodies.encoded(chosen))}
     body = urllib.parse.urlencode(fields, errors="replace").encode() if chosen.random() < 0.9 else pictures.plain()
     headers = {**_headers(chosen), "Content-Type": "application/x-www-form-urlencoded"}
     return sender.http("POST", f"/explanations/{sender.model}", body, headers)
 
 
-def _posted(path: str, content: Callable[[random.Random], Any]) -> Callable[[Sender, random.Random], Reply]:
-    def send(sender: Sender, chosen: random.Random) -> Reply:
+def _posted(path: str, content: Content) -> Send:
+    def send(sender: Sender, chosen: random.Random) -> Response:
         body = bodies.json_body(chosen, content(chosen))
         headers = {**_headers(chosen), "Content-Type": chosen.choice(["application/json"] * 9 + ["text/plain"])}
         return sender.http("POST", path.format(sender.model), body, headers)
@@ -139,11 +150,11 @@ def _posted(path: str, content: Callable[[random.Random], Any]) -> Callable[[Sen
     return send
 
 
-def _either(one: str, other: str, content: Callable[[random.Random], Any]) -> Callable[[Sender, random.Random], Reply]:
+def _either(one: str, other: str, content: Content) -> Send:
     return lambda sender, chosen: _posted(chosen.choice([one, other]), content)(sender, chosen)
 
 
-def _asking(content: Callable[[random.Random], Any]) -> Callable[[random.Random], Any]:
+def _asking(content: Content) -> Content:
     """The same with a member `explain`."""
 
     def make(chosen: random.Random) -> Any:
@@ -157,8 +168,8 @@ def _invocation(chosen: random.Random) -> Any:
     return _asking(chosen.choice([bodies.members, bodies.members, bodies.instances, bodies.tensors]))(chosen)
 
 
-def _grpc(stream: bool) -> Callable[[Sender, random.Random], Reply]:
-    def send(sender: Sender, chosen: random.Random) -> Reply:
+def _grpc(stream: bool) -> Send:
+    def send(sender: Sender, chosen: random.Random) -> Response:
         inputs = {name: value.encode() for name, value in bodies.texts(bodies.options(chosen)).items()}
         inputs[chosen.choice(["data", "data", "data", "body", "", "é"])] = pictures.any_picture(chosen)
         if chosen.random() < 0.8:
@@ -172,7 +183,7 @@ def _grpc(stream: bool) -> Callable[[Sender, random.Random], Reply]:
     return send
 
 
-DOORS: Mapping[str, Callable[[Sender, random.Random], Reply]] = {
+PROTOCOLS: Mapping[str, Send] = {
     "raw body": raw,
     "form": form,
     "urlencoded form": urlencoded,
@@ -185,5 +196,5 @@ DOORS: Mapping[str, Callable[[Sender, random.Random], Reply]] = {
     "gRPC stream": _grpc(True),
 }
 
-#: What means that there was no answer at all.
+#: The errors of a request that was not answered at all.
 SILENCE = (OSError, HTTPException)

@@ -1,4 +1,4 @@
-"""TIFF files: those that Pillow writes, and some that no program would write."""
+"""TIFF files that Pillow writes, and some that no program would write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from devtools.fuzz.dials import Dials, picture, saved
 
 
 class Form(NamedTuple):
-    """How numbers are stored: `order` as `struct` names it, and offsets of 64 bits where it is `big`."""
+    """The way that numbers are stored.
+
+    order: of the bytes, as `struct` names it.
+    big: whether offsets have 64 bits.
+    """
 
     order: str = "<"
     big: bool = False
@@ -41,7 +45,7 @@ class Form(NamedTuple):
 
 
 PLAIN = Form()
-#: The head of this form is one of 64 bits, and is read as one of 32 bits by Pillow: then its directory lies here.
+#: This form has a head of 64 bits, which Pillow reads as one of 32 bits. Its directory then lies at _HIDDEN.
 MISREAD, _HIDDEN = Form(">", True), 0x80000
 FORMS = (PLAIN, PLAIN, Form(">"), Form("<", True), MISREAD)
 _DOUBLES: Mapping[str, tuple[int, int, int]] = {
@@ -50,7 +54,7 @@ _DOUBLES: Mapping[str, tuple[int, int, int]] = {
     "before": (4, 1, 8),
     "behind": (4, 1, 8),
 }
-#: Names of entries that stand in front of, or behind, another of the same tag.
+#: Names of entries that stand before or behind another entry of the same tag.
 DOUBLES = ("none", "none", "none", "none", *_DOUBLES)
 
 
@@ -68,9 +72,10 @@ def written(
 ) -> bytes:
     """An 8-bit grey TIFF of this size whose pixels are all 0.
 
-    tile: width and height of its tiles; without, it is cut into strips of `rows` rows. shared: all of them point to
-    the same bytes. tags: further ones, that all point to the same `tag_bytes` bytes. double: another entry beside
-    that of the places of the tiles (DOUBLES).
+    tile: width and height of its tiles. Without them it is cut into strips of `rows` rows.
+    shared: all tiles or strips point to the same bytes.
+    tags: the number of further tags, which all point to the same `tag_bytes` bytes.
+    double: a second entry for the places of the tiles (DOUBLES).
     """
     width, height = size
     piece = tile or (width, min(rows, height))
@@ -115,7 +120,7 @@ def _harmless(form: Form) -> bytes:
 
 
 def tiff(dials: Dials) -> bytes:
-    """Every compression and mode that Pillow writes."""
+    """A TIFF in a compression and mode that Pillow writes."""
     compression, modes = (
         ("tiff_deflate", ("RGB", "RGBA", "F", "I", "I;16", "L", "CMYK", "LAB", "P")),
         ("tiff_lzw", ("RGB", "RGBA", "F", "I;16", "L", "CMYK")),
@@ -142,7 +147,7 @@ def tiff(dials: Dials) -> bytes:
 
 
 def tiled(dials: Dials) -> bytes:
-    """A TIFF that is written here: tiles of any size, strips that share their bytes, tags that overlap."""
+    """A TIFF that this module writes, with tiles of any size, strips that share their bytes and tags that overlap."""
     return written(
         dials.size(),
         tile=(dials.number("across", 1, 20_000), dials.number("down", 1, 20_000)) if dials.pick("cut", 1, 0) else None,

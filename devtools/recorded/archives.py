@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ class Scene:
     network: the name of one in `networks`.
     explain, preprocess, server: blocks of model-config.yaml, `server` for TorchServe's own keys.
     labels: by class index; empty for an archive without labels.
-    manifest: what is added to the manifest's block `heatserve`.
+    manifest, model: what is added to the manifest's blocks `heatserve` and `model`.
+    files: further members by their name.
+    verified: whether the manifest has the hashes of all members.
     environment: variables of the worker.
     fresh: whether every case gets a handler of its own; else the handler of the case before goes on.
     seconds_per_row: see `clock.Clock`.
@@ -31,6 +34,9 @@ class Scene:
     server: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = LABELS
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    verified: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     fresh: bool = False
     seconds_per_row: float = 0.0
@@ -50,11 +56,25 @@ def write(scene: Scene, folder: Path) -> dict[str, Any]:
     config = {**scene.server, "preprocess": dict(scene.preprocess), "explain": explain}
     # JSON is YAML too.
     (folder / "config.yaml").write_text(json.dumps(config))
-    ours = {
-        "architecture": f"devtools.recorded.networks:{scene.network}",
-        "weights_sha256": "w",
-        "contents_sha256": "c",
-        **scene.manifest,
-    }
-    model = {"modelName": "recorded", "modelVersion": "1.0", "configFile": "config.yaml"}
-    return {"model": model, "heatserve": ours}
+    for name, content in scene.files.items():
+        (folder / name).write_bytes(content)
+    model = {"modelName": "recorded", "modelVersion": "1.0", "configFile": "config.yaml", **scene.model}
+    ours = {"weights_sha256": "w", "contents_sha256": "c", **scene.manifest}
+    if "modelFile" not in model:
+        ours["architecture"] = f"devtools.recorded.networks:{scene.network}"
+    manifest = {"model": model, "heatserve": ours}
+    if scene.verified:
+        ours["members"] = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())
+        }
+        ours["contents_sha256"] = _over_all(manifest)
+        # Members that are given in the scene stand for those that were changed after the packaging.
+        ours["members"] = {**ours["members"], **scene.manifest.get("members", {})}
+    return manifest
+
+
+def _over_all(manifest: Mapping[str, Any]) -> str:
+    """The hash of everything in an archive, as docs/security.md says it."""
+    block = {name: value for name, value in manifest["heatserve"].items() if name != "contents_sha256"}
+    text = json.dumps({**manifest, "heatserve": block}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -64,9 +64,10 @@ class Faulty(Linear):
     def forward(self, x: Tensor) -> Tensor:
         means = x.detach().mean((2, 3))
         low, high = means < -1.8, means > 1.8
-        if bool(high.all(1).any()):
+        grey = means.mean(1)
+        if bool((grey > 1.8).any()):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        if bool(low.all(1).any()):
+        if bool((grey < -1.8).any()):
             raise RuntimeError("a secret of the client")
         if bool((high[:, 1] & low[:, 0] & low[:, 2]).any()):
             raise RuntimeError("CUDA error: device-side assert triggered")
@@ -95,6 +96,128 @@ class Flat(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         CLOCK.computed(len(x))
         return self.linear(x.flatten(1))  # type: ignore[no-any-return]
+
+
+class Steep(Linear):
+    """Gradients that float16 cannot hold for bright pictures, and can for all others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = (x.detach().mean((1, 2, 3)) > 1.5)[:, None]
+        scores = super().forward(x)
+        return torch.where(bright, scores * 1e7, scores)
+
+
+class Vanishing(Linear):
+    """Gradients that are lost in float16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 1e-9
+
+
+class Viewing(Linear):
+    """Counts on contiguous activations, so the memory format cannot be changed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        CLOCK.computed(len(x))
+        found = self.trunk(x)
+        return self.linear(found.view(len(x), -1).view(len(x), 12, -1).mean(2))  # type: ignore[no-any-return]
+
+
+class Padded(nn.Module):
+    """Paddings of their own before convolutions, and a normalisation behind one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad = nn.ZeroPad2d(1)
+        self.first = nn.Conv2d(3, 8, 3, 2)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(8, 12, 3, 2))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(12, CLASSES)
+        _filled(self, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        CLOCK.computed(len(x))
+        found = self.second(self.norm(self.first(self.pad(x))).relu()).relu()
+        return self.linear(self.pool(found).flatten(1))  # type: ignore[no-any-return]
+
+
+class Probabilities(Linear):
+    """Ends in its softmax."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+class Sigmoids(Linear):
+    """Ends in a sigmoid for each class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sigmoid()
+
+
+class Disguised(Linear):
+    """Ends in sigmoids that a further operation hides."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sigmoid() * 0.999 + 0.0005
+
+
+class Percentages(Linear):
+    """Ends in percentages."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1) * 100
+
+
+class OneScore(Linear):
+    """Has one score for two classes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, :1]
+
+
+class Pair(Linear):
+    """Answers with scores and something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x), x  # type: ignore[return-value]
+
+
+class ChannelsBehind(nn.Module):
+    """Activations whose channels are the last axis, and a layer that is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 12, 5, 4, 2), nn.ReLU())
+        self.mixed = nn.Linear(12, 10)
+        self.linear = nn.Linear(10, CLASSES)
+        self.unused = nn.Conv2d(3, 4, 3)
+        _filled(self, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        CLOCK.computed(len(x))
+        return self.linear(self.mixed(self.trunk(x).permute(0, 2, 3, 1)).relu().mean((1, 2)))  # type: ignore[no-any-return]
+
+
+def _of_torchvision(name: str) -> nn.Module:
+    import torchvision
+
+    torch.manual_seed(0)
+    network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=CLASSES)
+    return network
+
+
+def resnet18() -> nn.Module:
+    return _of_torchvision("resnet18")
+
+
+def mobilenet() -> nn.Module:
+    return _of_torchvision("mobilenet_v3_small")
+
+
+def squeezenet() -> nn.Module:
+    return _of_torchvision("squeezenet1_1")
 
 
 def lite0() -> nn.Module:

@@ -38,6 +38,13 @@ def plain(*colour: int) -> bytes:
     return encoded(Image.new("RGB", (40, 40), colour))
 
 
+def two_tone(left: int, right: int) -> bytes:
+    """A PNG of two greys side by side."""
+    image = Image.new("RGB", (40, 40), (left,) * 3)
+    image.paste((right,) * 3, (20, 0, 40, 40))
+    return encoded(image)
+
+
 def oriented(orientation: int) -> bytes:
     """A JPEG whose EXIF says how it was held."""
     exif = Image.Exif()

@@ -51,8 +51,6 @@ def record(only: str, progress: Callable[[str], None]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     workers: list[tuple[Scene, Worker]] = []
     with tempfile.TemporaryDirectory(prefix="recorded-") as scratch:
-        # The handler's lock on a model lies in here: a second recording must not wait for it.
-        tempfile.tempdir = scratch
         for index, case in enumerate(every()):
             if not fnmatch.fnmatchcase(case.name, only):
                 continue
@@ -62,19 +60,26 @@ def record(only: str, progress: Callable[[str], None]) -> dict[str, Any]:
             # Scenes are compared by value: equal ones share a handler.
             worker = next((made for scene, made in workers if scene == case.scene), None)
             if worker is None or case.scene.fresh or not case.rows:
-                name = f"recorded-{index}"
+                folder = Path(scratch) / str(index)
+                folder.mkdir()
+                # The handler's lock on a model lies in here: no worker waits for another one.
+                tempfile.tempdir = str(folder)
                 try:
-                    worker = Worker(case.scene, Path(scratch) / name, name)
+                    worker = Worker(case.scene, folder / "archive")
                 except Exception as error:
-                    found[case.name] = {"error": type(error).__name__, "message": str(error), "log": said.last(scratch)}
+                    found[case.name] = {
+                        "error": type(error).__name__,
+                        "message": str(error),
+                        "log": said.last(str(folder)),
+                    }
                     continue
                 if not case.rows:
-                    found[case.name] = {"log": said.last(scratch)}
+                    found[case.name] = {"log": said.last(str(folder))}
                     continue
                 if not case.scene.fresh:
                     workers.append((case.scene, worker))
             found[case.name] = _written(worker.ask(case.rows))
-        tempfile.tempdir = None
+    tempfile.tempdir = None
     return found
 
 
@@ -89,9 +94,9 @@ class _Said(logging.Handler):
         if record.getMessage().startswith("heatserve: "):
             self.lines.append(record.getMessage())
 
-    def last(self, scratch: str) -> str:
+    def last(self, folder: str) -> str:
         """The last line: the one that says whether the archive is served."""
-        return self.lines[-1].replace(scratch, "SCRATCH") if self.lines else ""
+        return self.lines[-1].replace(folder, "FOLDER") if self.lines else ""
 
 
 def _written(record: Mapping[str, Any]) -> dict[str, Any]:

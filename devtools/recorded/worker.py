@@ -37,12 +37,9 @@ class Connection:
 
 
 class Worker:
-    """One handler with its archive, from start to end.
+    """One handler with its archive, from start to end."""
 
-    name: under which the server knows the model; each worker of a process needs its own.
-    """
-
-    def __init__(self, scene: Scene, folder: Path, name: str) -> None:
+    def __init__(self, scene: Scene, folder: Path) -> None:
         from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
         from ts.service import Service
 
@@ -56,7 +53,7 @@ class Worker:
         metrics.initialize_cache()
         metrics.model_name = "recorded"
         handler = ExplainHandler()
-        self._service = Service(name, str(folder), manifest, handler.handle, None, 64, True, metrics)
+        self._service = Service("recorded", str(folder), manifest, handler.handle, None, 64, True, metrics)
         self._connection = Connection()
         self._service.set_cl_socket(self._connection)
         with mock.patch.dict(os.environ, scene.environment):

@@ -7,10 +7,10 @@ import torch
 from click.testing import CliRunner
 
 from devtools.bench.__main__ import main
-from devtools.bench.live import tail_ratio
 from devtools.bench.memory import peak_bytes
 from devtools.bench.results import Result, write
 from devtools.bench.rounds import interleave, ratio
+from devtools.bench.tails import tail_ratio
 
 ABOUT = {
     "date": "2001-02-03",
@@ -37,7 +37,7 @@ def test_contestants_are_called_in_turn_and_the_warm_up_does_not_count():
 def test_rounds_go_on_until_the_time_is_over_and_say_how_far_they_are():
     now, shares = iter(range(1000)), []
     found = interleave(
-        {"A": lambda: 1.0}, seconds=20, warm_up=0, least=1, seen=shares.append, clock=lambda: float(next(now))
+        {"A": lambda: 1.0}, seconds=20, warm_up=0, least=1, progress=shares.append, clock=lambda: float(next(now))
     )
     assert len(found["A"]) > 1
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1, abs=0.1)
@@ -100,28 +100,45 @@ def test_peak_memory_is_what_was_held_at_one_time():
     assert peak_bytes(two_at_once) == 2_000_000
 
 
-def test_help_names_every_flag():
+def test_help_names_every_suite_and_every_suite_has_help():
     text = CliRunner().invoke(main, ["--help"]).output
-    for flag in (
-        "--quick",
-        "--server",
-        "--scaling",
-        "--limits",
-        "--gpu",
-        "--live",
-        "--photographs",
-        "--errors",
-        "--soak",
-        "--full",
-        "--threads",
-        "--output",
+    for suite in (
+        "library",
+        "server",
+        "scaling",
+        "limits",
+        "gpu",
+        "live",
+        "photographs",
+        "errors",
+        "soak",
+        "endurance",
+        "deaths",
+        "full",
     ):
-        assert flag in text
+        assert f"\n  {suite} " in text
+        told = CliRunner().invoke(main, [suite, "--help"]).output
+        assert "--threads" in told and "--output" in told
+        assert ("--quick" in told) == (suite not in ("limits", "soak", "endurance", "deaths"))
+    for script in ("heap", "frontend"):
+        assert CliRunner().invoke(main, [script, "--help"]).exit_code == 0
+    assert CliRunner().invoke(main, []).output == text
+
+
+def test_the_full_benchmark_is_four_suites_and_each_says_what_printed_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("devtools.bench.results.machine", lambda threads: ABOUT)
+    monkeypatch.setattr("devtools.bench.__main__._run", lambda steps, console: ([], []))
+    assert CliRunner().invoke(main, ["full", "--output", str(tmp_path)]).exit_code == 0
+    stem = "2001-02-03-some-cpu-tm-2-ghz-2-threads"
+    pages = {path.stem.removeprefix(stem): path.read_text() for path in tmp_path.glob("*.md")}
+    assert pages.keys() == {"", "-server", "-scaling", "-soak"}
+    for ending, page in pages.items():
+        assert f"Printed by `scripts/bench {ending[1:] or 'library'}`" in page
 
 
 def test_the_commit_is_read_before_anything_is_measured(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr("devtools.bench.results.machine", lambda threads: seen.append("stamp") or ABOUT)
     monkeypatch.setattr("devtools.bench.__main__._run", lambda steps, console: (seen.append("run") or [], []))
-    assert CliRunner().invoke(main, ["--quick", "--output", str(tmp_path)]).exit_code == 0
+    assert CliRunner().invoke(main, ["library", "--quick", "--output", str(tmp_path)]).exit_code == 0
     assert seen == ["stamp", "run"]

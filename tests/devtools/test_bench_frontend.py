@@ -17,12 +17,12 @@ def test_bodies_that_stay_unfinished_are_given_up_where_direct_memory_is_short(
     tmp_path: Path, direct: str, enough: bool
 ) -> None:
     vmargs = f"-Xmx512m -XX:MaxDirectMemorySize={direct}"
-    seen = frontend.measure(frontend.large_archive(tmp_path), vmargs, CLIENTS, "half-sent bodies")
-    assert (seen.broken == 0) == enough and seen.broken < CLIENTS
-    assert seen.good == 10 or not enough
+    found = frontend.measure(frontend.large_archive(tmp_path), vmargs, CLIENTS, "half-sent bodies")
+    assert (found.broken == 0) == enough and found.broken < CLIENTS
+    assert found.good == 10 or not enough
 
 
 def test_answers_that_are_not_read_leave_the_others_alone(tmp_path: Path) -> None:
-    seen = frontend.measure(frontend.large_archive(tmp_path), frontend.SHIPPED["vmargs"], CLIENTS, "unread answers")
-    assert (seen.broken, seen.good) == (0, 10)
-    assert seen.megabytes > 50
+    found = frontend.measure(frontend.large_archive(tmp_path), frontend.SHIPPED["vmargs"], CLIENTS, "unread answers")
+    assert (found.broken, found.good) == (0, 10)
+    assert found.megabytes > 50

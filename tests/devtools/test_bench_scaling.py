@@ -75,8 +75,8 @@ def test_batches_samples_and_targets_are_measured_on_any_network():
 def test_all_the_series_are_steps_of_one_measurement(monkeypatch):
     shares = []
 
-    def step(seconds, rounds, seen):
-        seen(0.5)
+    def step(seconds, rounds, progress):
+        progress(0.5)
         return [(seconds, rounds)]
 
     monkeypatch.setattr(scaling, "STEPS", {"a": step, "b": step})

@@ -17,8 +17,8 @@ from torchvision.models import resnet50
 from devtools.bench import archives, bursts, crowd
 from devtools.bench.bursts import FRONTEND, WORKER, Burst
 from devtools.bench.children import ChildFailed
-from devtools.bench.contest import Kind, contest
-from devtools.bench.crowd import Crowd
+from devtools.bench.contest import Load, contest
+from devtools.bench.crowd import Crowd, Locust
 from devtools.bench.servers import Differs, same
 from devtools.paths import ROOT
 from heatserve.serving import integrity
@@ -170,7 +170,7 @@ def small():
 
 
 def test_clients_send_the_image_so_often_and_keep_their_connections(small):
-    with Crowd(b"an image") as clients:
+    with Locust(b"an image") as clients:
         found = [clients.burst(f"{small.url}/predictions/m", 3, 12) for _ in range(2)]
         child = clients._child.pid
         with pytest.raises(ChildFailed, match=r"4 of 4 requests .* were not answered well: .*500"):
@@ -188,7 +188,7 @@ def test_clients_send_the_image_so_often_and_keep_their_connections(small):
 
 
 def test_a_crowd_whose_process_is_gone_says_so(small):
-    with Crowd(b"an image") as clients:
+    with Locust(b"an image") as clients:
         clients._child.kill()
         clients._child.wait()
         with pytest.raises(ChildFailed, match="ended with -9"):
@@ -217,12 +217,12 @@ class _Server:
 
 def test_in_a_contest_the_kinds_take_turns_and_the_warm_up_is_left_out(small):
     server = _Server(small.url)
-    kinds = {
-        "one": Kind(server, "m", "predictions", 2, 4),
-        "two": Kind(server, "m", "explanations", 1, 3),
+    loads = {
+        "one": Load(server, "m", "predictions", 2, 4),
+        "two": Load(server, "m", "explanations", 1, 3),
     }
-    with Crowd(b"an image") as clients:
-        found = contest(clients, kinds, 0, 2, lambda share: None)
+    with Locust(b"an image") as clients:
+        found = contest(clients, loads, 0, 2, lambda share: None)
     paths = [path for path, _, _ in small.came]
     assert paths == (["/predictions/m"] * 4 + ["/explanations/m"] * 3) * 4
     assert {name: [len(each.latencies) for each in rounds] for name, rounds in found.items()} == {
@@ -230,3 +230,29 @@ def test_in_a_contest_the_kinds_take_turns_and_the_warm_up_is_left_out(small):
         "two": [3, 3],
     }
     assert all(each.batches == 1 and each.cpu.keys() == {WORKER, FRONTEND} for each in found["one"])
+
+
+def test_a_crowd_is_busy_until_the_block_ends_and_an_error_that_stopped_a_client_is_raised():
+    asked, lock = [], threading.Lock()
+
+    def ask():
+        with lock:
+            asked.append(threading.get_ident())
+        time.sleep(0.002)
+
+    with Crowd([ask] * 3) as clients:
+        assert len(clients.burst(4).latencies) == 12
+        assert len(clients.burst(2, clients=1).latencies) == 2
+        asked.clear()
+        with clients.busy() as stopped:
+            time.sleep(0.1)
+            assert len(set(asked)) == 3 and not stopped.is_set()
+        after = len(asked)
+        time.sleep(0.05)
+        assert len(asked) == after > 3
+    with (
+        pytest.raises(ZeroDivisionError),
+        Crowd([ask, lambda: 1 / 0]) as clients,
+        clients.busy() as stopped,
+    ):
+        assert stopped.wait(5)

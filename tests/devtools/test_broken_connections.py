@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from devtools.bench import deaths, endurance
-from devtools.fuzz.__main__ import _Good
+from devtools.fuzz.attack import Good
 
 RESET = requests.ConnectionError(("Connection aborted.", ConnectionResetError(104, "Connection reset by peer")))
 SAID = "ConnectionError(('Connection aborted.', ConnectionResetError(104, 'Connection reset by peer')))"
@@ -47,13 +47,13 @@ def test_the_deaths(monkeypatch: pytest.MonkeyPatch, server: SimpleNamespace) ->
 
 def test_the_endurance(monkeypatch: pytest.MonkeyPatch, server: SimpleNamespace) -> None:
     server.worker_pids = lambda _: [os.getpid()]
-    monkeypatch.setattr(endurance, "Client", lambda *_: SimpleNamespace(learn=lambda: None, ask=resets))
+    monkeypatch.setattr(endurance, "Judge", lambda *_: SimpleNamespace(learn=lambda: None, ask=resets))
     monkeypatch.setattr(endurance, "_left_over", lambda _: 0.0)
     faults = endurance.measure(0.01, lambda _: None)[0].detail["first_faults"]
     assert faults and all(each.endswith(SAID) for each in faults)
 
 
 def test_the_good_request_beside_a_hostile_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = object.__new__(_Good)
-    monkeypatch.setattr(_Good, "_post", resets)
+    good = object.__new__(Good)
+    monkeypatch.setattr(Good, "_post", resets)
     assert good.ask(1) == SAID

@@ -1,4 +1,4 @@
-"""What scripts/fuzz takes for a finding, and what for the frontend's own answer."""
+"""scripts/fuzz tells a finding from an answer that the frontend gave by itself."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import random
 import pytest
 
 from devtools.fuzz import bodies, pictures
-from devtools.fuzz.__main__ import Findings
-from devtools.fuzz.senders import Reply
+from devtools.fuzz.findings import Findings
+from devtools.fuzz.senders import Response
 
 
 def body(code: int, kind: str, message: str) -> bytes:
@@ -31,7 +31,7 @@ def body(code: int, kind: str, message: str) -> bytes:
 )
 def test_a_failure_of_the_handler_or_its_worker_is_a_finding(status: int, content: bytes, said: str) -> None:
     findings = Findings()
-    findings.take("raw body", Reply(status, content, "asked", said))
+    findings.take("raw body", Response(status, content, "asked", said))
     assert len(findings.wrong) == 1 and not findings.frontend
 
 
@@ -46,7 +46,7 @@ def test_a_failure_of_the_handler_or_its_worker_is_a_finding(status: int, conten
 )
 def test_what_the_frontend_answers_by_itself_is_none(status: int, content: bytes, said: str) -> None:
     findings = Findings()
-    findings.take("form", Reply(status, content, "asked", said))
+    findings.take("form", Response(status, content, "asked", said))
     assert not findings.wrong and findings.statuses["form"] == {status: 1}
 
 

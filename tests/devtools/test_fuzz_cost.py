@@ -20,12 +20,12 @@ from devtools.fuzz.tiffs import DOUBLES, FORMS, Form, written
 def found(
     seconds: float,
     sent: int = 1_000,
-    what: str = "PNG plain L 3 x 4",
+    image: str = "PNG plain L 3 x 4",
     peak: int = 0,
     promised: float = 0.1,
     **more: object,
 ) -> Found:
-    return Found(Candidate("png", {}, 0), {"pixels": 0.9}, what, sent, seconds, promised, peak, **more)  # type: ignore[arg-type]
+    return Found(Candidate("png", {}, 0), {"pixels": 0.9}, image, sent, seconds, promised, peak, **more)  # type: ignore[arg-type]
 
 
 def test_the_same_dials_and_seed_make_the_same_bytes() -> None:
@@ -77,7 +77,7 @@ def test_the_dearest_of_each_sort_is_kept() -> None:
     search = Search()
     for seconds in (0.1, 0.4, 0.2):
         search.take(found(seconds))
-        search.take(found(seconds / 2, what="PNG interlaced L 3 x 4"))
+        search.take(found(seconds / 2, image="PNG interlaced L 3 x 4"))
     assert [each.seconds for each in search.worst()] == [0.4, 0.2]
 
 
@@ -93,7 +93,7 @@ def test_one_that_was_refused_for_its_cost_is_tried_again_smaller() -> None:
 def test_a_child_measures_what_becomes_of_a_picture_and_survives_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with Child() as child:
         small = child.measure(Candidate("jpeg", {"pixels": 0.3, "oddity": 0.01, "claimed": 0.1}, 0))
-        assert small.verdict == "accepted" and small.what.startswith("JPEG") and small.sent > 0
+        assert small.verdict == "accepted" and small.image.startswith("JPEG") and small.sent > 0
         assert 0 < small.seconds < 5 and small.promised > 0
         child._process.kill()
         dead = child.measure(Candidate("jpeg", {}, 0))

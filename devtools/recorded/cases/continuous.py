@@ -8,7 +8,7 @@ from typing import Any
 from devtools.recorded.archives import Scene
 from devtools.recorded.cases import protocols, refusals
 from devtools.recorded.cases.case import Case
-from devtools.recorded.pictures import noise, picture, plain
+from devtools.recorded.pictures import noise, picture, plain, two_tone
 from devtools.recorded.rows import Row, b64, body, form, grpc, member, pictures, raw, tensors
 
 SERVER = {"continuousBatching": True, "minWorkers": 1, "maxWorkers": 1, "batchSize": 64}
@@ -79,7 +79,7 @@ def _rows(image: bytes) -> dict[str, Row]:
 def _stories(image: bytes) -> dict[str, dict[str, Row]]:
     smooth = member(image, method="smoothgrad", samples=60)
     predictions = {f"p{index}": replace(raw(picture(seed=index), False), arrives=2 * index) for index in range(12)}
-    large = noise(700, 500)
+    large, costly = noise(700, 500), picture(3000, 2000, 3, "JPEG")
     return {
         "predictions-beside-one": {"smooth": smooth, **predictions},
         "late-smooth": {**predictions, "smooth": replace(smooth, arrives=3), "second": replace(smooth, arrives=9)},
@@ -99,6 +99,13 @@ def _stories(image: bytes) -> dict[str, dict[str, Row]]:
         "large-pictures": {
             **{f"l{index}": raw(large, index % 2 == 1) for index in range(6)},
             **predictions,
+        },
+        "costly-pictures": {
+            "smooth": smooth,
+            **{f"l{index}": raw(costly, index % 2 == 1) for index in range(4)},
+            "v1": body({"instances": [b64(costly), b64(image), b64(costly)], "top_k": 1}, False),
+            **predictions,
+            "broken": replace(raw(costly[: len(costly) // 2]), arrives=2),
         },
         "many": {
             **{f"s{index}": member(image, method="smoothgrad", samples=5 + index, seed=index) for index in range(8)},
@@ -128,6 +135,9 @@ def _busy(image: bytes) -> dict[str, tuple[Scene, dict[str, Row]]]:
 
 def _faults() -> dict[str, dict[str, Row]]:
     image, white, black, green = picture(), plain(255, 255, 255), plain(0, 0, 0), plain(0, 255, 0)
+    # The clean picture passes, and some of its noisy copies do not.
+    near_white, near_black = two_tone(255, 229), two_tone(0, 26)
+    noisy: dict[str, Any] = {"method": "smoothgrad", "samples": 100, "noise_level": 1}
     smooth: dict[str, Any] = {"method": "smoothgrad", "samples": 20, "noise_level": 0.01}
     return {
         "together": {"white": raw(white), "black": raw(black), "good": raw(image), "p": raw(image, False)},
@@ -135,6 +145,18 @@ def _faults() -> dict[str, dict[str, Row]]:
             "white": member(white, **smooth),
             "black": member(black, **smooth),
             "good": member(image, **smooth),
+        },
+        "copies": {
+            "white": member(near_white, **noisy),
+            "black": member(near_black, **noisy),
+            "good": member(image, **noisy),
+            "p": raw(near_white, False),
+        },
+        "copies-stream": {"white": member(near_white, **noisy, stream=True), "good": member(image, **noisy)},
+        "copies-top2": {"black": member(near_black, **{**noisy, "samples": 50}, target="top2", contrast=1)},
+        "gradients": {
+            name: member(content, method="gradient", output="npy")
+            for name, content in (("white", white), ("good", image), ("black", black), ("again", image))
         },
         "stream": {"good": member(image, **smooth, stream=True), "black": replace(raw(black), arrives=4)},
         "device-lost": {

@@ -6,13 +6,14 @@ from typing import Any
 
 from devtools.recorded.archives import LABELS, VIEW, Scene
 from devtools.recorded.cases.case import Case, alone
-from devtools.recorded.pictures import picture
+from devtools.recorded.pictures import picture, plain
 from devtools.recorded.rows import Row, b64, body, member, raw
 
 METHODS = ("gradcam", "cam", "gradient", "smoothgrad", "smoothgrad_squared", "vargrad")
 SMALL = Scene()
 DEEP = Scene("Deep", labels=())
 LAYERS = Scene("Deep", {"layer": ["body.2", "stem.2", "body.0"]}, labels=())
+LARGE = {"resize": 64, "crop": 64}
 LITE0 = Scene(
     "lite0",
     {"chunk": 4},
@@ -113,6 +114,14 @@ def cases() -> list[Case]:
     for name, scene in (("deep", DEEP), ("layers", LAYERS)):
         found += alone(f"methods-{name}", scene, {each: member(image, method=each, output="npy") for each in METHODS})
         found += alone(f"predictions-{name}", scene, {"raw": raw(image, False)})
+    for network in ("Viewing", "Padded", "resnet18", "mobilenet", "squeezenet"):
+        scene = Scene(network, preprocess=LARGE if network.islower() else VIEW, labels=())
+        found += alone(f"network/{network}", scene, _usual(image))
+        found += alone(f"network-cam/{network}", scene, {"cam": member(image, method="cam", output="npy")})
+    steep = Scene("Steep", {"precision": "float16"})
+    bright = plain(255, 255, 255)
+    for name, content in (("bright", bright), ("other", image)):
+        found += alone(f"steep/{name}", steep, {each: member(content, method=each, samples=9) for each in METHODS})
     for layer in ("body.2", "stem.2", "body.0", "head.0", "nothing"):
         found += alone("layer", LAYERS, {layer: member(image, layer=layer, output="npy")})
         found += alone("layer-json", LAYERS, {layer: member(image, layer=layer, samples=3)})

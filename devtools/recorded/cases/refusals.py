@@ -90,9 +90,14 @@ def _bodies(image: bytes) -> dict[str, Row]:
         "nothing-invocations": Row((), http(None)),
         "explain-header-odd": Row((("body", "image/png", image),), {"content-length": "1", "explain": "Maybe"}),
         "form-method": form(image, method="lime"),
+        "tensor-too-large": tensors(_too_large()),
         "raw-text": Row((("body", "text/plain", "text"),), http(True)),
     }
     return rows
+
+
+def _too_large() -> dict[str, Any]:
+    return {"name": "view", "datatype": "FP32", "shape": [64, 3, 1 << 20, 1 << 10], "data": []}
 
 
 def _limits(image: bytes) -> list[Case]:

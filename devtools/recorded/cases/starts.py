@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
+
+import torch
 
 from devtools.recorded.archives import VIEW, Scene
 from devtools.recorded.cases.case import Case
+from devtools.recorded.networks import Linear
 
 _EXPLAIN: dict[str, dict[str, Any]] = {
     "unknown-setting": {"colour": "red"},
@@ -51,6 +56,16 @@ _SERVER: dict[str, dict[str, Any]] = {
     "typing-error": {"explian": {}},
     "typing-error-of-a-view": {"preproces": {}},
 }
+_NETWORKS = (
+    "Probabilities",
+    "Sigmoids",
+    "Disguised",
+    "Percentages",
+    "OneScore",
+    "Pair",
+    "Vanishing",
+    "ChannelsBehind",
+)
 
 
 def cases() -> list[Case]:
@@ -69,10 +84,97 @@ def cases() -> list[Case]:
         "network-deep-cam": Scene("Deep", {"method": "cam"}, labels=()),
         "network-flat-gradcam": Scene("Flat", {"method": "gradcam"}),
         "view-too-small": Scene("Flat", preprocess={"resize": 16, "crop": 16}),
+        **{
+            f"network-{name}": Scene(name)
+            for name in (
+                "Probabilities",
+                "Sigmoids",
+                "Disguised",
+                "Percentages",
+                "OneScore",
+                "Pair",
+                "Vanishing",
+                "ChannelsBehind",
+            )
+        },
+        **{
+            f"network-{name}-float16": Scene(name, {"precision": "float16"})
+            for name in ("Vanishing", "Steep", "Deep", "Viewing")
+        },
+        **{
+            f"layer-{name}": Scene("ChannelsBehind", {"layer": name}) for name in ("trunk", "mixed", "unused", "linear")
+        },
         "members-wrong": Scene(manifest={"members": {"index_to_name.json": "0"}}),
         "served-linear": Scene(),
         "served-deep": Scene("Deep", labels=()),
         "served-continuous": Scene(server={"continuousBatching": True}),
     }
+    scenes |= _of_weights() | _of_labels() | _of_members()
     # A scene of its own for each, so that each starts.
     return [Case(f"start/{name}", scene, {}) for name, scene in scenes.items()]
+
+
+def _saved(state: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()
+
+
+def _of_weights() -> dict[str, Scene]:
+    state = Linear().state_dict()
+    nan = {**state, "linear.bias": torch.full((6,), torch.nan)}
+    files = {
+        "state": _saved(state),
+        "nested": _saved({"state_dict": state, "epoch": 3}),
+        "missing": _saved({name: value for name, value in state.items() if name != "linear.bias"}),
+        "extra": _saved({**state, "other": torch.zeros(1)}),
+        "other-shape": _saved({**state, "linear.bias": torch.zeros(7)}),
+        "not-finite": _saved(nan),
+        "list": _saved([1, 2]),
+        "network": _saved(Linear()),
+        "empty": b"",
+        "text": b"no weights",
+        "cut": _saved(state)[:500],
+    }
+    model = {"serializedFile": "weights.pt"}
+    scenes = {f"weights-{name}": Scene(model=model, files={"weights.pt": content}) for name, content in files.items()}
+    sources = {
+        "one-class": "from devtools.recorded.networks import Linear as Base\nclass Own(Base):\n    pass\n",
+        "no-class": "x = 1\n",
+        "two-classes": "class A: pass\nclass B: pass\n",
+        "exits": "import sys\nsys.exit(3)\n",
+        "arguments": "class A:\n    def __init__(self, size): pass\n",
+    }
+    for name, source in sources.items():
+        # Python keeps a module by its name: each file has its own.
+        file = f"recorded_{name.replace('-', '_')}.py"
+        scenes[f"model-file-{name}"] = Scene(model={"modelFile": file}, files={file: source.encode()})
+    return {**scenes, "weights-absent": Scene(model=model)}
+
+
+def _of_labels() -> dict[str, Scene]:
+    named = {str(index): f"class {index}" for index in range(6)}
+    contents = {
+        "lists": json.dumps({index: ["n0", label] for index, label in named.items()}).encode(),
+        "object-type-names": json.dumps({"object_type_names": [*named.values()]}).encode(),
+        "array": b"[1, 2]",
+        "empty": b"",
+        "not-json": b"{",
+        "latin-1": '{"0": "B\u00e4r"}'.encode("latin-1"),
+        "surrogate": b'{"0": "\\ud800"}',
+        "words": b'{"zero": "a"}',
+    }
+    return {
+        f"labels-{name}": Scene(labels=(), files={"index_to_name.json": content}) for name, content in contents.items()
+    }
+
+
+def _of_members() -> dict[str, Scene]:
+    return {
+        "members-verified": Scene(verified=True),
+        "members-changed": Scene(verified=True, manifest={"members": {"config.yaml": "0" * 64}}),
+        "members-missing": Scene(verified=True, manifest={"members": {"other.py": "0" * 64}}),
+        "members-verified-weights": Scene(
+            verified=True, model={"serializedFile": "w.pt"}, files={"w.pt": _saved(Linear().state_dict())}
+        ),
+    }

@@ -1,4 +1,4 @@
-"""Requests of all kinds, good and bad, as clients send them in continuous batching; each answer is judged."""
+"""Requests of all kinds, good and bad, as clients send them in continuous batching, and a judge of their answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import requests
 
 from devtools.agreement import KINK, distance
 from devtools.bench import archives
-from devtools.bench.servers import HEADERS
+from devtools.bench.endpoint import HEADERS
 from heatserve_tools.torchserve.server import Server
 
 SMOOTH = {"X-Explain-Method": "smoothgrad", "X-Explain-Samples": "8"}
@@ -24,9 +24,15 @@ TIMEOUT = 300
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of request. status: what is right. leaves: the client goes after sending, or after the first line."""
+    """One kind of request.
 
-    what: str
+    api: `predictions` or `explanations`.
+    weight: how often it is sent, in proportion to the others.
+    status: the right one.
+    leaves: "sent" where the client leaves as soon as it has asked, "line" where it does so after a stream's first line.
+    """
+
+    api: str
     weight: int
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -60,22 +66,22 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-class Client:
-    """One client of one server: its own connection, and what it knows of the right answers."""
+class Judge:
+    """One client of one server, which compares the answers with known ones. known: by kind and picture."""
 
     def __init__(self, server: Server, images: Mapping[str, bytes], known: dict[tuple[str, str], object]) -> None:
         self._server, self._images, self._known = server, images, known
         self._session = requests.Session()
 
     def learn(self) -> None:
-        """Asks everything once on a quiet server: the answers that later ones are compared with."""
+        """Asks everything once on a quiet server. Later answers are compared with these."""
         for name, kind in KINDS.items():
             for picture in self._images:
                 if not kind.leaves and kind.status == 200:
                     self._known[name, picture] = _content(kind, self._post(kind, picture))
 
     def ask(self, chosen: random.Random) -> tuple[str, str]:
-        """Sends a request of any kind; which one it was, and what is wrong with its answer ("" where nothing is).
+        """Sends a request of any kind. Gives the kind's name and the fault of the answer, "" where it has none.
 
         Raises requests.RequestException where there is no answer.
         """
@@ -103,7 +109,7 @@ class Client:
 
     def _post(self, kind: Kind, picture: str) -> requests.Response:
         return self._session.post(
-            f"{self._server.inference}/{kind.what}/{archives.NAME}{kind.path}",
+            f"{self._server.inference}/{kind.api}/{archives.NAME}{kind.path}",
             data=kind.image or self._images[picture],
             headers={**HEADERS, **kind.headers},
             stream=kind.streams,
@@ -117,11 +123,11 @@ class Client:
         fields = {"Host": address.netloc, "Content-Length": str(len(image)), **kind.headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         with socket.create_connection((str(address.hostname), address.port or 80), timeout=TIMEOUT) as connection:
-            connection.sendall(f"POST /{kind.what}/{archives.NAME} HTTP/1.1\r\n{head}\r\n".encode() + image)
+            connection.sendall(f"POST /{kind.api}/{archives.NAME} HTTP/1.1\r\n{head}\r\n".encode() + image)
 
 
 def _content(kind: Kind, response: requests.Response) -> object:
-    """What of an answer must be the same every time."""
+    """The part of an answer that must be the same every time."""
     response.raise_for_status()
     if kind.headers.get("X-Explain-Output") == "npy":
         return np.load(io.BytesIO(response.content))

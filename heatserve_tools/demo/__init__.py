@@ -1,0 +1,1 @@
+"""The demonstration: one real model, three real photographs."""
