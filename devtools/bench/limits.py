@@ -24,7 +24,7 @@ _BACKWARD = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
 
 
 def measure(progress: Progress, copies: int | None = None) -> list[Result]:
-    """The shares of a chunk's time in each precision, and the kinks that noisy copies meet. copies: `COPIES` by default."""
+    """The shares of a chunk's time in each precision, and the kinks that so many noisy copies meet, or `COPIES`."""
     found: list[Result] = []
     for number, name in enumerate(NETWORKS):
         seconds = {precision: _operations(name, precision) for precision in PRECISIONS}
