@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 EXPLAINED = "explained"
 #: The statuses that every picture of a run would get: no server, a wrong option or token, an unknown model.
 OF_EVERY_PICTURE = (0, 400, 401, 403, 404)
+
+#: A picture, and the folder that its overlays are written to.
+Source = tuple[Path, Path]
 
 
 class Unusable(Exception):
@@ -54,8 +57,8 @@ def explain_all(run: Run, paths: tuple[Path, ...]) -> bool:
     failed: dict[Path, str] = {}
     sources = [*_sources(paths, run.output, failed)]
     try:
-        with _progress(len(sources)) as (console, bar):
-            for picture, folder in bar.track(sources, description="Explaining"):
+        with _progress(sources) as (console, shown):
+            for picture, folder in shown:
                 try:
                     lines = _answer(run, picture) if run.as_json else _overlays(run, picture, folder)
                 except (HeatserveError, Unusable) as error:
@@ -76,8 +79,8 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(character if character.isprintable() or character in keep else "?" for character in text)
 
 
-def _sources(paths: tuple[Path, ...], output: Path | None, failed: dict[Path, str]) -> Iterator[tuple[Path, Path]]:
-    """The pictures, each with the folder for its overlays. Folders without a picture are added to `failed`."""
+def _sources(paths: tuple[Path, ...], output: Path | None, failed: dict[Path, str]) -> Iterator[Source]:
+    """The pictures of files and folders. Folders without a picture are added to `failed`."""
     for path in paths:
         if not path.is_dir():
             yield path, output or path.parent
@@ -107,9 +110,9 @@ def _overlays(run: Run, picture: Path, folder: Path) -> list[str]:
     lines = [f"{_shown(picture)}: {printable(ranking)}"]
     for found, content in zip(result.explanations, pictures):
         written = _write(folder, f"{picture.stem}-{run.model}-{found.method}-{found.target.index}", content)
-        error = "" if found.standard_error is None else f", standard error {found.standard_error:.2f} of the map"
+        margin = "" if found.standard_error is None else f", standard error {found.standard_error:.2f} of the map"
         about = printable(f"{found.method} of {found.target.label}")
-        lines.append(f"  {about}: {_shown(written)}{error}{' (empty map)' if found.empty else ''}")
+        lines.append(f"  {about}: {_shown(written)}{margin}{' (empty map)' if found.empty else ''}")
     return lines
 
 
@@ -143,26 +146,20 @@ def _write(folder: Path, name: str, content: bytes) -> Path:
 
 
 @contextmanager
-def _progress(count: int) -> Iterator[tuple[Console, Progress]]:
-    """A console for the lines of the report, and a bar for people who wait for many pictures.
+def _progress(sources: Sequence[Source]) -> Iterator[tuple[Console, Iterable[Source]]]:
+    """A console for the lines of the report, and the pictures, which move a bar if people wait for several.
 
     The bar shares the console of the lines if that is a terminal, so that neither overwrites the other. Else it goes to
     the error stream, and the lines are alone in their file.
     """
     lines = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     console = lines if lines.is_terminal else Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        disable=count < 2 or not console.is_terminal,
-    )
-    with bar:
-        yield lines, bar
+    if len(sources) < 2 or not console.is_terminal:
+        yield lines, sources
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        yield lines, bar.track(sources, description="Explaining")
 
 
 def _shown(path: Path) -> str:

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import click
+import pytest
 import torch
 import torchvision
 import yaml
-from pytest import MonkeyPatch
 from pytorch_grad_cam import HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from devtools.paths import ROOT
-from heatserve.engine import METHODS, Explainer, Query, methods
+from heatserve.engine import METHODS, Explainer, Query, registry
 from heatserve.serving.errors import STATUSES
 from heatserve.serving.metrics import DECLARED
 from heatserve.serving.settings import ENVIRONMENT_PREFIX, Limits, read_settings
+from heatserve_tools.command import heatserve
+from heatserve_tools.packaging import state_dict
+from tests.shell import run
+
+#: The scripts of a checkout that are not a command of `heatserve`.
+SCRIPTS = ("setup", "check", "test", "bench", "fuzz", "release")
+#: The model file of an archive that TorchServe's own handlers serve.
+NET = """
+from torchvision.models.resnet import BasicBlock, ResNet
+
+class Net(ResNet):
+    def __init__(self):
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=7)
+"""
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -23,11 +44,31 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_a_method_written_by_the_how_to_gives_what_pytorch_grad_cam_gives(monkeypatch: MonkeyPatch) -> None:
-    function, line = blocks("write-a-method.md", "python")
-    names = dict(vars(methods))
-    exec(function, names)
-    monkeypatch.setitem(METHODS, "hirescam", eval(line, names))
+@pytest.fixture
+def written() -> Iterator[None]:
+    """The methods of the how-to are in the registry during a test."""
+    before = dict(METHODS)
+    names: dict[str, object] = {}
+    for block in blocks("write-a-method.md", "python"):
+        exec(block, names)
+    yield
+    registry._methods.clear()
+    registry._methods.update(before)
+
+
+@pytest.mark.usefixtures("written")
+def test_draws_written_by_the_how_to_give_the_scores_of_the_squares_of_a_linear_model() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 48, 4, bias=False))
+    images = torch.randn(2, 3, 32, 48)
+    products = (model[1].weight.detach()[1].reshape(3, 32, 48) * images).sum(1)
+    expected = products.unflatten(1, (8, 4)).unflatten(3, (8, 6)).sum((2, 4))
+    for answer, scores in zip(Explainer(model, images, chunk=5).explain(images, Query("squares", target=1)), expected):
+        assert torch.allclose(answer.map, scores.repeat_interleave(4, 0).repeat_interleave(6, 1), atol=1e-5)
+
+
+@pytest.mark.usefixtures("written")
+def test_a_method_written_by_the_how_to_gives_what_pytorch_grad_cam_gives() -> None:
     torch.manual_seed(0)
     model = torchvision.models.vgg11(num_classes=10).eval()
     images = torch.rand(2, 3, 64, 64)
@@ -46,6 +87,71 @@ def test_the_configuration_of_the_how_to_is_accepted() -> None:
     (config,) = blocks("bring-a-model.md", "yaml")
     settings = read_settings(yaml.safe_load(config), {})
     assert settings.layers == ("layer4",) and settings.limits == Limits()
+
+
+def test_the_vision_transformer_of_the_how_to_has_a_map_and_the_same_scores_and_names() -> None:
+    """The network without the map is the reference."""
+    file = next(block for block in blocks("bring-a-model.md", "python") if block.startswith("# vit.py"))
+    names: dict[str, Any] = {}
+    exec(file, names)
+    torch.manual_seed(0)
+    changed, plain = names["model"]().eval(), torchvision.models.vit_b_16().eval()
+    plain.load_state_dict(changed.state_dict())
+    images = torch.rand(2, 3, 224, 224)
+    torch.testing.assert_close(changed(images), plain(images))
+    torch.nn.init.normal_(changed.heads.head.weight, std=0.02)
+    text = (ROOT / "docs" / "bring-a-model.md").read_text(encoding="utf-8")
+    layers = re.findall(r"`explain: {layer: (\S+)}`", text)
+    explainer = Explainer(changed, images, layers)
+    (answer, _) = explainer.explain(images, Query("gradcam"))
+    assert answer.map.shape == (14, 14) and answer.map.max() > 0
+
+
+def test_the_checkpoints_of_the_how_to_become_weights_that_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "bring-a-model.md").read_text(encoding="utf-8")
+    nested, parallel = re.findall(r"`(torch\.save\(.*, \"weights\.pth\"\))`", text)
+    network = torchvision.models.resnet18(num_classes=7)
+    torch.save({"model": network.state_dict(), "epoch": 3}, "checkpoint.pth")
+    exec(nested, {"torch": torch})
+    assert torch.load("weights.pth").keys() == network.state_dict().keys()
+    exec(parallel, {"torch": torch, "state": torch.nn.DataParallel(network).state_dict()})
+    assert torch.load("weights.pth").keys() == network.state_dict().keys()
+    torch.save({"state_dict": network.state_dict(), "epoch": 3}, "whole.pth")
+    assert state_dict.for_archive(tmp_path / "whole.pth")[0] == "whole.pth"
+
+
+@pytest.mark.parametrize("document", ["README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md"))])
+def test_every_command_in_a_document_is_there_and_takes_the_options_that_it_is_given(document: str) -> None:
+    folder = ROOT if document == "README.md" else ROOT / "docs"
+    text = (folder / document).read_text(encoding="utf-8")
+    for line in re.findall(r"(?:^|`)(?:\w+=\S+ )?((?:heatserve|scripts/)[a-z ][^`\n]*)", text, re.MULTILINE):
+        name, _, rest = line.removeprefix("heatserve ").removeprefix("scripts/").partition(" ")
+        if line.startswith("scripts/"):
+            assert (ROOT / "scripts" / name).is_file(), line
+        command = heatserve.get_command(click.Context(heatserve), name)
+        if command is not None:
+            known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+            assert set(re.findall(r"(?<= )--?[a-z-]+", f" {rest}")) <= known, line
+        else:
+            assert line.startswith("scripts/") and name in SCRIPTS, line
+
+
+def test_the_parts_of_an_old_archive_are_packaged_by_the_lines_of_the_how_to(tmp_path: Path) -> None:
+    weights = io.BytesIO()
+    torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), weights)
+    manifest = {"model": {"modelName": "old", "serializedFile": "weights.pth", "modelFile": "model.py"}}
+    with zipfile.ZipFile(tmp_path / "old.mar", "w") as old:
+        old.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        old.writestr("model.py", NET)
+        old.writestr("weights.pth", weights.getvalue())
+        old.writestr("index_to_name.json", json.dumps({str(index): f"bird {index}" for index in range(7)}))
+    (lines,) = blocks("bring-a-model.md", "bash")
+    for line in lines.splitlines():
+        run(line, tmp_path)
+    assert (tmp_path / "model_store" / "new.mar").is_file()
 
 
 def test_the_metrics_table_is_the_codes() -> None:
@@ -80,11 +186,11 @@ def test_every_threat_has_a_defence_and_every_defence_a_test_that_is_there() -> 
         assert all(f"def {name}(" in there for name in named), row
 
 
-def test_every_test_that_the_doors_name_is_there() -> None:
-    text = (ROOT / "docs" / "doors.md").read_text(encoding="utf-8")
+def test_every_test_that_the_protocols_name_is_there() -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
     table = re.search(r"<!-- proofs -->\n(.*?)<!-- /proofs -->", text, re.DOTALL)
     assert table is not None
     named = set(re.findall(r"`(test_\w+)`", table[1]))
-    files = ("e2e/test_doors.py", "serving/test_doors.py")
+    files = ("e2e/test_protocols.py", "serving/test_protocols.py")
     there = "".join((ROOT / "tests" / file).read_text(encoding="utf-8") for file in files)
     assert len(named) > 10 and all(f"def {name}(" in there for name in named), named

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from heatserve.serving import settings, start
+from heatserve.serving.answers import Answer
+from heatserve.serving.service import Row, Service
 
 
 @contextmanager
-def serving(archive: Path) -> Iterator[start.Service]:
+def serving(archive: Path) -> Iterator[Service]:
     """The service of an unpacked archive with default settings, on the CPU."""
     manifest = json.loads((archive / "MAR-INF" / "MANIFEST.json").read_text())
     sys.path.insert(0, str(archive))
@@ -25,14 +26,15 @@ def serving(archive: Path) -> Iterator[start.Service]:
         sys.path.remove(str(archive))
 
 
-def headers(options: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a request for an explanation."""
-    return {"Content-Length": "1", "explain": "True", **{f"X-Explain-{name}": value for name, value in options.items()}}
+def asking(picture: bytes, options: Mapping[str, str]) -> Row:
+    """A request for an explanation of a picture."""
+    named = {f"X-Explain-{name}": value for name, value in options.items()}
+    return Row("one", {"body": picture}, {"Content-Length": "1", "explain": "True", **named})
 
 
-def answer(service: start.Service, picture: bytes, options: Mapping[str, str]) -> Any:
-    """The answer to one request for an explanation."""
-    service.loop.admit("one", {"body": picture}, headers(options))
-    while service.loop.busy:
-        service.loop.step()
-    return service.writer.write(service.loop.take("one"))
+def answer(service: Service, picture: bytes, options: Mapping[str, str]) -> Answer:
+    """The answer to a request for an explanation of a picture."""
+    row = asking(picture, options)
+    while (reply := service.call([row])).left:
+        pass
+    return reply.answers[row.id]

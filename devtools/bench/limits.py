@@ -12,7 +12,7 @@ from devtools.bench.results import Result
 from devtools.bench.rounds import Progress
 from heatserve import Explainer, Query
 from heatserve.engine import Smoothing
-from heatserve.engine.smoothing import Noise
+from heatserve.engine.sampling import Noise
 
 PRECISIONS = ("float32", "bfloat16")
 PASSES = 10

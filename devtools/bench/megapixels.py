@@ -18,7 +18,7 @@ from devtools.bench.library import FORWARD
 from devtools.bench.results import Result
 from devtools.bench.rounds import Measure, Progress, interleave
 from devtools.bench.series import Line, Series
-from heatserve.serving import start
+from heatserve.serving.service import Service
 
 MEGAPIXELS = (0.1, 0.5, 2.0, 8.0, 24.0)
 
@@ -35,7 +35,7 @@ def over_megapixels(
 
 
 def of_service(
-    service: start.Service, seconds: float, rounds: int, progress: Progress, megapixels: Sequence[float]
+    service: Service, seconds: float, rounds: int, progress: Progress, megapixels: Sequence[float]
 ) -> list[Result]:
     """The same with a given service."""
     pictures = {size: photograph(size) for size in megapixels}
@@ -71,23 +71,23 @@ def of_service(
 class Errand:
     """One photograph's explanation, without a server. Its reading and its answer are timed, the model is not."""
 
-    def __init__(self, service: start.Service, picture: bytes) -> None:
+    def __init__(self, service: Service, picture: bytes) -> None:
         self._service, self._picture = service, picture
 
     def read(self) -> float:
         """Seconds from the bytes to the tensor."""
-        headers = in_process.headers({"method": "gradcam"})
+        row = in_process.asking(self._picture, {"method": "gradcam"})
         started = time.perf_counter()
-        self._service.loop.admit("one", {"body": self._picture}, headers)
+        self._service.loop.admit(row)
         return time.perf_counter() - started
 
     def write(self) -> float:
         """Seconds from the map of the photograph to the bytes of its answer."""
         while self._service.loop.busy:
             self._service.loop.step()
-        visit = self._service.loop.take("one")
+        row = self._service.loop.take("one")
         started = time.perf_counter()
-        answer = self._service.writer.write(visit)
+        answer = self._service.responder.respond(row.protocol, [item.settled() for item in row.items]).answer
         elapsed = time.perf_counter() - started
         if answer.status != 200:
             raise RuntimeError(f"a photograph was refused: {answer.status} {answer.body!r}")
@@ -108,7 +108,7 @@ def photograph(megapixels: float) -> bytes:
     return file.getvalue()
 
 
-def _forward(service: start.Service) -> float:
+def _forward(service: Service) -> float:
     """Seconds of the service's own model, for one image and without an explanation."""
     explainer = service.explainer
     side = service.settings.preprocess.crop

@@ -18,7 +18,7 @@ from devtools.bench.rounds import Action, Progress, Ratio, interleave, ratio
 from devtools.bench.stopwatch import Stopwatch
 from heatserve import Explainer, Query
 from heatserve.engine import Attribution, is_out_of_memory
-from heatserve.engine.smoothing import Noise
+from heatserve.engine.sampling import Noise
 
 TARGET = 0
 SAMPLES = 50

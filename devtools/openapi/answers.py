@@ -1,4 +1,4 @@
-"""What comes back, as schemas: predictions, explanations, refusals, and KServe's envelopes of them."""
+"""The schemas of answers: predictions, explanations, refusals, and KServe's envelopes of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from devtools.openapi.options import Schema, ref
 from heatserve.engine import METHODS
-from heatserve.serving.doors.door import MOST
-from heatserve.serving.doors.kserve_v2 import OUTPUTS
 from heatserve.serving.errors import STATUSES
-from heatserve.serving.exchange import STAGES
+from heatserve.serving.items import STAGES
+from heatserve.serving.protocols import MOST
+from heatserve.serving.protocols.kserve_v2 import OUTPUT_TENSORS
 
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
@@ -135,7 +135,7 @@ def _output() -> Schema:
         "heatmap_instance": ("INT32", 1, COUNT),
         "overlay": ("BYTES", 1, PNG),
     }
-    assert [*kinds] == [*OUTPUTS]
+    assert [*kinds] == [*OUTPUT_TENSORS]
     pictures = _tensor("heatmap", "BYTES", 1, BASE64)
     return {"oneOf": [*(_tensor(name, *kind) for name, kind in kinds.items()), pictures]}
 

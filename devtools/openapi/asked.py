@@ -1,4 +1,4 @@
-"""What is sent, as schemas: a picture with its options, and KServe's envelopes of several."""
+"""The schemas of requests: a picture with its options, and KServe's envelopes of several."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from devtools.openapi.answers import BASE64, TEXT, a_list, exactly
 from devtools.openapi.options import Schema, options, ref, schema
-from heatserve.serving.doors.door import MOST
-from heatserve.serving.doors.kserve_v2 import OUTPUTS
 from heatserve.serving.options import OPTIONS
+from heatserve.serving.protocols import MOST
+from heatserve.serving.protocols.kserve_v2 import OUTPUT_TENSORS
 
 _EXPLAIN: Schema = {"explain": {"type": "boolean", "default": False}}
 _PICTURE: Schema = {"data": ref("Encoded")}
@@ -23,7 +23,7 @@ def schemas() -> dict[str, Schema]:
     beside = {
         "id": {"type": "string", "maxLength": 500},
         "parameters": ref("V2Parameters"),
-        "outputs": a_list(exactly({"name": {"enum": [*OUTPUTS]}}, {"parameters": {"type": "object"}}), 0),
+        "outputs": a_list(exactly({"name": {"enum": [*OUTPUT_TENSORS]}}, {"parameters": {"type": "object"}}), 0),
     }
     return {
         "Options": {"type": "object", "properties": options()},

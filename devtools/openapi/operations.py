@@ -1,4 +1,4 @@
-"""The parts of an endpoint: what it takes, what it gives, how it refuses."""
+"""The parts of an endpoint: its body, its answer and its refusals."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from devtools.openapi.options import Schema, ref
+from heatserve.serving.answers import JSON
 from heatserve.serving.errors import STATUSES
-from heatserve.serving.options import MEDIA_TYPES, OUTPUTS, PICTURES, STREAM
+from heatserve.serving.formats import FORMATS, Content
 
-JSON = OUTPUTS["json"]
-#: What the handler answers, and what the frontend does where there is no such model.
+#: The handler's refusals, and the frontend's of a model that it does not know.
 REFUSALS = {**STATUSES, 404: ("ModelNotFoundException", "TorchServe knows no such model, or not this version of it")}
-_LINES = "lines of JSON, each an Explanation; where it fails after the first, the last one is an Error"
+#: The schema of an explanation, by the content of its format.
+_EXPLAINED: dict[Content, Schema] = {
+    Content.DOCUMENT: ref("Explanation"),
+    Content.LINES: {
+        "type": "string",
+        "description": "lines of JSON, each an Explanation; a stream that fails later ends with an Error",
+    },
+    Content.PICTURE: {"description": "the map laid over the photograph"},
+    Content.ARRAY: {"description": "float32 (H, W), or (targets, H, W)"},
+}
 
 
 def operation(
@@ -24,7 +33,12 @@ def operation(
     envelopes: Sequence[str] = (),
     without: Sequence[int] = (),
 ) -> Schema:
-    """envelopes: KServe's. Where all instances fail the status says so, and the body is the envelope all the same."""
+    """An endpoint.
+
+    parameters: names of components.
+    envelopes: KServe's answers for it. A request whose inputs all fail has a status of failure and an envelope as body.
+    without: statuses that it never has.
+    """
     refusals: Schema = {}
     for status in sorted(REFUSALS):
         if status not in without:
@@ -40,6 +54,7 @@ def operation(
 
 
 def refusal(status: int, body: Schema) -> Schema:
+    """A refusal of one status, with a body of JSON."""
     name, meaning = REFUSALS[status]
     seconds = {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}
     found: Schema = {"description": f"{name}: {meaning}"}
@@ -49,25 +64,21 @@ def refusal(status: int, body: Schema) -> Schema:
 
 
 def content(body: Schema) -> Schema:
+    """An answer with a body of JSON."""
     return {"description": "the answer", "content": {JSON: {"schema": body}}}
 
 
 def explained() -> Schema:
-    """An explanation in the form that was asked for."""
-    kinds: dict[str, Schema] = {"json": ref("Explanation"), STREAM: {"type": "string", "description": _LINES}}
-    for name in MEDIA_TYPES:
-        if name not in kinds:
-            said = "the map laid over the photograph" if name in PICTURES else "float32 (H, W), or (targets, H, W)"
-            kinds[name] = {"description": said}
-    content = {media: {"schema": kinds[name]} for name, media in MEDIA_TYPES.items()}
+    """An explanation in all formats."""
     return {
-        "description": "the answer; pictures and arrays say in headers what they show",
-        "headers": _said(),
-        "content": content,
+        "description": "the answer; pictures and arrays describe their map in headers",
+        "headers": _headers(),
+        "content": {form.media_type: {"schema": _EXPLAINED[form.content]} for form in FORMATS.values()},
     }
 
 
-def _said() -> Schema:
+def _headers() -> Schema:
+    """The headers that describe a map."""
     text: Schema = {"type": "string"}
     number: Schema = {"type": "number"}
     whole: Schema = {"type": "integer", "minimum": 0}
@@ -81,11 +92,12 @@ def _said() -> Schema:
 
 
 def json(name: str) -> Schema:
+    """A request's body of JSON."""
     return {"content": {JSON: {"schema": ref(name)}}, "required": True}
 
 
 def bodies(as_json: str, as_form: str) -> Schema:
-    """A picture as it is, or with options beside it."""
+    """The bodies that a picture may be sent in: as it is, or with options beside it."""
     forms: dict[str, Any] = dict.fromkeys(("multipart/form-data", "application/x-www-form-urlencoded"), ref(as_form))
     kinds: Schema = {"application/octet-stream": {}, "image/*": {}, JSON: ref(as_json), **forms}
     return {"content": {media: {"schema": kind} for media, kind in kinds.items()}, "required": True}

@@ -20,7 +20,7 @@ def options() -> Schema:
 
 
 def schema(option: Option) -> Schema:
-    """What may be given for an option as a JSON value; its text is taken as well."""
+    """The schema of an option's JSON value. The handler takes the value's text too."""
     found = {"description": f"{option.summary} ({option.allowed})", **_type(option)}
     return found if option.default is None else {**found, "default": option.default}
 
@@ -32,7 +32,6 @@ def _type(option: Option) -> Schema:
         return {"type": "boolean"}
     if option.kind in ("class", "target"):
         return {"type": ["integer", "string"], "minimum": 0}
-    assert option.low is not None and option.high is not None
     if option.kind == "integer":
         return {"type": "integer", "minimum": int(option.low), "maximum": int(option.high)}
     return {"type": "number", "minimum": option.low, "maximum": option.high}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from devtools.openapi.__main__ import OPENAPI, text
 from devtools.openapi.options import schema
 from explain_handler import ExplainHandler
 from heatserve.serving.errors import STATUSES, Refusal
-from heatserve.serving.options import MEDIA_TYPES, OPTIONS, Vocabulary, parse
+from heatserve.serving.formats import FORMATS
+from heatserve.serving.options import OPTIONS
+from heatserve.serving.vocabulary import Vocabulary, parse
 from tests.serving.small import picture
 from tests.serving.test_handler import EXPLAIN, PREDICT, ask, handler, view
 
@@ -47,7 +50,7 @@ def response(path: str, status: int, verb: str = "post") -> dict[str, Any]:
     return found if "content" in found else dict(named[found["$ref"].rsplit("/", 1)[-1]])
 
 
-def asked(path: str, media: str = MEDIA_TYPES["json"]) -> dict[str, Any]:
+def asked(path: str, media: str = FORMATS["json"].media_type) -> dict[str, Any]:
     return dict(DOCUMENT["paths"][path]["post"]["requestBody"]["content"][media]["schema"])
 
 
@@ -65,7 +68,7 @@ def test_it_is_a_valid_description() -> None:
 def test_every_status_and_media_type_of_the_handler_is_in_it() -> None:
     explained = DOCUMENT["paths"]["/explanations/{model_name}"]["post"]["responses"]
     assert explained.keys() == {"200", "404", *map(str, STATUSES)}
-    assert explained["200"]["content"].keys() == set(MEDIA_TYPES.values())
+    assert explained["200"]["content"].keys() == {form.media_type for form in FORMATS.values()}
 
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -78,7 +81,7 @@ OF_THE_ARCHIVE = ("class", "target", "layer")
 @given(data=st.data())
 def test_what_it_allows_of_an_option_is_what_the_parser_allows(name: str, data: st.DataObject) -> None:
     option = OPTIONS[name]
-    edges = [each for low in (option.low, option.high) if low is not None for each in (low - 1, low, low + 1)]
+    edges = [each for low in (option.low, option.high) if math.isfinite(low) for each in (low - 1, low, low + 1)]
     value = data.draw(VALUES | st.sampled_from([*option.choices, *edges, 0.0, 1.0, 2**53]))
     allowed = Draft202012Validator(schema(option)).is_valid(value)
     try:
@@ -155,7 +158,7 @@ def test_requests_and_answers_are_as_described(small: Made, name: str) -> None:
     ((status, answer, given_headers),) = ask(small, ({"body": sent}, headers))
     assert status == expected
     described = response(path, status)
-    check(answer, described["content"][given_headers.get("content-type", MEDIA_TYPES["json"])]["schema"])
+    check(answer, described["content"][given_headers.get("content-type", FORMATS["json"].media_type)]["schema"])
     if path.startswith("/v2") and status == 200:
         about = [json.loads(each) for output in answer["outputs"] if output["name"] == "prediction"
                  for each in output["data"]]  # fmt: skip
@@ -176,7 +179,7 @@ def test_work_that_is_refused_says_when_to_come_again(small: Made) -> None:
 def test_a_picture_has_the_headers_that_are_described(small: Made, output: str) -> None:
     ((status, _, headers),) = ask(small, ({"body": {"data": DATA, "output": output, "samples": 3}}, EXPLAIN))
     described = response("/explanations/{model_name}", status)
-    assert headers["content-type"] == MEDIA_TYPES[output] in described["content"]
+    assert headers["content-type"] == FORMATS[output].media_type in described["content"]
     said = {name: value for name, value in headers.items() if name.startswith("X-")}
     assert said.keys() == described["headers"].keys()
     for name, value in said.items():
@@ -186,14 +189,14 @@ def test_a_picture_has_the_headers_that_are_described(small: Made, output: str) 
 
 def test_the_lines_of_a_stream_are_explanations(small: Made) -> None:
     ((_, content, headers),) = ask(small, ({"body": {"data": DATA, "stream": True}}, EXPLAIN))
-    assert headers["content-type"] == MEDIA_TYPES["ndjson"]
+    assert headers["content-type"] == FORMATS["ndjson"].media_type
     check(json.loads(content), {"$ref": "#/components/schemas/Explanation"})
 
 
 def test_what_the_archive_can_be_asked_for_is_described(small: Made) -> None:
     ((status, answer, _),) = ask(small, ({}, {**EXPLAIN, "url_path": "describe"}))
     path = "/explanations/{model_name}/{model_version}/describe"
-    check(answer, response(path, status, "get")["content"][MEDIA_TYPES["json"]]["schema"])
+    check(answer, response(path, status, "get")["content"][FORMATS["json"].media_type]["schema"])
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_what_the_handler_refuses_is_not_described(small: Made, path: str, sent:
 
 def test_an_answer_with_a_member_more_or_less_is_not_described(small: Made) -> None:
     ((_, answer, _),) = ask(small, ({"body": {"data": DATA}}, EXPLAIN))
-    described = response("/explanations/{model_name}", 200)["content"][MEDIA_TYPES["json"]]["schema"]
+    described = response("/explanations/{model_name}", 200)["content"][FORMATS["json"].media_type]["schema"]
     check(answer, described)
     for name in answer:
         with pytest.raises(ValidationError):

@@ -1,4 +1,4 @@
-"""The shipped config.properties before a real archive: no door opens without a token; docs/security.md uses one."""
+"""The shipped config.properties before a real archive: no address answers without a token."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ import pytest
 import requests
 
 from devtools.grpc_client import GrpcClient
-from devtools.paths import HANDLERS, METRICS, ROOT, SERVER_CONFIG
+from devtools.paths import HANDLERS, ROOT
 from heatserve.client import Client, HeatserveError
 from heatserve_tools.demo.photographs import photographs
 from heatserve_tools.packaging.packager import Packaged
 from heatserve_tools.torchserve import properties
 from heatserve_tools.torchserve.server import Server
+from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]
 DATA = base64.b64encode(CHELSEA).decode()
-DOORS: dict[str, Any] = {
+BODIES: dict[str, Any] = {
     "predictions/lite0": {"data": DATA},
     "explanations/lite0": {"data": DATA},
     "explanations/lite0/1.0/describe": {},
@@ -63,12 +64,12 @@ def refused(answer: requests.Response) -> bool:
     return answer.status_code == 400 and answer.json()["type"] == "InvalidKeyException"
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_no_door_opens_without_a_token(guarded: Server, door: str) -> None:
-    address = f"{guarded.inference}/{door}"
+@pytest.mark.parametrize("path", BODIES)
+def test_no_address_answers_without_a_token(guarded: Server, path: str) -> None:
+    address = f"{guarded.inference}/{path}"
     for headers in ({}, bearer(""), bearer("x"), bearer(guarded.key("management")), bearer(guarded.key("API"))):
-        assert refused(requests.post(address, json=DOORS[door], headers=headers, timeout=60)), headers
-    assert requests.post(address, json=DOORS[door], headers=bearer(guarded.key()), timeout=60).status_code == 200
+        assert refused(requests.post(address, json=BODIES[path], headers=headers, timeout=60)), headers
+    assert requests.post(address, json=BODIES[path], headers=bearer(guarded.key()), timeout=60).status_code == 200
 
 
 def test_no_call_over_grpc_is_answered_without_a_token(guarded: Server) -> None:

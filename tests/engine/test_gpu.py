@@ -50,7 +50,7 @@ def test_maps_on_the_device_equal_the_librarys_on_the_cpu(name):
 
 
 def test_the_same_copies_give_the_same_mean():
-    from heatserve.engine.smoothing import Noise
+    from heatserve.engine.sampling import Noise
 
     image = pictures(1)
     copies = Noise(image[0].cuda(), 0.15, 3).draw(0, 12).cpu()
@@ -65,13 +65,13 @@ def waits(one, samples, chunk):
     steps = one.smooth(image, Query("smoothgrad", target=1, samples=samples))
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as seen:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in steps:
                 pass
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in seen)
+    return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
 def test_the_host_waits_no_more_for_a_large_chunk_than_for_a_small_one():

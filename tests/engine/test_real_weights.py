@@ -24,7 +24,7 @@ def lite0(chunk=8):
 @cache
 def gradients():
     """At 480 noisy copies, (480, 3, 64, 64)."""
-    noise = Smoothing(IMAGE[0], Query("smoothgrad", target=285, samples=SAMPLES))._noise
+    noise = Smoothing(IMAGE[0], Query("smoothgrad", target=285, samples=SAMPLES))._draws
     found = []
     for first in range(0, SAMPLES, 8):
         _, answers = lite0().run(noise.draw(first, 8), [[Query("gradient", target=285)]] * 8)

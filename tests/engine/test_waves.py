@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from heatserve.engine import METHODS, Explainer, Query, Smoothing
+from heatserve.engine import METHODS, Explainer, Query, Smoothing, registry
 from tests.engine.networks import distance, pictures, small
 
 IMAGE = pictures(1, (24, 36), seed=8)
@@ -33,7 +33,7 @@ def test_a_method_is_given_float32_whatever_the_precision_of_the_pass(monkeypatc
         given.extend([signal.activations.dtype, signal.gradients.dtype])
         return METHODS["cam"].attribute(replace(signal, class_weights=signal.gradients.mean((2, 3))))
 
-    monkeypatch.setitem(METHODS, "gradcam", replace(METHODS["gradcam"], attribute=spy))
+    monkeypatch.setitem(registry._methods, "gradcam", replace(METHODS["gradcam"], attribute=spy))
     one = Explainer(small(), IMAGE, layers=("trunk", "trunk.1"), precision=precision)
     given.clear()
     for layer in one.layers:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from heatserve.serving import settings, start
+from heatserve.serving.service import Service
 
 LABELS = ["cat", "dog", "crane", "crane", "Bär", "evil\r\n[METRICS]x.Count:1|#a:b"]
 
@@ -49,7 +50,7 @@ def unpacked(folder: Path) -> dict[str, Any]:
     }
 
 
-def small_service(folder: Path, config: dict[str, Any] | None = None) -> start.Service:
+def small_service(folder: Path, config: dict[str, Any] | None = None) -> Service:
     """The service of an archive that holds `Small`."""
     merged = {**CONFIG, **(config or {})}
     return start.service(folder, unpacked(folder), settings.read_settings(merged, {}), torch.device("cpu"))

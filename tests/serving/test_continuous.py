@@ -20,8 +20,12 @@ from ts.service import Service
 
 from explain_handler import ExplainHandler
 from heatserve.engine import Explainer, Query
-from heatserve.serving import admission, lock, start
+from heatserve.serving import admission
+from heatserve.serving.integrity import ArchiveError
+from heatserve.serving.items import UnderWay
+from heatserve.serving.service import Row
 from heatserve.serving.settings import Settings
+from heatserve.torchserve import lock, modes
 from heatserve_tools.packaging.trial_worker import parse
 from heatserve_tools.torchserve.shipped import METRICS
 from tests.serving.small import CONFIG, Small, picture, small_service, unpacked
@@ -93,7 +97,7 @@ def frontend(tmp_path: Path) -> Iterator[Frontend]:
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many handlers live in this process, each of them the only worker of a server."""
-    monkeypatch.setattr(start, "only_worker", lambda name, version: None)
+    monkeypatch.setattr(modes, "only_worker", lambda name, version: None)
 
 
 def test_predictions_are_answered_while_an_explanation_is_under_way(frontend: Frontend) -> None:
@@ -129,10 +133,11 @@ def test_both_modes_give_the_same_answers(frontend: Frontend, tmp_path_factory: 
             "explain": "True",
             **{f"X-Explain-{key}": str(value) for key, value in options.items()},
         }
-        ordinary.loop.admit(name, {"body": picture()}, headers)
-        while ordinary.loop.busy:
-            ordinary.loop.step()
-        answer = ordinary.writer.write(ordinary.loop.take(name))
+        row = Row(name, {"body": picture()}, headers)
+        reply = ordinary.call([row])
+        while reply.left:
+            reply = ordinary.call([row])
+        answer = reply.answers[name]
         assert together[name]["status"] == answer.status
         if options.get("output") == "npy":
             ours, theirs = (np.load(io.BytesIO(body)) for body in (together[name]["body"], answer.body))
@@ -182,7 +187,7 @@ def test_who_hangs_up_frees_the_work(frontend: Frontend) -> None:
     del frontend.rows["gone"]
     frontend.send("p", picture(), "predictions")
     frontend.step()
-    assert not frontend.handler.service.loop.visits
+    assert not frontend.handler.service.loop.rows
 
 
 def test_a_deadline_gives_the_best_so_far_with_its_error(frontend: Frontend) -> None:
@@ -238,7 +243,7 @@ def test_a_call_that_fails_altogether_answers_every_row_and_ends_streams(
     answers = frontend.step()
     assert {name: answer["status"] for name, answer in answers.items()} == {"live": 500, "p": 500}
     assert answers["live"]["headers"]["ts_stream_next"] == "false"
-    assert not frontend.handler.service.loop.visits
+    assert not frontend.handler.service.loop.rows
 
 
 def test_a_row_without_http_headers_says_that_its_answer_is_the_last(frontend: Frontend) -> None:
@@ -263,11 +268,11 @@ def test_describe_needs_no_image(frontend: Frontend) -> None:
 
 
 def test_an_envelope_is_refused_in_one_sentence() -> None:
-    with pytest.raises(start.ArchiveError, match="envelope"):
-        start.check_mode(Settings(continuous=True), "m", {}, "kserve")
-    with pytest.raises(start.ArchiveError, match="envelope"):
-        start.check_mode(Settings(), "m", {}, "kserve")
-    start.check_mode(Settings(), "m", {}, None)
+    with pytest.raises(ArchiveError, match="envelope"):
+        modes.check_mode(Settings(continuous=True), "m", {}, "kserve")
+    with pytest.raises(ArchiveError, match="envelope"):
+        modes.check_mode(Settings(), "m", {}, "kserve")
+    modes.check_mode(Settings(), "m", {}, None)
 
 
 def test_torchserves_loader_calls_initialize_where_its_envelope_is_to_be_seen() -> None:
@@ -285,7 +290,7 @@ def test_a_second_worker_is_refused_while_the_first_lives(tmp_path: Path, monkey
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     first = lock.only_worker("m", "1.0", patience=0)
     lock.only_worker("m", "2.0", patience=0)
-    with pytest.raises(start.ArchiveError, match="one worker"):
+    with pytest.raises(ArchiveError, match="one worker"):
         lock.only_worker("m", "1.0", patience=0.2)
     os.close(first)
     lock.only_worker("m", "1.0", patience=0)
@@ -353,14 +358,14 @@ def test_pictures_that_take_long_to_decode_let_newcomers_in_between(
 def test_answers_that_take_long_to_draw_let_newcomers_in_between(
     frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = type(frontend.handler.service.writer)
-    write = writer.write
+    responder = type(frontend.handler.service.responder)
+    respond = responder.respond
 
     def slow(*given: Any) -> Any:
         clock.now += 8
-        return write(*given)
+        return respond(*given)
 
-    monkeypatch.setattr(writer, "write", slow)
+    monkeypatch.setattr(responder, "respond", slow)
     for index in range(3):
         frontend.send(f"e{index}", picture(seed=index))
     assert [[*frontend.step()] for _ in range(3)] == [["e0"], ["e1"], ["e2"]]
@@ -373,23 +378,24 @@ def test_what_a_deadline_has_ended_stays_answered_when_its_chunk_fails(
     monkeypatch.setattr(type(loop._policy), "size", lambda self, largest: 8)
     for name, options in {"a": {"samples": 12, "deadline_ms": 1000}, "b": {"samples": 40}}.items():
         frontend.send(name, picture(), method="smoothgrad", **options)
-    while not (loop.visits and loop._chunk and len(loop._chunk.exchanges) == 2 and _samples(loop, "a") >= 2):
+    chunks = loop._chunks
+    while not (loop.rows and chunks.chunk and len(chunks.chunk.items) == 2 and _samples(loop, "a") >= 2):
         assert not frontend.step()
-    a = loop.visits["a"].exchanges[0]
-    a.conclude()
+    a = loop.rows["a"].items[0]
+    a.state = a.state.concluded()
 
     def fails() -> Any:
         raise RuntimeError("in the second half of a chunk")
         yield
 
-    loop._chunk.steps = fails()
+    chunks.chunk.steps = fails()
     answers = frontend.until_done()
     assert {name: answer["status"] for name, answer in answers.items()} == {"a": 200, "b": 200}
 
 
 def _samples(loop: Any, name: str) -> int:
-    jobs = loop.visits[name].exchanges[0].jobs
-    return jobs[0].smoothing.samples if jobs else 0
+    state = loop.rows[name].items[0].state
+    return state.jobs[0].smoothing.samples if isinstance(state, UnderWay) else 0
 
 
 PROMISED = {60: 1.0, 61: 390.0, 62: 20.0}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from explain_handler import ExplainHandler
-from heatserve.serving import ending, start
+from heatserve.torchserve import ending, modes
 from tests.serving.small import picture
 from tests.serving.test_continuous import Frontend
 from tests.serving.test_handler import EXPLAIN, PREDICT, ask, handler
@@ -37,7 +37,7 @@ class Deadline:
 def deadlines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     Deadline.started = []
     monkeypatch.setattr(ending.threading, "Timer", Deadline)
-    monkeypatch.setattr(start, "only_worker", lambda name, version: None)
+    monkeypatch.setattr(modes, "only_worker", lambda name, version: None)
     return Deadline.started
 
 

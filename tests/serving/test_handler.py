@@ -24,6 +24,7 @@ from explain_handler import ExplainHandler
 from heatserve.engine import Explainer
 from heatserve.engine.network import Network
 from heatserve.engine.statistic import Statistic
+from heatserve.serving.service import Row
 from heatserve_tools.torchserve.shipped import METRICS
 from tests.serving.small import CONFIG, LABELS, Small, picture, unpacked
 
@@ -72,7 +73,7 @@ def ask(
     context.request_processor = [RequestProcessor(dict(headers)) for _, headers in rows]
     context.metrics.request_ids = context.request_ids
     bodies = made.handle([row for row, _ in rows], context)
-    assert len(bodies) == len(rows) and not made.service.loop.visits
+    assert len(bodies) == len(rows) and not made.service.loop.rows
     answers = []
     for index, body in enumerate(bodies):
         headers = context.get_response_headers(index)
@@ -415,17 +416,18 @@ def test_no_pass_has_more_rows_than_it_should_and_a_small_request_does_not_wait_
     steps, passes = Explainer.steps, []
 
     def counted(self: Explainer, images: torch.Tensor, queries: Any, *precision: str) -> Any:
-        passes.append([len(images), any(service.loop.visits[name].done for name in ("many", "one"))])
+        passes.append([len(images), any(service.loop.rows[name].done for name in ("many", "one"))])
         return steps(self, images, queries, *precision)
 
     monkeypatch.setattr(Explainer, "steps", counted)
     service = small[0].service
     image = base64.b64encode(picture()).decode()
     headers = {**PREDICT, "Content-Length": "1"}
-    service.loop.admit("many", {"body": {"instances": [image] * 64}}, headers)
-    service.loop.admit("one", {"body": picture()}, headers)
+    service.loop.admit(Row("many", {"body": {"instances": [image] * 64}}, headers))
+    service.loop.admit(Row("one", {"body": picture()}, headers))
     service.loop.step()
     assert service.loop.done == ["one"] and passes == [[16, False]]
     while service.loop.busy:
         service.loop.step()
     assert [rows for rows, _ in passes] == [16, 16, 16, 16, 1]
+    service.loop.begin([])

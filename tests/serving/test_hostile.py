@@ -126,13 +126,13 @@ def test_an_odd_value_in_any_place_is_that_rows_own_fault(
     assert "forged" not in caplog.text and "Set-Cookie" not in caplog.text
 
 
-def test_a_row_that_no_door_can_read_is_its_own_fault_too(
+def test_a_row_that_no_protocol_can_read_is_its_own_fault_too(
     small: Made, quiet: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
         raise RecursionError
 
-    monkeypatch.setattr("heatserve.serving.doors.KServeV2", broken)
+    monkeypatch.setattr("heatserve.serving.protocols.KServeV2", broken)
     assert statuses(small, quiet, ({"body": {"inputs": []}}, EXPLAIN), ({"body": picture()}, PREDICT)) == [500, 200]
 
 

@@ -14,8 +14,9 @@ import torch
 
 from heatserve.serving import integrity
 from heatserve.serving.integrity import ArchiveError
+from heatserve.serving.service import Service
 from heatserve.serving.settings import read_settings
-from heatserve.serving.start import Service, service
+from heatserve.serving.start import service
 from tests.serving.small import CONFIG, Small, small_service, unpacked
 
 
@@ -127,7 +128,7 @@ def test_what_python_and_torchserve_leave_in_the_folder_is_no_change(tmp_path: P
 def test_a_verified_archive_says_both_hashes_of_its_weights(tmp_path: Path) -> None:
     manifest = sealed(tmp_path)
     running = started(tmp_path, manifest)
-    assert running.writer.description["archive"] == {
+    assert running.responder.description["archive"] == {
         "verified": True,
         "weights": {
             "member": "small.pt",
@@ -143,7 +144,7 @@ def test_an_archive_without_hashes_starts_and_says_that_it_is_not_verified(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         running = small_service(tmp_path)
-    assert running.writer.description["archive"]["verified"] is False
+    assert running.responder.description["archive"]["verified"] is False
     assert "this archive is not verified" in caplog.text and "verified=false" in running.summary()
 
 
@@ -151,5 +152,5 @@ def test_an_archive_made_by_other_means_says_the_hash_of_its_weights(tmp_path: P
     manifest = sealed(tmp_path)
     del manifest["heatserve"]["members"]
     (tmp_path / "added.py").write_text("")
-    weights = started(tmp_path, manifest).writer.description["archive"]["weights"]
+    weights = started(tmp_path, manifest).responder.description["archive"]["weights"]
     assert weights["member_sha256"] == hashlib.sha256((tmp_path / "small.pt").read_bytes()).hexdigest()

@@ -15,6 +15,7 @@ from ts.context import Context
 
 from explain_handler import ExplainHandler
 from heatserve.serving.errors import Refusal, refusal_of
+from heatserve.serving.service import Row
 from tests.serving.small import picture
 from tests.serving.test_handler import EXPLAIN, PREDICT, ask, handler
 
@@ -88,7 +89,7 @@ def test_a_row_whose_answer_cannot_be_written_is_freed_as_well(small: Made, monk
     def fails(*_: object) -> None:
         raise KeyError("injected")
 
-    monkeypatch.setattr(type(small[0].service.writer.report), "prediction", fails)
+    monkeypatch.setattr(type(small[0].service.responder.report), "prediction", fails)
     body = Sent(picture())
     watched, row = weakref.ref(body), {"body": body}
     del body
@@ -116,10 +117,10 @@ def test_a_chunk_that_nobody_waits_for_is_freed_with_its_row(small: Made) -> Non
     loop, before = small[0].service.loop, ours()
     headers = {**EXPLAIN, "X-Explain-Method": "smoothgrad", "X-Explain-Samples": "3"}
     loop.begin(["id"])
-    loop.admit("id", {"body": bytearray(picture())}, headers)
+    loop.admit(Row("id", {"body": bytearray(picture())}, headers))
     for _ in range(2):
         loop.step()
-    assert loop.busy and not loop.improved()
+    assert loop.busy and not loop.streaming()
     assert loop.begin([]) == 1
     assert ours() - before == Counter()
 

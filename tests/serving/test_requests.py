@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heatserve.serving.doors import door_of
 from heatserve.serving.errors import Refusal
-from heatserve.serving.options import MEDIA_TYPES, OPTIONS, Vocabulary, parse
-from heatserve.serving.requests import Reader, Request
+from heatserve.serving.formats import FORMATS
+from heatserve.serving.options import OPTIONS
+from heatserve.serving.protocols import protocol_of
+from heatserve.serving.requests import Request, RequestParser
 from heatserve.serving.settings import Limits
+from heatserve.serving.vocabulary import Vocabulary, parse
 from tests.serving.small import LABELS
 
 VOCABULARY = Vocabulary(len(LABELS), dict(enumerate(LABELS)), ("trunk",))
@@ -23,8 +25,8 @@ EXPLAIN = {"explain": "True", "url_path": ""}
 def read(row: Any, headers: dict[str, Any] | None = None, defaults: dict[str, Any] | None = None) -> Request:
     """The request of a row's first instance, as it would come over HTTP."""
     sent = {"Content-Length": "1", **(EXPLAIN if headers is None else headers)}
-    door = door_of(row, sent)
-    return Reader(VOCABULARY, defaults or {}, Limits(), (32, 32)).read(door.instances[0], door, sent)
+    protocol = protocol_of(row, sent)
+    return RequestParser(VOCABULARY, defaults or {}, Limits(), (32, 32)).parse(protocol.inputs[0], protocol, sent)
 
 
 def refused(row: Any, headers: dict[str, Any] | None = None) -> Refusal:
@@ -181,7 +183,7 @@ def test_the_output_option_wins_over_accept() -> None:
 @pytest.mark.parametrize("accept", ["text/html", "*/*;q=0", "image/png;q=0", "image/png;q=0.0000", "é", "image", ",,"])
 def test_an_accept_that_nothing_satisfies_is_a_406_with_what_there_is(accept: str) -> None:
     error = refused({"data": b"\x89"}, {**EXPLAIN, "Accept": accept})
-    assert error.code == 406 and all(media in error.message for media in MEDIA_TYPES.values())
+    assert error.code == 406 and all(media in error.message for media in (form.media_type for form in FORMATS.values()))
 
 
 def test_labels_and_ranks_become_targets() -> None:

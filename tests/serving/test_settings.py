@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from heatserve.engine import UnsuitableModel
-from heatserve.serving.archive import ArchiveError
+from heatserve.serving.integrity import ArchiveError
 from heatserve.serving.settings import Limits, SettingsError, read_settings
 from heatserve.serving.start import service
 from tests.serving.small import CONFIG, LABELS, small_service, unpacked

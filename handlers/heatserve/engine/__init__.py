@@ -1,24 +1,42 @@
-"""Model + image tensors + targets -> attribution maps. torch alone: knows neither HTTP nor pictures."""
+"""The engine: a model, image tensors and targets become attribution maps. It needs torch alone.
+
+It knows neither HTTP nor pictures.
+"""
 
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
-from .methods import METHODS, Method
+from .method import InputSignal, LayerSignal, Method, ScoreSignal
 from .precision import PRECISIONS
+from .price import FORWARD, WITH_BACKWARD
 from .query import Attribution, Query
 from .ranking import ranking
+from .registry import METHODS, ExtensionError, load_installed, load_modules, register
+from .sampling import Draws, Sampling, sample_seed
 from .smoothing import Smoothing
 
 __all__ = [
+    "FORWARD",
     "METHODS",
     "PRECISIONS",
+    "WITH_BACKWARD",
     "Attribution",
+    "Draws",
     "Explainer",
+    "ExtensionError",
+    "InputSignal",
+    "LayerSignal",
     "Method",
     "OutOfMemory",
     "Query",
+    "Sampling",
+    "ScoreSignal",
     "Smoothing",
     "UnsuitableModel",
     "is_device_lost",
     "is_out_of_memory",
+    "load_installed",
+    "load_modules",
     "ranking",
+    "register",
+    "sample_seed",
 ]

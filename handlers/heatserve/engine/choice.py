@@ -6,8 +6,23 @@ from dataclasses import dataclass
 
 from .errors import UnsuitableModel
 from .head import LinearHead
-from .methods import METHODS
 from .query import Query
+from .registry import METHODS
+
+
+@dataclass(frozen=True)
+class Source:
+    """The place in a network that a signal is taken from.
+
+    signal: "layer", "input" or "score".
+    layer: the layer's name; None for the input and the score.
+    """
+
+    signal: str
+    layer: str | None = None
+
+
+INPUT = Source("input")
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class LayerChoice:
         return True
 
     def layer_of(self, query: Query) -> str | None:
-        """The layer that a query's map comes from; None for methods of the input.
+        """The layer that a query's map comes from; None for a method of the input or of the score.
 
         Raises UnsuitableModel for a layer that is not tapped.
         """
@@ -71,3 +86,7 @@ class LayerChoice:
         if query.layer is not None and query.layer not in self.layers:
             raise UnsuitableModel(f"layer {query.layer!r} is not tapped; tapped: {', '.join(self.layers) or 'none'}")
         return query.layer or self.default
+
+    def source_of(self, query: Query) -> Source:
+        """The source of a query's signal. Raises UnsuitableModel for a layer that is not tapped."""
+        return Source(METHODS[query.method].signal, self.layer_of(query))

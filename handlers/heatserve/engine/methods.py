@@ -1,36 +1,10 @@
-"""The methods: each a function from a signal to an attribution, and a line in the one registry.
-
-A method says where its signal comes from (an inner layer, or the input), what its attribution is, which statistic
-over noisy samples it means, and how the attribution becomes a map. How to write one: docs/write-a-method.md.
-"""
+"""The methods that heatserve brings: each a function from a signal to an attribution, and a row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class LayerSignal:
-    """What a layer says of N rows: activations and d(score)/d(activation), both (N, K, h, w).
-
-    `class_weights`, (N, K), are the linear layer's weights of each row's score; None where the network does not end
-    in global average pooling and one linear layer.
-    """
-
-    activations: Tensor
-    gradients: Tensor
-    class_weights: Tensor | None
-
-
-@dataclass(frozen=True)
-class InputSignal:
-    """The input of N rows and d(score)/d(input), both (N, C, H, W)."""
-
-    inputs: Tensor
-    gradients: Tensor
+from .method import InputSignal, LayerSignal, Method
 
 
 def gradient(signal: InputSignal) -> Tensor:
@@ -40,7 +14,7 @@ def gradient(signal: InputSignal) -> Tensor:
 
 def cam(signal: LayerSignal) -> Tensor:
     """`sum_k w_k^c A_k`, signed, (N, h, w). Zhou et al. 2016, equation 2."""
-    assert signal.class_weights is not None  # the explainer refuses CAM at load where there are none
+    assert signal.class_weights is not None  # a network without them is refused at load
     return (signal.class_weights[:, :, None, None] * signal.activations).sum(1)
 
 
@@ -60,28 +34,7 @@ def as_it_is(attribution: Tensor) -> Tensor:
     return attribution
 
 
-@dataclass(frozen=True)
-class Method:
-    """One row of the registry.
-
-    signal: "layer" or "input". statistic over samples: "mean", "mean_square" or "variance". samples: the default.
-    display: what a picture is scaled by, "maximum" or "percentile" (the 99th).
-    """
-
-    name: str
-    summary: str
-    source: str
-    signal: str
-    attribute: Callable[..., Tensor]
-    reduce: Callable[[Tensor], Tensor]
-    statistic: str = "mean"
-    samples: int = 1
-    min_samples: int = 1
-    display: str = "percentile"
-    needs_linear_head: bool = False
-
-
-_ALL = (
+BUILT_IN = (
     Method(
         "gradcam",
         "ReLU of the activations weighted by their mean gradient; any differentiable head",
@@ -140,5 +93,3 @@ _ALL = (
         min_samples=2,
     ),
 )
-
-METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}

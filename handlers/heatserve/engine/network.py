@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 
 from torch import Tensor, nn
 
-from .choice import LayerChoice
+from .choice import INPUT, LayerChoice
 from .head import linear_head
 from .optimize import Optimized
 from .optimize import optimize as optimized
@@ -64,9 +64,9 @@ class Network:
         precision: of the passes; None for the mode that the process is in, which predictions have.
         closed_form: False lets autograd compute the gradients that a linear head makes known.
         """
-        layers = {self.choice.layer_of(query) for row in queries for query in row}
-        taps = {layer for layer in layers if layer is not None}
-        to_input = None in layers
+        sources = {self.choice.source_of(query) for row in queries for query in row}
+        taps = {source.layer for source in sources if source.layer is not None}
+        to_input = INPUT in sources
         head = self.head if closed_form else None
         graph = to_input or any(head is None or layer != head.layer for layer in taps)
         given, images = images, images.contiguous(memory_format=self.optimized.layout)
@@ -79,7 +79,7 @@ class Network:
             shared = to_input or inputs.data_ptr() == given.data_ptr()
             logits = self.model(inputs.clone() if shared else inputs)
         scale = self.scale if precision == "float16" else 1.0
-        recorded = Recorded(inputs, logits, recording.activations, head, self.choice.layer_of, precision, scale)
+        recorded = Recorded(inputs, logits, recording.activations, head, self.choice.source_of, precision, scale)
         return logits.detach(), (yield from recorded.attributions(queries))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What is asked of one image, and what is answered."""
+"""A query and its answer: what is asked of one image, and the attribution that is given back."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .methods import METHODS
+from .method import Method
+from .price import FORWARD, WITH_BACKWARD
+from .registry import METHODS
+from .sampling import Sampling
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked of one image.
+    """A question about one image.
 
-    The score that is explained is the pre-softmax `y_c`; with `contrast` it is `y_c - y_contrast`. `target` is a class
-    index; None means the class that the clean image ranks at `rank` (0: the predicted one).
-    samples > 1 smooths the method, whichever it is: noise of `noise_level` times the image's range. None is the
-    method's own number: 50 for SmoothGrad and its kin, 1 for the others. With `standard_error` the samples end as soon
-    as the relative standard error of the attribution is at most that; `samples` is then the most that are taken.
+    method: a name in METHODS.
+    target: a class index; None means the class that the image itself ranks at `rank`.
+    rank: 0 is the predicted class.
+    contrast: a class index, or None. The explained score is the pre-softmax `y_target`, less `y_contrast` if given.
+    layer: the name of a tapped layer; None for the default one.
+    samples: the number of draws; None for the method's own number. More than 1 smooths a method that draws nothing of
+        its own, by noisy copies.
+    noise_level: the spread of noise, as a share of the image's range.
+    seed: of everything that is random.
+    standard_error: ends the samples as soon as the relative standard error of the attribution is at most this;
+        `samples` is then the largest number.
 
-    Raises ValueError for what no network can answer.
+    Raises ValueError for a question that no network can answer.
     """
 
     method: str = "gradcam"
@@ -35,31 +44,59 @@ class Query:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"there is no method {self.method!r}; there are: {', '.join(METHODS)}")
-        method = METHODS[self.method]
         if self.samples is None:
-            object.__setattr__(self, "samples", method.samples)
-        if self.count < method.min_samples:
-            raise ValueError(f"{self.method} needs at least {method.min_samples} samples, not {self.samples}")
+            object.__setattr__(self, "samples", self._row.samples)
+        self._row.check_samples(self.count)
         if min(self.target or 0, self.contrast or 0, self.rank) < 0:
             raise ValueError("target, contrast and rank are class indices and ranks: they start at 0")
         if self.standard_error is not None and not (self.standard_error > 0 and self.smoothed):
             raise ValueError("standard_error must be above 0, and belongs to a method with samples")
+        if self.standard_error is not None and not self._row.drawn.random:
+            raise ValueError(f"standard_error belongs to random samples, which {self.method} does not take")
+
+    @property
+    def _row(self) -> Method:
+        return METHODS[self.method]
 
     @property
     def count(self) -> int:
-        """How many samples are averaged."""
+        """The number of draws."""
         assert self.samples is not None
         return self.samples
 
     @property
     def smoothed(self) -> bool:
-        """Whether it takes steps of noisy copies (`Explainer.smooth`); else one forward pass answers it."""
-        return self.count > 1 or METHODS[self.method].statistic != "mean"
+        """Whether the answer is a statistic over draws, which takes chunks; else one pass of the image answers it."""
+        return self.count > 1 or self._row.statistic != "mean" or self._row.draws is not None
 
     @property
     def through_input(self) -> bool:
         """Whether the gradient has to reach the input, which it cannot beyond the cut at a tap."""
-        return METHODS[self.method].signal == "input"
+        return self._row.signal == "input"
+
+    @property
+    def sampling(self) -> Sampling:
+        """The part of the query that draws may depend on."""
+        return Sampling(self.count, self.noise_level, self.seed)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the fields that the query's draws depend on; empty where nothing is drawn."""
+        return self._row.drawn.parameters if self.smoothed else ()
+
+    @property
+    def price(self) -> int:
+        """The cost of one draw, in forward passes.
+
+        It is an upper bound that holds for every network: where a linear head makes the gradient of a layer known, a
+        draw of a method of that layer costs less.
+        """
+        return FORWARD if self._row.signal == "score" else WITH_BACKWARD
+
+    @property
+    def work(self) -> int:
+        """The cost of the answer beyond the pass that predictions share, in forward passes."""
+        return self.price * self.count if self.smoothed or self.through_input else 0
 
     def at(self, target: int) -> Query:
         """The same query with its target fixed, unless it was fixed already."""
@@ -68,10 +105,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Attribution:
-    """An answer. values: (C, H, W) from the input's gradient, (h, w) from a layer; float32, on the model's device.
+    """The answer to a query.
 
-    `query.target` is the class that was explained. standard_error has the shape of `values`, relative_error is
-    |standard error| / |values| (both None unless smoothed). reached: whether it is as small as the query asked for.
+    query: with its target fixed to the class that was explained.
+    values: float32 on the model's device; (C, H, W) from the input's gradient, (h, w) from a layer, (H, W) from masks.
+    samples_used: the number of draws.
+    standard_error: of each value, in the shape of `values`; None unless random draws were taken.
+    relative_error: |standard error| / |values|, one number; None unless random draws were taken.
+    reached: whether the relative error is as small as the query asked for.
     """
 
     query: Query

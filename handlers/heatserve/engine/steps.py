@@ -1,4 +1,4 @@
-"""Work that is done in steps, so that a caller may let other work in between."""
+"""Steps: work that yields in between, so that a caller may let other work in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Result = TypeVar("Result")
 
 
 def finish(steps: Generator[None, None, Result]) -> Result:
-    """Does all the steps at once, and gives what they give."""
+    """The result of the steps, all done at once."""
     while True:
         try:
             next(steps)

@@ -1,4 +1,4 @@
-"""Bytes to tensors, and maps to pictures. Knows no model and no HTTP."""
+"""The pictures of heatserve: bytes become tensors, and maps become pictures. No network and no HTTP is known here."""
 
 from __future__ import annotations
 

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from .display import positive_part
 
 
-def largest_box(view_map: NDArray[Any], threshold: float = 0.2) -> tuple[int, int, int, int, float] | None:
+def largest_box(view_map: NDArray[Any], threshold: float) -> tuple[int, int, int, int, float] | None:
     """The bounding box of the largest 4-connected region at or above `threshold` times the map's maximum.
 
-    Gives (x0, y0, x1, y1, score) in pixels of the map [h, w], exclusive right and bottom, with score the
-    region's maximum over the map's; None for a map without positive part. Of regions of equal size the one
-    with the higher maximum wins, then the upper one.
+    Gives (x0, y0, x1, y1, score) in pixels of the map [h, w]. Right and bottom are exclusive.
+    score: the region's maximum over the map's maximum.
+    None stands for a map without a positive part.
+    Of regions of equal size the one with the higher maximum is taken, then the upper one.
     """
     positive = positive_part(view_map)
     maximum = float(positive.max()) if positive.size else 0.0
@@ -26,7 +27,7 @@ def largest_box(view_map: NDArray[Any], threshold: float = 0.2) -> tuple[int, in
     rows, starts, ends, run_of_pixel = _runs(mask)
     roots = _roots(len(rows), *_touching(mask, run_of_pixel))
     areas = np.bincount(roots, ends - starts, minlength=len(rows))
-    # Pixels in reading order are runs one after the other, so each run's maximum is a segment's.
+    # Pixels in reading order are runs one after the other: the maximum of a run is the maximum of a segment.
     first_pixels = np.concatenate(([0], np.cumsum(ends - starts)[:-1]))
     peaks = np.zeros(len(rows), np.float32)
     np.maximum.at(peaks, roots, np.maximum.reduceat(positive[mask], first_pixels))
@@ -44,7 +45,7 @@ def largest_box(view_map: NDArray[Any], threshold: float = 0.2) -> tuple[int, in
 
 
 def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Horizontal runs of a mask [h, w] in reading order: row, start, end of each; and every pixel's run."""
+    """The horizontal runs of a mask [h, w] in reading order: rows, starts and ends, and the run of every pixel."""
     edge = np.zeros((mask.shape[0], 1), np.int8)
     steps = np.diff(mask.astype(np.int8), axis=1, prepend=edge, append=edge)
     rows, starts = np.nonzero(steps == 1)
@@ -54,7 +55,7 @@ def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any], NDArray[
 
 
 def _touching(mask: NDArray[np.bool_], run_of_pixel: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Pairs (upper run, lower run) that share a column in neighbouring rows, each pair once."""
+    """The pairs (upper run, lower run) that share a column in neighbouring rows, each pair once."""
     both = mask[:-1] & mask[1:]
     upper, lower = run_of_pixel[:-1][both], run_of_pixel[1:][both]
     fresh = np.ones(len(upper), np.bool_)
@@ -63,9 +64,9 @@ def _touching(mask: NDArray[np.bool_], run_of_pixel: NDArray[Any]) -> tuple[NDAr
 
 
 def _roots(count: int, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
-    """Union-find over all pairs at once: the smallest member of each of `count` elements' set.
+    """The smallest member of the set that each of `count` elements belongs to: union-find over all pairs at once.
 
-    Each round hooks every root onto the smallest root that it touches, then points everybody at their root.
+    Each round hooks every root onto the smallest root that it touches, then points every element at its root.
     """
     parent = np.arange(count)
     while len(left):

@@ -1,4 +1,4 @@
-"""Colour maps: 256 grey levels to RGB, from a few anchors with straight lines between them."""
+"""Colour maps turn 256 grey levels into RGB. A map is a few anchors with straight lines between them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Line = Sequence[tuple[float, float]]  # (position, value), both 0..1
 
 
 def colour(heat: NDArray[np.uint8], colormap: str) -> NDArray[np.uint8]:
-    """Grey levels uint8 [...] as colours uint8 [..., 3].
+    """The colours uint8 [..., 3] of grey levels uint8 [...].
 
     Raises ValueError for a colour map that is not one of `COLORMAPS`.
     """
@@ -30,7 +30,7 @@ def table(colormap: str) -> NDArray[np.uint8]:
 
 
 def _channels(red: _Line, green: _Line, blue: _Line) -> NDArray[np.uint8]:
-    """Each channel with anchors of its own."""
+    """The colours of a map whose channels have anchors of their own."""
     levels = np.linspace(0.0, 1.0, 256)
     columns = []
     for line in (red, green, blue):
@@ -40,7 +40,7 @@ def _channels(red: _Line, green: _Line, blue: _Line) -> NDArray[np.uint8]:
 
 
 def _anchors(*points: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """Anchors (grey level, red, green, blue) that the channels share."""
+    """The colours of a map whose channels share anchors (grey level, red, green, blue)."""
     level, *channels = np.array(points, np.float64).T
     return _frozen(np.stack([np.interp(np.arange(256), level, values) for values in channels], axis=1))
 

@@ -1,6 +1,6 @@
-"""What a picture costs, in nominal milliseconds of one core and in bytes of memory, from its header alone.
+"""The cost of a picture, computed from its header: nominal milliseconds of one core, and bytes of memory.
 
-The factors are those that `scripts/fuzz --cost --table` measures.
+`scripts/fuzz --cost --table` measures the factors.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from dataclasses import dataclass
 from .errors import ImageTooLarge
 from .structure import Structure
 
-#: What one picture may take by default: room for a progressive JPEG of 50 megapixels and 20 MB.
+#: Milliseconds that one picture may take by default: enough for a progressive JPEG of 50 megapixels and 20 MB.
 MAX_DECODE_MS = 1_500.0
-#: What may be spent on each 100 kB of a file, and on the first 100 kB or less as a whole.
+#: Milliseconds that each 100 kB of a file may take. A smaller file counts as 100 kB.
 MS_PER_100_KB = 400.0
-#: Of every picture, however small.
+#: Every picture takes at least this.
 _BASE_MS = 0.3
 _BASE_BYTES = 3_000_000
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What a decoder takes.
+    """The factors of one decoder.
 
-    pixel: ns for each pixel. passed: ns for each pixel and pass (of a JPEG's scans) or byte that a pixel is stored in.
-    sent: ns for each byte of the file. part: ns for each segment, chunk or strip.
+    pixel: ns for each pixel.
+    sent: ns for each byte of the file.
+    passed: ns for each pixel and pass. A pass is a scan of a JPEG, or a byte that a pixel is stored in.
+    part: ns for each segment, chunk or strip.
     held: bytes of memory for each pixel.
     """
 
@@ -36,7 +38,7 @@ class Factors:
     held: float = 4.0
 
 
-#: By format and coding.
+#: The factors by format and coding.
 DECODERS: Mapping[tuple[str, str], Factors] = {
     ("JPEG", "baseline"): Factors(pixel=2.5, sent=10, passed=0.7, part=1_000),
     ("JPEG", "progressive"): Factors(pixel=2.5, sent=25, passed=0.7, part=1_000, held=11),
@@ -59,19 +61,23 @@ DECODERS: Mapping[tuple[str, str], Factors] = {
     ("TIFF", "jpeg"): Factors(pixel=2.5, sent=25, passed=0.7, part=20_000, held=12),
     ("TIFF", "webp"): Factors(pixel=12, sent=60, passed=1, part=20_000, held=20),
 }
-#: Codings that are not in the table.
+#: The factors of codings that are not in the table.
 _OTHER = Factors(pixel=30, sent=60, passed=10, part=20_000, held=24)
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What it takes to make 8-bit RGB of a mode. ns, held: for each pixel, time and further bytes of memory."""
+    """The cost of making 8-bit RGB of a mode.
+
+    ns: time for each pixel.
+    held: further bytes of memory for each pixel.
+    """
 
     ns: float
     held: float
 
 
-#: By Pillow's mode; "transparent" for all others, and where a palette or a colour is transparent.
+#: The conversions by Pillow's mode. "transparent" stands for all other modes, and for a transparent palette or colour.
 CONVERSIONS: Mapping[str, Conversion] = {
     "RGB": Conversion(0, 0),
     "L": Conversion(1, 1),
@@ -86,10 +92,11 @@ CONVERSIONS: Mapping[str, Conversion] = {
     "transparent": Conversion(6, 4),
 }
 
-#: Resizing to the model's size: ns for each pixel of the picture, for each that comes out, and for each of the view.
+#: Resizing to the model's size: ns for each pixel of the picture, by interpolation.
 RESIZE: Mapping[str, float] = {"nearest": 1.0, "bilinear": 3.0, "bicubic": 5.0, "lanczos": 8.0}
+#: Resizing, further: ns for each pixel of the resized picture, and for each pixel of the view.
 RESIZED, VIEWED = 10.0, 12.0
-#: The copy that an answer shows: ns for each pixel of the picture: a large one is first reduced by a whole factor.
+#: The copy that an answer shows: ns for each pixel of the picture. A large picture is first reduced by a whole factor.
 SHOWN, SHOWN_REDUCED = 6.0, 3.0
 #: Turning a picture upright: ns for each pixel.
 TURNED = 4.0
@@ -97,14 +104,14 @@ TURNED = 4.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Nominal milliseconds of one core, and bytes of memory at the highest."""
+    """The nominal milliseconds of one core, and the peak of memory in bytes."""
 
     ms: float
     peak_bytes: int
 
 
 def decoding(form: str, mode: str, pixels: int, sent: int, structure: Structure) -> Cost:
-    """What it costs to make 8-bit RGB of a file of `sent` bytes, of which the decoder computes `pixels`."""
+    """The cost of making 8-bit RGB of a file of `sent` bytes from which the decoder computes `pixels`."""
     factors = DECODERS.get((form, structure.coding), _OTHER)
     conversion = _conversion(mode)
     each = factors.pixel + factors.passed * structure.passes + conversion.ns + TURNED * structure.turned
@@ -114,7 +121,7 @@ def decoding(form: str, mode: str, pixels: int, sent: int, structure: Structure)
 
 
 def shown_ms(width: int, height: int, max_side: int | None) -> float:
-    """Nominal milliseconds for `Picture.upright(max_side)` of a picture of this size."""
+    """The nominal milliseconds of `Picture.upright(max_side)` for a picture of this size."""
     longest = max(width, height)
     if max_side is None or longest <= max_side:
         return width * height * TURNED / 1e6
@@ -123,13 +130,15 @@ def shown_ms(width: int, height: int, max_side: int | None) -> float:
 
 
 def allowed_ms(sent: int, max_ms: float) -> float:
-    """What a file of `sent` bytes may cost: 400 ms for each 100 kB of it, the first 100 kB counted as a whole, and
-    `max_ms` at most. A small file that takes long to decode is hardly a photograph."""
+    """The milliseconds that a file of `sent` bytes may cost: 400 for each 100 kB, 400 at least, `max_ms` at most.
+
+    A small file that takes long to decode is hardly a photograph.
+    """
     return min(max_ms, MS_PER_100_KB * max(1.0, sent / 100_000))
 
 
 def refuse_dear(ms: float, sent: int, max_ms: float) -> None:
-    """Raises ImageTooLarge where a picture of `sent` bytes promises more work than it may cost (`allowed_ms`)."""
+    """Raises ImageTooLarge if a picture of `sent` bytes takes more milliseconds than it may (`allowed_ms`)."""
     allowed = allowed_ms(sent, max_ms)
     if ms > allowed:
         raise ImageTooLarge(

@@ -1,4 +1,4 @@
-"""Bytes to a picture: whatever was sent becomes 8-bit RGB, or one of two errors."""
+"""The decoder: the bytes that were sent become an 8-bit RGB picture, or one of two errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .orientation import orientation_of, upright_image, upright_size
 class Picture:
     """A decoded picture.
 
-    `image` is 8-bit RGB with the rows as PIL decodes them from the file, which is what the stock handler
-    shows to the model. `orientation` is the EXIF orientation (1 to 8) that a viewer still has to apply.
+    image: 8-bit RGB. Its rows are in the order that Pillow decodes, which the stock handler shows to the model.
+    orientation: the EXIF orientation (1 to 8) that a viewer still has to apply.
     """
 
     image: Image.Image
@@ -24,16 +24,16 @@ class Picture:
 
     @property
     def width(self) -> int:
-        """Width in pixels as a viewer shows it."""
+        """The width in pixels as a viewer shows it."""
         return upright_size(*self.image.size, self.orientation)[0]
 
     @property
     def height(self) -> int:
-        """Height in pixels as a viewer shows it."""
+        """The height in pixels as a viewer shows it."""
         return upright_size(*self.image.size, self.orientation)[1]
 
     def upright(self, max_side: int | None = None) -> Image.Image:
-        """The picture as a viewer shows it, its longest side at most `max_side` pixels; not to be altered."""
+        """The picture as a viewer shows it, with at most `max_side` pixels on its longest side. Do not alter it."""
         image = self.image
         longest = max(image.size)
         if max_side is not None and longest > max_side:
@@ -43,18 +43,18 @@ class Picture:
 
 
 def decode(data: bytes, max_pixels: int) -> Picture:
-    """Decode a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF.
+    """The picture in a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF file.
 
-    Transparent parts become white; 16-bit and float greys are scaled to 8 bits (see `to_rgb`).
+    Transparent parts become white. 16-bit and float greys are scaled to 8 bits (see `to_rgb`).
 
     Raises:
-        UnreadableImage: the bytes are empty, truncated, corrupt or something else than such a picture.
-        ImageTooLarge: its header declares more than `max_pixels` pixels; nothing has been decoded then.
+        UnreadableImage: the bytes are empty, truncated, corrupt or not such a picture.
+        ImageTooLarge: the header declares more than `max_pixels` pixels. Nothing has been decoded then.
     """
     with refusals():
         _, structure, image = opened(data, max_pixels)
         image.load()
-        vars(image).pop("_decoder", None)  # a WebP's holds two canvases of its own
-        # Read after loading: a PNG may declare it behind its pixels, and PIL itself turns a TIFF upright.
+        vars(image).pop("_decoder", None)  # the decoder of a WebP holds two canvases
+        # After loading: a PNG may declare its orientation behind its pixels, and Pillow itself turns a TIFF upright.
         orientation = orientation_of(image, structure.exif, structure.xmp)
         return Picture(to_rgb(image), orientation)

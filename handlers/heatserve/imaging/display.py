@@ -1,4 +1,4 @@
-"""From attribution values to the grey levels of a picture: the positive part on a scale."""
+"""The grey levels of a map: its positive part on a scale."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _PERCENTILE = 99.0
 
 
 def positive_part(values: NDArray[Any]) -> NDArray[np.float32]:
-    """max(values, 0) as float32, same shape; values that are not finite count as 0."""
+    """max(values, 0) as float32, in the same shape. Values that are not finite count as 0."""
     with np.errstate(over="ignore"):
         single = np.asarray(values).astype(np.float32, copy=False)
     return np.where(np.isfinite(single) & (single > 0), single, np.float32(0))
 
 
 def scale_of(values: NDArray[Any], rule: str) -> float:
-    """The attribution that is shown at grey 255: 0.0 for a map without positive part.
+    """The attribution that is shown at grey 255. It is 0.0 for a map without a positive part.
 
-    `rule` is "maximum" (class activation maps) or "percentile": the 99th percentile of the positive part over
-    all pixels, as Smilkov et al. (2017) cap the outliers of gradients; the maximum where that is 0.
+    The rule "maximum" is for class activation maps. The rule "percentile" is the 99th percentile of the positive part
+    over all pixels, as Smilkov et al. (2017) cap the outliers of gradients, or the maximum if that percentile is 0.
 
     Raises ValueError for another rule.
     """
@@ -39,11 +39,11 @@ def scale_of(values: NDArray[Any], rule: str) -> float:
 
 
 def grey(values: NDArray[Any], scale: float) -> NDArray[np.uint8]:
-    """The positive part as uint8, same shape: 0 at 0, 255 at `scale` and above; all 0 where `scale` is 0."""
+    """The positive part as uint8, in the same shape: 255 at `scale` and above. All levels are 0 if `scale` is 0."""
     positive = positive_part(values)
     white = np.float32(scale)
     if not 0 < white < np.inf:
         return np.zeros(positive.shape, np.uint8)
-    # Divided before it is multiplied: 255 / scale may be more than a float32 holds.
+    # The division comes first: 255 / scale may be more than a float32 holds.
     levels = np.minimum(positive, white) / white * np.float32(255)
     return np.rint(levels).astype(np.uint8)

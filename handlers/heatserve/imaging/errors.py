@@ -1,4 +1,4 @@
-"""What can be wrong with a picture that was sent; the messages are meant for its sender."""
+"""The errors of a picture that was sent. Their messages are for its sender."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class UnreadableImage(ValueError):
 
 
 class ImageTooLarge(ValueError):
-    """The picture, or what it would be resized to, has more pixels than is allowed."""
+    """The picture, or its resized copy, would have more pixels or take more time than is allowed."""

@@ -1,4 +1,4 @@
-"""The path of a coordinate: stored picture, resized, cropped to the model's view; and back."""
+"""The geometry of the model's view: coordinates from the stored picture over the resized one to the crop, and back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from .resampling import applied, product, resize_weights, sample_weights
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the model's view lies on a picture of `width` x `height` stored pixels.
+    """The place of the model's view on a picture.
 
-    The picture is resized to `resized_width` x `resized_height`; the view is the crop of it at
-    (`crop_left`, `crop_top`), in resized pixels: negative where the crop pads. `orientation` is the EXIF
-    orientation that a viewer still applies to the stored picture.
+    width, height: of the stored picture, in pixels.
+    resized_width, resized_height: of the picture after resizing.
+    crop_left, crop_top: the corner of the view, in resized pixels. It is negative if the crop pads.
+    crop_width, crop_height: of the view.
+    orientation: the EXIF orientation that a viewer still applies to the stored picture.
     """
 
     width: int
@@ -33,14 +35,14 @@ class Geometry:
     orientation: int = 1
 
     def seen(self) -> tuple[int, int, int, int]:
-        """What the model saw, (x0, y0, x1, y1) in pixels of the upright photograph at its original size."""
+        """The part that the model saw: (x0, y0, x1, y1) in pixels of the upright photograph at its original size."""
         return self.box(0, 0, self.crop_width, self.crop_height)
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> tuple[int, int, int, int]:
-        """A box in view pixels, in whole pixels of the upright photograph at its original size.
+        """The box of view pixels in whole pixels of the upright photograph at its original size.
 
-        Exclusive right and bottom; clipped to the photograph. A box that overlaps it keeps at least one
-        pixel; one that lies in the crop's padding comes back empty (x0 == x1 or y0 == y1).
+        Right and bottom are exclusive. The box is clipped to the photograph. A box that overlaps it keeps at least one
+        pixel. A box in the crop's padding comes back empty (x0 == x1 or y0 == y1).
         """
         horizontal, vertical = self.width / self.resized_width, self.height / self.resized_height
         stored: Box = (
@@ -55,9 +57,9 @@ class Geometry:
         return left, top, right, bottom
 
     def on_view(self, view_map: NDArray[Any]) -> NDArray[np.float32]:
-        """A map [h, w] of any resolution, bilinear (align_corners=False) on the view's own pixels.
+        """A map [h, w] of any resolution on the view's own pixels, bilinear (align_corners=False).
 
-        float32 [crop_height, crop_width]; values that are not finite count as 0.
+        The result is float32 [crop_height, crop_width]. Values that are not finite count as 0.
         """
         down = resize_weights(view_map.shape[0], self.crop_height).astype(np.float32)
         across = resize_weights(view_map.shape[1], self.crop_width).astype(np.float32)
@@ -66,11 +68,11 @@ class Geometry:
     def project(self, view_map: NDArray[Any], width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A map [h, w] of the view, of any resolution, on an upright picture of `width` x `height` pixels.
 
-        Gives the map float32 [height, width], 0 where the model saw nothing, and the mask bool
-        [height, width] of the pixels whose centre the model saw. Values that are not finite count as 0.
+        The result is the map, float32 [height, width], and a mask, bool [height, width], of the pixels whose centre
+        the model saw. The map is 0 outside the mask. Values that are not finite count as 0.
 
-        The map is taken to the view's resolution first (as in `on_view`), and from there to the picture by
-        the exact affine coordinates of the pixel centres, with a low-pass where the picture is the coarser.
+        The map is first brought to the view's resolution, as in `on_view`, and from there to the picture by
+        the exact affine coordinates of the pixel centres. If the picture is coarser, a low-pass is applied.
         """
         columns, rows = upright_size(width, height, self.orientation)
         down, seen_rows = _axis(view_map.shape[0], self.crop_height, self.crop_top, self.resized_height, rows)
@@ -91,7 +93,8 @@ def plan(
 ) -> Geometry:
     """The geometry of torchvision's `Resize(resize)` and `CenterCrop(crop)` on a picture of this stored size.
 
-    `resize` is the length of the shorter side; `crop` a side, or (height, width); None leaves that step out.
+    resize: the length of the shorter side; None leaves the size as it is.
+    crop: a side, or (height, width); None leaves the crop out.
     """
     resized_width, resized_height = width, height
     if resize is not None:
@@ -114,7 +117,7 @@ def plan(
 
 
 def _centred(length: int, crop: int) -> int:
-    """Where CenterCrop starts: padding takes the smaller half in front, cropping rounds halves to even."""
+    """The start of a CenterCrop. Padding has its smaller half in front; cropping rounds halves to even."""
     return -((crop - length) // 2) if crop > length else round((length - crop) / 2)
 
 
@@ -128,7 +131,7 @@ def _whole(start: float, end: float, length: int) -> tuple[int, int]:
 
 
 def _axis(count: int, view: int, offset: int, resized: int, size: int) -> tuple[NDArray[np.float32], slice]:
-    """One axis of `project`: weights [seen pixels, count] of the map's values, and which pixels were seen."""
+    """One axis of `project`: weights [seen pixels, count] of the map's values, and the slice of the seen pixels."""
     step = resized / size  # view pixels per pixel of the picture
     centres = (np.arange(size) + 0.5) * step - offset
     inside = np.flatnonzero((centres >= 0) & (centres < view))

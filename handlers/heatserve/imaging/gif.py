@@ -1,4 +1,4 @@
-"""The structure of a GIF file: its blocks before the first frame."""
+"""The structure of a GIF file is read from its blocks before the first frame."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import struct
 from .errors import UnreadableImage
 from .structure import Structure
 
-#: Comments and metadata in front of the first frame are cut into blocks of up to 255 bytes.
+#: Comments and metadata before the first frame are cut into blocks of up to 255 bytes.
 MAX_BLOCKS = 10_000
 
 _EXTENSION, _FRAME, _CONTROL = 0x21, 0x2C, 0xF9
-#: Bytes between blocks that begin none are passed over.
+#: The first byte of a block. Other bytes between blocks are passed over.
 _BLOCK = re.compile(rb"[\x21\x2c\x3b]")
 
 
 def structure_of(data: bytes) -> Structure:
-    """The structure of a GIF. Its `data` has the screen, the last graphic control before the first frame, and all
-    from that frame on.
+    """The structure of a GIF.
 
-    Raises UnreadableImage where more blocks stand before the first frame than a picture needs.
+    data: the screen, the last graphic control before the first frame, and everything from that frame on.
+
+    Raises UnreadableImage if more blocks stand before the first frame than a picture needs.
     """
     if len(data) < 13:
         return Structure(data)

@@ -1,4 +1,4 @@
-"""What a picture is and what it will cost, from its header: nothing is decoded here."""
+"""The header of a picture: its format, its size and its cost. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from .cost import decoding
 from .errors import ImageTooLarge, UnreadableImage
 from .structure import Structure
 
-# Camera JPEGs with a second picture in them (MPO) are opened by the JPEG decoder.
+# The JPEG decoder also opens camera files with a second picture in them (MPO).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file promises before anything of it is decoded.
+    """The facts that a file declares before anything of it is decoded.
 
-    form, mode: Pillow's names for its format and for how it stores a pixel.
-    coding: how pixels are packed, "progressive" for example.
+    form: Pillow's name of the format.
+    mode: Pillow's name of the way in which a pixel is stored.
+    coding: the way in which pixels are packed, "progressive" for example.
     width, height: in pixels, as stored.
-    decode_ms: nominal milliseconds of one core until it is 8-bit RGB.
-    peak_bytes: nominal peak of memory meanwhile.
+    decode_ms: nominal milliseconds of one core for making 8-bit RGB of it.
+    peak_bytes: the nominal peak of memory meanwhile.
     """
 
     form: str
@@ -60,10 +61,10 @@ _STRUCTURES: Mapping[str, Callable[[bytes], Structure]] = {
 
 
 def inspect(data: bytes, max_pixels: int) -> Header:
-    """The header of a JPEG, PNG, WebP, GIF, BMP or TIFF. Its cost grows with the bytes alone, and little.
+    """The header of a JPEG, PNG, WebP, GIF, BMP or TIFF file. Reading it costs little, and no more than its bytes need.
 
     Raises:
-        UnreadableImage: the bytes are empty, or something else than such a picture, or coded in a way that is refused.
+        UnreadableImage: the bytes are empty, or not such a picture, or coded in a way that is refused.
         ImageTooLarge: more than `max_pixels` pixels are declared.
     """
     with refusals():
@@ -72,8 +73,8 @@ def inspect(data: bytes, max_pixels: int) -> Header:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turns whatever Pillow raises and warns of into the two errors."""
-    with warnings.catch_warnings():  # Pillow warns of what it can still read; nobody is there to see it
+    """A context in which every error of Pillow becomes one of the two errors, and its warnings are dropped."""
+    with warnings.catch_warnings():  # Pillow warns of faults that it can read over; no reader sees the warning
         warnings.simplefilter("ignore")
         try:
             yield
@@ -81,12 +82,12 @@ def refusals() -> Iterator[None]:
             raise
         except Image.DecompressionBombError:
             raise ImageTooLarge("The image has more pixels than the decoder accepts.") from None
-        except Exception:  # a decoder fed with hostile bytes raises almost anything, MemoryError included
+        except Exception:  # hostile bytes make a decoder raise almost anything, MemoryError included
             raise UnreadableImage("The image is corrupt or truncated.") from None
 
 
 def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image]:
-    """A picture that is ready to be decoded. Raises what `inspect` raises, and whatever Pillow does."""
+    """A picture that is ready to be decoded. Raises the errors of `inspect`, and any error of Pillow."""
     if not data:
         raise UnreadableImage("The image is empty: no bytes were sent.")
     form = next((form for magic, form in _MAGIC.items() if data.startswith(magic)), None)
@@ -100,7 +101,7 @@ def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image
     except UnidentifiedImageError:
         raise UnreadableImage("The data is not a JPEG, PNG, WebP, GIF, BMP or TIFF image.") from None
     width, height = image.size
-    # Pillow gives the size of a TIFF as it is after turning, or before, by its version.
+    # By its version Pillow gives the size of a TIFF before or after turning it.
     if structure.size is not None and sorted(structure.size) != sorted(image.size):
         raise UnreadableImage("The image does not have the size that its header says.")
     if len(getattr(image, "tile", ())) > tiff.MAX_TILES:

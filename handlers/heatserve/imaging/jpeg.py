@@ -1,4 +1,4 @@
-"""The structure of a JPEG file: its segments, its frame and its scans."""
+"""The structure of a JPEG file is read from its segments, its frame and its scans."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from .errors import UnreadableImage
 from .structure import Structure
 
-#: Progressive encoders write about ten scans, and a long profile or panorama some dozens of segments.
+#: Progressive encoders write about ten scans. A long profile or panorama has some dozens of segments.
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
 
-#: A marker that is followed by a length, or the end. Fill (FF FF), escapes (FF 00) and markers without a length
-#: (restarts among them) are passed over by the search itself, which reads a byte once or twice in C.
+#: A marker that is followed by a length, or the end. The search passes over fill (FF FF), escapes (FF 00) and markers
+#: without a length, restarts among them. It reads a byte once or twice, in C.
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 _END = 0xD9
 _SCAN = 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _CODINGS = {0xC2: "progressive", 0xC3: "lossless", 0xC9: "arithmetic", 0xCA: "arithmetic"}
-#: Tables and frames, and the two application segments that say how colours are stored.
+#: Tables, frames, and the two application segments that declare the storage of colours.
 _NEEDED = {*range(0xC0, 0xD0), 0xDB, 0xDD, 0xE0, 0xEE}
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -27,7 +27,11 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 @dataclass(frozen=True)
 class _Frame:
-    """What a frame's header says. planes: by component, its share of the picture's pixels."""
+    """The facts in a frame's header.
+
+    pixels: with the padding of blocks.
+    planes: the share of the picture's pixels, by component.
+    """
 
     coding: str = "baseline"
     size: tuple[int, int] | None = None
@@ -43,21 +47,23 @@ class _Frame:
         across = max((h for _, h, _ in factors), default=1)
         down = max((v for _, _, v in factors), default=1)
         planes: dict[int, float] = {}
-        for component, h, v in factors:  # a name that stands for two planes counts as the larger
+        for component, h, v in factors:  # a component that is named twice counts as the larger plane
             planes[component] = max(planes.get(component, 0.0), h * v / (across * down))
         pixels = _multiple(width, 8 * across) * _multiple(height, 8 * down)
         return _Frame(_CODINGS.get(marker, "baseline"), (width, height), pixels, planes)
 
     def scanned(self, body: bytes) -> float:
-        """The planes that a scan with this header passes over, in whole pictures."""
+        """The passes of a scan with this header, in whole pictures."""
         count = body[0] if body else 0
         return sum(self.planes.get(component, 1.0) for component in body[1 : 1 + 2 * count : 2])
 
 
 def structure_of(data: bytes) -> Structure:
-    """The structure of a JPEG. Its `data` is all that decodes pixels: segments that hold anything else are left out.
+    """The structure of a JPEG.
 
-    Raises UnreadableImage where there are more scans or segments than any camera or encoder writes: each scan
+    data: the segments that pixels are decoded from. All others are left out.
+
+    Raises UnreadableImage if there are more scans or segments than any camera or encoder writes: each scan
     passes over the whole picture, however empty it is.
     """
     kept, exif, xmp = [data[:2]], [], b""

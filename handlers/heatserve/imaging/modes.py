@@ -1,4 +1,4 @@
-"""Pixel modes: whatever a file stores (palettes, alpha, inks, 16 bits, floats) as 8-bit RGB."""
+"""Pixel modes: palettes, alpha, inks, 16 bits and floats become 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from PIL import Image
 _ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _SIXTEEN_TO_EIGHT: NDArray[np.uint8] = np.rint(np.arange(65536) / 257).astype(np.uint8)
 _COLOUR_KEYED = ("P", "L", "1")
-#: Pixels that are converted at a time: their floats stay in the processor's cache.
+#: The number of pixels that are converted at a time: their floats stay in the processor's cache.
 _PART = 1 << 18
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded picture as 8-bit RGB.
 
-    RGB is passed through untouched. Transparent parts are composited on white. Integer greys deeper than
-    8 bits are scaled so that 65535 becomes 255; floats are taken to run from 0 to 1, or from 0 to 255.
-    Values outside of these ranges are stretched, the smallest to 0 and the largest to 255.
+    RGB is returned as it is. Transparent parts are composited on white. Integer greys deeper than
+    8 bits are scaled so that 65535 becomes 255. Floats are taken to run from 0 to 1, or from 0 to 255.
+    If values lie outside these ranges, the smallest becomes 0 and the largest 255.
 
-    Raises ValueError where PIL knows no conversion.
+    Raises ValueError if Pillow knows no conversion.
     """
     mode = image.mode
     if mode == "RGB":
@@ -39,7 +39,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _by_parts(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """An RGB picture of parts that are converted one by one, so that no step of it is held for all pixels."""
+    """An RGB picture whose parts are converted one by one, so that no intermediate copy holds all pixels."""
     rgb = Image.new("RGB", image.size)
     for box in _boxes(*image.size):
         rgb.paste(convert(image.crop(box)).convert("RGB"), box)
@@ -47,7 +47,7 @@ def _by_parts(image: Image.Image, convert: Callable[[Image.Image], Image.Image])
 
 
 def _boxes(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes of at most `_PART` pixels that cover a picture: whole rows, or parts of a row that is longer."""
+    """The boxes of at most `_PART` pixels that cover a picture: whole rows, or parts of a longer row."""
     across = min(width, _PART)
     down = max(1, _PART // width)
     for top in range(0, height, down):
@@ -56,7 +56,7 @@ def _boxes(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Pasting on opaque white gives the bits that `Image.alpha_composite` gives, in one step."""
+    """The picture on white. Pasting gives the same bits as `Image.alpha_composite`, in one step."""
     rgb = Image.new("RGB", image.size, (255, 255, 255))
     if image.mode == "RGBA":
         rgb.paste(image, (0, 0), image)
@@ -69,7 +69,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
-    """The values of an integer or float picture that become black and white."""
+    """The two values of an integer or float picture that become black and white."""
     extremes = [_extremes(np.asarray(image.crop(box))) for box in _boxes(*image.size)]
     lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
     for white in (1.0, 255.0) if image.mode == "F" else (65535.0,):
@@ -88,7 +88,7 @@ def _finite(grey: NDArray[Any]) -> NDArray[Any]:
 
 
 def _eight_bit(grey: NDArray[Any], black: float, white: float) -> NDArray[np.uint8]:
-    """[H, W] of any integer or float type to uint8."""
+    """The uint8 levels of greys [H, W] of any integer or float type."""
     if grey.dtype.kind != "f" and (black, white) == (0.0, 65535.0):
         eight: NDArray[np.uint8] = _SIXTEEN_TO_EIGHT[grey]
         return eight

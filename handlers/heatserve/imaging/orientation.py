@@ -1,6 +1,6 @@
-"""EXIF orientation: how the rows of a file are turned before a person sees them.
+"""EXIF orientation: the way in which a viewer turns the rows of a file.
 
-Orientations are the numbers 1 to 8 of EXIF tag 0x0112; 1 leaves the picture as it is.
+An orientation is one of the numbers 1 to 8 of EXIF tag 0x0112. Number 1 leaves the picture as it is.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Box = tuple[float, float, float, float]
 _TAG = 0x0112
 _HEADS = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")
 _EXIF = b"Exif\0\0"
-#: By type of an entry, whole numbers as `struct` reads them.
+#: The whole numbers of an entry as `struct` reads them, by the type of the entry.
 _NUMBERS: Mapping[int, str] = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q"}
-#: Types of other values, which are no orientation to Pillow either, one byte among them.
+#: The types of other values. Pillow takes none of them for an orientation, a single byte included.
 _OTHERS = (1, 2, 5, 7, 10, 11, 12)
 _MAX_ENTRIES = 100
-#: The first directory of EXIF data stands at its beginning.
+#: The hexadecimal digits that are read: the first directory of EXIF data stands at its beginning.
 _MAX_DIGITS = 1_000_000
 _XMP = re.compile(rb'tiff:Orientation(="|>)([0-9])')
 
-# orientation: (transpose, then mirror left and right, then mirror top and bottom)
+# By orientation: whether to transpose, then to mirror left and right, then to mirror top and bottom.
 _STEPS: Mapping[int, tuple[bool, bool, bool]] = {
     1: (False, False, False),
     2: (False, True, False),
@@ -52,13 +52,13 @@ _TRANSPOSES: Mapping[int, Image.Transpose] = {
 
 
 def orientation_of(image: Image.Image, exif: bytes = b"", xmp: bytes = b"") -> int:
-    """The orientation 1 to 8 that a loaded picture declares; 1 where it declares none, or nonsense.
+    """The orientation 1 to 8 that a loaded picture declares, or 1 if it declares none or nonsense.
 
-    `exif` and `xmp` are metadata that were taken out of the file before it was opened.
+    exif, xmp: metadata that were taken out of the file before it was opened.
     """
     try:
         value = _declared(image, exif, xmp)
-    except Exception:  # metadata of any content is parsed here
+    except Exception:  # the metadata may hold anything
         return 1
     return value if value in _STEPS else 1
 
@@ -77,14 +77,14 @@ def _declared(image: Image.Image, exif: bytes, xmp: bytes) -> int:
 
 
 def _of_text(profile: str) -> bytes:
-    """EXIF data that a PNG has as text: three lines of other things, then hexadecimal digits in lines."""
+    """The EXIF data that a PNG holds as text: three lines of other facts, then lines of hexadecimal digits."""
     lines = profile.split("\n", 3)
     digits = lines[3][:_MAX_DIGITS].replace("\n", "") if len(lines) > 3 else ""
     return bytes.fromhex(digits[: len(digits) // 2 * 2])
 
 
 def _of_exif(exif: bytes) -> int | None:
-    """The orientation in the first directory of EXIF data, 0 where that is no number; None where there is none.
+    """The orientation in the first directory of EXIF data. It is 0 for a value that is no number, None for no value.
 
     Pillow's own parser reads every tag, and tags may refer to the same megabytes any number of times.
     """
@@ -111,24 +111,24 @@ def _of_exif(exif: bytes) -> int | None:
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """Width and height after turning upright; applied twice, it gives the stored size again."""
+    """The width and height after turning upright. A second call gives the stored size again."""
     return (height, width) if _STEPS[orientation][0] else (width, height)
 
 
 def upright_image(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture turned upright; `image` itself where there is nothing to turn."""
+    """The picture turned upright, or `image` itself if there is nothing to turn."""
     return image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image
 
 
 def upright_array(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """An array [height, width] turned as `upright_image` turns the picture, as a view."""
+    """A view of an array [height, width], turned in the way in which `upright_image` turns the picture."""
     transpose, mirror_x, mirror_y = _STEPS[orientation]
     turned = array.T if transpose else array
     return turned[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
 
 
 def upright_box(box: Box, width: float, height: float, orientation: int) -> Box:
-    """A box (x0, y0, x1, y1) of the stored picture [height, width], on the upright one."""
+    """The box (x0, y0, x1, y1) of a stored picture [height, width] on the upright picture."""
     transpose, mirror_x, mirror_y = _STEPS[orientation]
     x0, y0, x1, y1 = box
     if transpose:

@@ -1,4 +1,4 @@
-"""The heatmap over the photograph, and the rest of the photograph marked as never seen."""
+"""The overlay: the heatmap over the photograph, and the part that the model never saw in dark grey."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _DIMMED = 0.5
 def overlay(
     picture: Image.Image, heat: NDArray[np.uint8], seen: NDArray[np.bool_], colormap: str, opacity: float
 ) -> Image.Image:
-    """An upright RGB picture with the grey levels `heat` [H, W] as colours over it, RGB of the same size.
+    """An upright RGB picture with the grey levels `heat` [H, W] as colours over it. The result is RGB of the same size.
 
-    Where `seen` [H, W]: (1 - a) photo + a colour(heat), with a = opacity * sqrt(heat / 255), to 1/255.
-    A constant a would tint all that the model ignored with the map's lowest colour; a proportional one hides
-    how far a region reaches; the root shows the region and leaves the rest of the photograph as it is.
-    Where not: the photograph's luma (ITU-R BT.601) at half its brightness, without any colour.
+    A pixel in `seen` [H, W] becomes (1 - a) photo + a colour(heat), with a = opacity * sqrt(heat / 255), to 1/255.
+    Any other pixel becomes the photograph's luma (ITU-R BT.601) at half its brightness.
+
+    A constant a would tint everything that the model ignored with the map's lowest colour. A proportional a would hide
+    the extent of a region. The root shows the region and leaves the rest of the photograph as it is.
 
     Raises ValueError for an unknown colour map, an opacity outside 0..1, or arrays of another size.
     """

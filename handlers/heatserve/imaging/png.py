@@ -1,4 +1,4 @@
-"""The structure of a PNG file: its chunks."""
+"""The structure of a PNG file is read from its chunks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from .errors import UnreadableImage
 from .structure import Structure
 
-#: Encoders write chunks of 8 kB and more; each costs the decoder some lines of Python.
+#: Encoders write chunks of 8 kB and more. Each costs the decoder some lines of Python.
 MAX_CHUNKS = 10_000
 
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -18,10 +18,12 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def structure_of(data: bytes) -> Structure:
-    """The structure of a PNG. Its `data` has the chunks of the first picture and those that may declare how it
-    is turned; colour profiles, other texts and the other frames of an animation are left out.
+    """The structure of a PNG.
 
-    Raises UnreadableImage where there are more chunks than a picture needs, or where the header is not the first.
+    data: the chunks of the first picture, and those that may declare its orientation. Colour profiles, other texts and
+    the other frames of an animation are left out.
+
+    Raises UnreadableImage if there are more chunks than a picture needs, or if the header is not the first.
     """
     kept: dict[object, tuple[int, int]] = {}
     chunks = 0
@@ -54,7 +56,7 @@ def structure_of(data: bytes) -> Structure:
 
 
 def _declaration(data: bytes, start: int, kind: bytes) -> bytes | None:
-    """A name for a chunk that may declare an orientation; the last one of a name is the one that counts."""
+    """The name of a chunk that may declare an orientation, else None. The last chunk of a name counts."""
     if kind == b"eXIf":
         return kind
     if kind in _TEXT:

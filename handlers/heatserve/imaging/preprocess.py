@@ -1,4 +1,4 @@
-"""A picture to the tensor that the model sees, as torchvision's stock transforms make it."""
+"""Preprocessing: a picture becomes the tensor that the model sees, equal to that of torchvision's transforms."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ ORIENTATIONS = ("ignore", "apply")
 
 @dataclass(frozen=True)
 class Preprocess:
-    """Resize the shorter side, crop the centre, normalise; the default is TorchServe's `image_classifier`.
+    """The steps from a picture to the model's view: resize, crop the centre, normalise.
 
-    `resize` and `crop` are in pixels (`crop` a side, or height and width), None leaves that step out. `mean`
-    and `std` are per channel of RGB in 0..1. With `orientation` "apply" the model sees it upright.
+    The defaults are those of TorchServe's `image_classifier`.
+    resize: the shorter side in pixels; None leaves the size as it is.
+    crop: a side in pixels, or (height, width); None leaves the crop out.
+    mean, std: of the channels of RGB in 0..1.
+    interpolation: a name in INTERPOLATIONS.
+    orientation: "apply" turns the picture upright first; "ignore" shows the rows as stored.
 
-    Raises ValueError where a setting is not one of those allowed.
+    Raises ValueError for a setting that is not allowed.
     """
 
     resize: int | None = 256
@@ -56,9 +60,9 @@ class Preprocess:
             raise ValueError(f"mean is {self.mean}, std is {self.std}; allowed: three numbers each, no std of 0.")
 
     def tensor(self, picture: Picture, max_resized_pixels: int) -> tuple[torch.Tensor, Geometry]:
-        """The model's view, float32 [3, H, W] on the CPU, and how it lies on the picture.
+        """The model's view, float32 [3, H, W] on the CPU, and its geometry on the picture.
 
-        Raises ImageTooLarge, before anything is resized, where the resized picture or the view would have
+        Raises ImageTooLarge, before anything is resized, if the resized picture or the view would have
         more than `max_resized_pixels` pixels.
         """
         image, orientation = picture.image, picture.orientation
@@ -76,14 +80,16 @@ class Preprocess:
         return self._normalised(image), geometry
 
     def picture(self, view: NDArray[np.float32]) -> Image.Image:
-        """What a view (3, H, W) shows, 8-bit RGB: the normalisation undone, clipped to what a picture can hold."""
+        """The 8-bit RGB picture of a view (3, H, W): the normalisation is undone and values are clipped."""
         mean, std = (np.asarray(row, np.float32).reshape(3, 1, 1) for row in (self.mean, self.std))
         pixels = np.clip((view * std + mean) * 255, 0, 255).round().astype(np.uint8)
         return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
     def check(self, width: int, height: int, max_resized_pixels: int) -> None:
-        """Raises ImageTooLarge where a picture of this size would be resized to more than `max_resized_pixels`, or the
-        view would have more. Width and height may be exchanged: an orientation does not change what is allowed."""
+        """Raises ImageTooLarge if the resized picture or the view would have more than `max_resized_pixels` pixels.
+
+        Width and height may be exchanged: an orientation does not change the answer.
+        """
         for resized_width, resized_height in self._sizes(width, height):
             if resized_width * resized_height > max_resized_pixels:
                 raise ImageTooLarge(
@@ -92,7 +98,7 @@ class Preprocess:
                 )
 
     def cost_ms(self, width: int, height: int) -> float:
-        """Nominal milliseconds of one core for `tensor` of a picture of this size."""
+        """The nominal milliseconds of one core of `tensor` for a picture of this size."""
         turned = TURNED if self.orientation == "apply" else 0.0
         read = RESIZE[self.interpolation] if self.resize is not None else 0.0
         (across, down), *resized = self._sizes(width, height)
@@ -100,13 +106,13 @@ class Preprocess:
         return (width * height * (turned + read) + written) / 1e6
 
     def _sizes(self, width: int, height: int) -> list[tuple[int, int]]:
-        """Width and height of the view, and of the resized picture that it is cut from where it is resized."""
+        """The width and height of the view, and of the resized picture if there is one."""
         geometry = plan(width, height, self.resize, self.crop)
         view = [(geometry.crop_width, geometry.crop_height)]
         return view if self.resize is None else [*view, (geometry.resized_width, geometry.resized_height)]
 
     def _normalised(self, image: Image.Image) -> torch.Tensor:
-        # The order of operations is torchvision's: any other differs in the last bit.
+        # This order of operations is torchvision's. Any other differs in the last bit.
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
         mean, std = (torch.tensor(row, dtype=torch.float32).view(3, 1, 1) for row in (self.mean, self.std))
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)

@@ -1,4 +1,4 @@
-"""Linear resampling of one axis as a matrix, so that steps compose by multiplication."""
+"""Linear resampling: each step of an axis is a matrix, so that steps compose by multiplication."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 def sample_weights(count: int, centres: NDArray[np.floating[Any]], step: float) -> NDArray[np.float64]:
-    """Weights [len(centres), count] that read `count` values at `centres`.
+    """The weights [len(centres), count] that read `count` values at `centres`.
 
-    Value i lies at i + 0.5. The kernel is a triangle of half width max(1, `step`), where `step` is the
-    distance between neighbouring centres: plain linear interpolation, and a low-pass where there is more than
-    one value per centre. Before the first and behind the last value the border is repeated; rows sum to 1.
+    Value i lies at i + 0.5. The kernel is a triangle of half width max(1, step).
+    step: the distance between neighbouring centres. Up to 1 the kernel is linear interpolation, above it a low-pass.
+    The border is repeated before the first value and behind the last. Rows sum to 1.
     """
     positions = np.clip(centres, 0.0, count)
     distances = np.abs(positions[:, None] - (np.arange(count) + 0.5)) / max(1.0, step)
@@ -24,18 +24,21 @@ def sample_weights(count: int, centres: NDArray[np.floating[Any]], step: float) 
 
 
 def resize_weights(count: int, size: int) -> NDArray[np.float64]:
-    """Weights [size, count] that stretch `count` values over `size` pixels (align_corners=False)."""
+    """The weights [size, count] that stretch `count` values over `size` pixels (align_corners=False)."""
     step = count / size
     return sample_weights(count, (np.arange(size) + 0.5) * step, step)
 
 
 def applied(down: NDArray[np.float32], values: NDArray[np.float32], across: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values [h, w] with weights for their rows, [H, h], and for their columns, [W, w]: float32 [H, W]."""
+    """Values [h, w] after weights for rows, [H, h], and for columns, [W, w]. The result is float32 [H, W]."""
     return product(product(down, values), across.T)
 
 
 def product(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A matrix product, by torch: NumPy's BLAS has threads of its own, which go on spinning for a while after each
-    product and keep the processors from the network's next pass."""
+    """The product of two matrices, computed by torch.
+
+    NumPy's BLAS has threads of its own. They go on spinning after each product and keep the processors from the
+    network's next pass.
+    """
     found: NDArray[np.float32] = (torch.from_numpy(one) @ torch.from_numpy(np.ascontiguousarray(other))).numpy()
     return found

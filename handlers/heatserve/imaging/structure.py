@@ -1,4 +1,4 @@
-"""The structure of a file: what its headers say before a decoder sees it."""
+"""The structure of a file: the facts that its headers declare before a decoder sees it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Structure:
-    """How a file is put together, counted from its headers.
+    """The parts of a file, counted from its headers.
 
     data: the file without the parts that no decoder of pixels needs.
-    coding: with the format, the row of the table of costs.
-    size: width and height where the headers are read here; None where Pillow reads them.
-    pixels: that the decoder computes, padding of blocks and tiles included; 0 for width x height.
-    passes: of the decoder over a plane of that many pixels.
-    parts: segments, chunks or strips.
+    coding: the way in which pixels are packed. Format and coding name a row of the table of costs.
+    size: width and height, or None if Pillow reads them.
+    pixels: the number that the decoder computes, with the padding of blocks and tiles. 0 stands for width x height.
+    passes: the number of passes of the decoder over a plane of that many pixels.
+    parts: the number of segments, chunks or strips.
     turned: whether the decoder turns the picture upright by itself.
-    exif, xmp: the metadata that declare the orientation, where they were taken out of `data`.
+    exif, xmp: the metadata that declare the orientation, if they were taken out of `data`.
     """
 
     data: bytes

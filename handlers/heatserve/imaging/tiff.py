@@ -1,4 +1,4 @@
-"""The structure of a TIFF file: its first directory, and the strips or tiles that it is cut into."""
+"""The structure of a TIFF file is read from its first directory and its strips or tiles."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from .errors import UnreadableImage
 from .structure import Structure
 
-#: A TIFF may be cut into tiles of one pixel; each that is not compressed costs Pillow a decoder.
+#: A TIFF may be cut into tiles of one pixel. Pillow makes a decoder for each tile that is not compressed.
 MAX_TILES = 20_000
-#: Values of a tag that are numbers, such as the places of compressed strips.
+#: The most numbers in a tag, such as the places of compressed strips.
 MAX_NUMBERS = 200_000
 MAX_ENTRIES = 1_000
 MAX_DIRECTORIES = 8
@@ -28,7 +28,7 @@ _CODINGS: Mapping[int, str] = {
     1: "raw", 2: "fax", 3: "fax", 4: "fax", 5: "lzw", 6: "jpeg", 7: "jpeg", 8: "deflate", 32946: "deflate",
     32773: "packbits", 34925: "lzma", 50000: "zstd", 50001: "webp",
 }  # fmt: skip
-#: Bytes of a value, by type; those of strings of bytes are never taken apart into numbers.
+#: The bytes of a value, by type. Strings of bytes are never taken apart into numbers.
 _SIZES: Mapping[int, int] = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
 }  # fmt: skip
@@ -36,7 +36,7 @@ _STRINGS = (1, 2, 7)
 _INTEGERS: Mapping[int, str] = {
     1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8",
 }  # fmt: skip
-#: Tags that the structure is read from. Pillow passes over an entry that it cannot read, so none of these may be one.
+#: The tags that the structure is read from. Each must be readable: Pillow ignores an entry that it cannot read.
 _READ = (
     _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES, _TILE_WIDTH,
     _TILE_HEIGHT, _ORIENTATION,
@@ -58,18 +58,18 @@ class _Entry:
 
 
 class _Reader:
-    """Reads directories; refuses those whose values cost more to read than a picture's do."""
+    """A reader of directories. It refuses those whose values cost more to read than a picture needs."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._order = "<" if data.startswith(b"II") else ">"
-        if data[2:4] == b"\0+":  # Pillow takes it for a TIFF of 32 bits, and libtiff for one of 64
+        if data[2:4] == b"\0+":  # Pillow reads it as a TIFF of 32 bits, and libtiff as one of 64
             raise UnreadableImage("The TIFF is a big-endian BigTIFF, which is not supported: send it as PNG.")
         self._big = data[2:3] == b"+"
         self._left = MAX_DIRECTORIES
 
     def first(self) -> dict[int, _Entry]:
-        """The first directory. Those of EXIF and the like are looked through as well, since Pillow reads them."""
+        """The first directory. The further directories that Pillow reads (EXIF, GPS) are checked too."""
         found = self._directory(self._number("Q", 8) if self._big else self._number("I", 4))
         if any(entry.offset + entry.bytes > len(self._data) for entry in found.values()):
             raise UnreadableImage("The TIFF has tags that lie beyond its end.")
@@ -78,7 +78,7 @@ class _Reader:
         return found
 
     def integers(self, entry: _Entry | None) -> NDArray[np.int64]:
-        """The values of an entry; none where it is missing or holds no integers."""
+        """The values of an entry. There are none if it is missing or holds no integers."""
         if entry is None or entry.kind not in _INTEGERS:
             return np.zeros(0, np.int64)
         stored = np.dtype(self._order + _INTEGERS[entry.kind])
@@ -108,7 +108,7 @@ class _Reader:
                 entry = _Entry(kind, values, self._number("Q" if self._big else "I", start + 4 + inline))
             if kind in _SIZES and kind not in _STRINGS and values > MAX_NUMBERS:
                 raise UnreadableImage("The TIFF has more numbers in a tag than a picture needs.")
-            if tag in found:  # which of the two counts is for each decoder to say
+            if tag in found:  # decoders differ in which of the two they take
                 raise UnreadableImage("The TIFF has a tag twice.")
             found[tag] = entry
         if sum(entry.bytes for entry in found.values()) > len(self._data):
@@ -128,8 +128,8 @@ class _Reader:
 def structure_of(data: bytes) -> Structure:
     """The structure of a TIFF's first picture.
 
-    Raises UnreadableImage where it has more tags, tiles or directories than a picture needs, where its strips
-    share bytes, or where one of its tiles is far larger than the picture.
+    Raises UnreadableImage if it has more tags, tiles or directories than a picture needs, if its strips
+    share bytes, or if one of its tiles is far larger than the picture.
     """
     reader = _Reader(data)
     tags = reader.first()
@@ -165,16 +165,16 @@ def structure_of(data: bytes) -> Structure:
 
 
 def _scans(data: bytes, offsets: NDArray[np.int64], lengths: NDArray[np.int64], anywhere: bool) -> float:
-    """Passes over the picture by the scans of its strips, all of the same size and each of bytes of its own.
+    """The passes over the picture of the scans of its strips. The strips are of one size, and share no bytes.
 
-    anywhere: scans may lie outside the strips as well.
+    anywhere: whether scans may lie outside the strips too.
     """
     if offsets.size == 0 or offsets.size != lengths.size:
         raise UnreadableImage("The TIFF does not say where its strips lie.")
     order = np.argsort(offsets)
     if (offsets[order][:-1] + lengths[order][:-1] > offsets[order][1:]).any():
         raise UnreadableImage("The TIFF has strips that share bytes.")
-    if anywhere or not lengths.all():  # libtiff reads a strip of no bytes on to the end of the file
+    if anywhere or not lengths.all():  # libtiff reads a strip of no bytes to the end of the file
         scans = data.count(_SCAN)
     else:
         scans = sum(

@@ -1,4 +1,4 @@
-"""The structure of a WebP file: its canvas and how its first frame is coded."""
+"""The structure of a WebP file is read from its canvas and the coding of its first frame."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .structure import Structure
 #: An animation has one chunk for each frame.
 MAX_CHUNKS = 10_000
 _FRAME_HEADER = 16
-#: By the first chunk of pixels, or by an alpha plane wherever there is one.
+#: The coding by the kind of the first chunk of pixels, or of an alpha plane if there is one.
 _CODINGS = {b"VP8 ": "lossy", b"VP8L": "lossless", b"ALPH": "lossy with alpha"}
 
 
 def structure_of(data: bytes) -> Structure:
-    """The structure of a WebP. The canvas is what is decoded; of an animation, the first frame on it.
+    """The structure of a WebP. The decoder fills the canvas, with the first frame if the file is an animation.
 
-    Raises UnreadableImage where there are more chunks than a picture needs.
+    Raises UnreadableImage if there are more chunks than a picture needs.
     """
     size: tuple[int, int] | None = None
     coding = ""
@@ -38,7 +38,7 @@ def structure_of(data: bytes) -> Structure:
 
 
 def _size(kind: bytes, body: bytes) -> tuple[int, int] | None:
-    """Width and height that a chunk declares for the canvas; None where it declares none."""
+    """The width and height of the canvas that a chunk declares, or None if it declares none."""
     if len(body) < 10:
         return None
     if kind == b"VP8X":

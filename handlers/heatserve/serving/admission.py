@@ -1,68 +1,97 @@
-"""Admission, in two parts: a row is read at once, which is cheap and bounds what it may cost; its pictures are decoded
-later, by steps of the loop."""
+"""Admission: from an input of a row to an item whose picture is on the device.
+
+It has two parts. Reading an input is cheap, happens at once, and bounds what the item may cost. Decoding its picture
+happens later, in a step of the loop.
+"""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ..imaging import Preprocess, decode, inspect, plan, refuse_dear, shown_ms
-from .doors import MAX_MAPS, Instance
 from .errors import Refusal
-from .exchange import Exchange, Visit
-from .requests import Reader, Request
+from .faults import Faults
+from .items import Admitted, Decoded, Described, Item, Refused
+from .protocols import MOST, Input, RowProtocol
+from .requests import Request, RequestParser
 from .scheduling import Policy
 from .settings import Limits
 
 
 class Admission:
-    """Reads and decodes for one archive. device: the model's."""
+    """Reads and decodes for one archive.
+
+    device: the model's.
+    """
 
     def __init__(
-        self, reader: Reader, preprocess: Preprocess, limits: Limits, policy: Policy, device: torch.device
+        self,
+        parser: RequestParser,
+        preprocess: Preprocess,
+        limits: Limits,
+        policy: Policy,
+        faults: Faults,
+        device: torch.device,
     ) -> None:
-        self._reader = reader
+        self._parser = parser
         self._preprocess = preprocess
         self._limits = limits
         self._policy = policy
+        self._faults = faults
         self._device = device
 
-    def read(
+    def admit(
         self,
-        exchange: Exchange,
-        instance: Instance,
-        visit: Visit,
+        given: Input,
+        protocol: RowProtocol,
         headers: Mapping[str, Any],
-        others: Sequence[Exchange],
-    ) -> None:
-        """Gives an exchange of `visit` its request, and what the header of its picture promises. others: of the rows
-        that came before. Raises Refusal, UnreadableImage or ImageTooLarge for what cannot be served."""
-        started = self._policy.clock()
-        request = exchange.request = self._reader.read(instance, visit.door, headers)
-        if request.describes:
-            return
-        if request.deadline_ms is not None:
-            exchange.deadline = started + request.deadline_ms / 1000
-        exchange.attributions = [None] * len(request.queries)
-        self._bound_work(exchange, visit, others)
-        if sum(len(own.request.queries) for own in visit.exchanges if own.request) > MAX_MAPS:
-            raise Refusal(413, f"pictures x targets: at most {MAX_MAPS} maps in one request")
-        if request.tensor is None:
-            self._bound_decoding(exchange, request, visit, others)
+        siblings: Sequence[Item],
+        others: Sequence[Item],
+    ) -> Item:
+        """The item of one input. An input that cannot be served gives a refused item.
 
-    def _bound_work(self, newcomer: Exchange, visit: Visit, others: Sequence[Exchange]) -> None:
-        """Long explanations wait for each other, in memory. What can never fit is told so, and what would wait too long
-        is told when to come again."""
-        if not newcomer.long:
-            return
+        siblings: of the same row, admitted before.
+        others: of the rows that came before.
+        """
+        started, deadline = self._policy.clock(), math.inf
+        timer = time.perf_counter()
+        request: Request | None = None
+        try:
+            request = self._parser.parse(given, protocol, headers)
+            if request.deadline_ms is not None:
+                deadline = started + request.deadline_ms / 1000
+            state = Described(request) if request.describes else self._bounded(request, siblings, others)
+            item = Item(state, deadline)
+        except Exception as error:
+            item = Item(Refused(self._faults.refusal(error), request), deadline)
+        item.seconds["decode"] = time.perf_counter() - timer
+        return item
+
+    def _bounded(self, request: Request, siblings: Sequence[Item], others: Sequence[Item]) -> Admitted:
+        """The state of a new item whose work and picture are within the limits.
+
+        Raises Refusal, UnreadableImage or ImageTooLarge.
+        """
+        if request.work > 1:
+            self._bound_work(request, siblings, others)
+        maps = sum(len(item.state.request.queries) for item in siblings if item.state.request)
+        if maps + len(request.queries) > MOST:
+            raise Refusal(413, f"pictures x targets: at most {MOST} maps in one request")
+        return Admitted(request) if request.tensor is not None else self._promised(request, siblings, others)
+
+    def _bound_work(self, request: Request, siblings: Sequence[Item], others: Sequence[Item]) -> None:
+        """Refuses work that can never fit, or that would wait too long: long explanations wait in memory."""
         limits = self._limits
-        own = [exchange for exchange in visit.exchanges if exchange.long]
-        before = [exchange for exchange in others if exchange.long]
-        asked, work = (sum(exchange.work_left for exchange in group) for group in (own, before))
-        if len(own) > limits.max_explanations:
+        own = [item for item in siblings if item.long]
+        before = [item for item in others if item.long]
+        asked = request.work + sum(item.work_left for item in own)
+        work = sum(item.work_left for item in before)
+        if len(own) + 1 > limits.max_explanations:
             raise Refusal(
                 413, f"at most {limits.max_explanations} pictures of one request can be explained by further passes"
             )
@@ -73,71 +102,88 @@ class Admission:
                 f"{limits.max_batch_work} are allowed: send fewer pictures, targets or samples",
             )
         if (
-            len(before) + len(own) > limits.max_explanations
+            len(before) + len(own) + 1 > limits.max_explanations
             or work + asked > limits.max_batch_work
-            or self._too_much_waits(others, own)
+            or self._too_much_waits(others, len(request.image) + sum(map(_waiting_bytes, own)))
         ):
             wait = math.ceil(max(1.0, work * self._policy.seconds_per_work))
             raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
 
-    def _too_much_waits(self, others: Sequence[Exchange], own: Sequence[Exchange]) -> bool:
-        """Whether too many bytes would stay with the frontend, which sends every row that stays again at each step of
-        continuous batching. A request beside which nothing waits may have any number."""
-        waiting = sum(_waiting_bytes(exchange) for exchange in others)
-        return waiting > 0 and waiting + sum(map(_waiting_bytes, own)) > self._limits.max_waiting_bytes
+    def _promised(self, request: Request, siblings: Sequence[Item], others: Sequence[Item]) -> Admitted:
+        """The state of an item whose header promises a picture within the limits.
 
-    def _bound_decoding(self, newcomer: Exchange, request: Request, visit: Visit, others: Sequence[Exchange]) -> None:
-        """The header of a picture says what decoding, resizing and showing it cost, before any of it is done."""
+        The header says what decoding, resizing and showing the picture cost, before any of it is done.
+        """
         limits = self._limits
-        shown = sum(own.size[0] * own.size[1] for own in visit.exchanges)
+        admitted = [item.state for item in siblings if isinstance(item.state, Admitted)]
+        shown = sum(state.size[0] * state.size[1] for state in admitted)
         header = inspect(request.image, max(0, limits.max_pixels - shown))
         self._preprocess.check(header.width, header.height, limits.max_resized_pixels)
         cost = header.decode_ms + self._preprocess.cost_ms(header.width, header.height)
-        if newcomer.explains:
+        if request.queries:
             cost += shown_ms(header.width, header.height, limits.max_side)
         refuse_dear(cost, len(request.image), limits.max_decode_ms)
-        own = cost + sum(exchange.cost_ms for exchange in visit.exchanges)
+        own = cost + sum(state.cost_ms for state in admitted)
         if own > limits.max_decode_ms:
             raise Refusal(
                 413,
                 f"the pictures of one request would take {own:.0f} ms to decode and resize; at most "
                 f"{limits.max_decode_ms} ms are allowed: send fewer or smaller ones",
             )
-        newcomer.costly = self._policy.costly(cost / 1000)
-        waiting = sum(exchange.cost_ms for exchange in others if exchange.undecoded)
-        if waiting + own > limits.max_batch_decode_ms or self._too_much_waits(others, [newcomer]):
+        state = Admitted(request, (header.width, header.height), cost, self._policy.costly(cost / 1000))
+        waiting = sum(item.state.cost_ms for item in others if isinstance(item.state, Admitted))
+        if waiting + own > limits.max_batch_decode_ms or self._too_much_waits(others, _waiting_bytes(Item(state))):
             wait = math.ceil(max(1.0, waiting / 1000))
             raise Refusal(503, "too many pictures wait to be decoded; try again later", retry_after=wait)
-        newcomer.size = (header.width, header.height)
-        newcomer.cost_ms = cost
+        return state
 
-    def decode(self, exchange: Exchange) -> None:
-        """Brings an exchange's picture to the device, and keeps what an answer shows of it."""
-        request = exchange.request
-        assert request is not None
+    def _too_much_waits(self, others: Sequence[Item], own: float) -> bool:
+        """Whether too many bytes would stay with the host: continuous batching sends them again at each step.
+
+        A request beside which nothing waits may have any number of bytes.
+        """
+        waiting = sum(map(_waiting_bytes, others))
+        return waiting > 0 and waiting + own > self._limits.max_waiting_bytes
+
+    def decode(self, item: Item) -> None:
+        """Brings the picture of an admitted item to the device. A picture that cannot be decoded refuses its item."""
+        if not isinstance(item.state, Admitted):
+            return
+        try:
+            with item.timed("decode"):
+                item.state = self._decoded(item.state)
+        except Exception as error:
+            item.refuse(self._faults.refusal(error))
+
+    def _decoded(self, state: Admitted) -> Decoded:
+        request, photograph = state.request, None
         if request.tensor is not None:
             image = torch.from_numpy(request.tensor.copy())
             photograph = self._preprocess.picture(request.tensor)
-            exchange.size, exchange.photograph = photograph.size, photograph
-            exchange.geometry = plan(*photograph.size, None, None)
+            size, geometry = photograph.size, plan(*photograph.size, None, None)
         else:
             picture = decode(request.image, self._limits.max_pixels)
-            exchange.size = (picture.width, picture.height)
-            image, exchange.geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
-            if exchange.explains:
+            size = (picture.width, picture.height)
+            image, geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
+            if request.queries:
                 # A batch of photographs at full size would fill the memory.
-                exchange.photograph = picture.upright(self._limits.max_side)
+                photograph = picture.upright(self._limits.max_side)
         if self._device.type == "cuda":
             image = image.pin_memory()  # or the copy would not be asynchronous
-        exchange.image = image.to(self._device, non_blocking=True)
+        image = image.to(self._device, non_blocking=True)
+        return Decoded(request, image, geometry, size, photograph, state.costly)
 
 
-#: A picture that waits to be decoded stays for some steps, an explanation for hundreds.
+#: The part of a waiting picture's bytes that counts: it stays for some steps, an explanation for hundreds.
 _STEPS_UNDECODED = 0.25
 
 
-def _waiting_bytes(exchange: Exchange) -> float:
-    """What an exchange counts for among the bytes that stay with the frontend."""
-    if exchange.request is None or not (exchange.long or (exchange.costly and exchange.undecoded)):
+def _waiting_bytes(item: Item) -> float:
+    """The bytes of an item that stay with the host, as the limit on them counts."""
+    request = item.state.request
+    if request is None:
         return 0.0
-    return len(exchange.request.image) * (1.0 if exchange.long else _STEPS_UNDECODED)
+    if item.long:
+        return float(len(request.image))
+    costly = isinstance(item.state, Admitted) and item.state.costly
+    return len(request.image) * _STEPS_UNDECODED if costly else 0.0

@@ -83,6 +83,11 @@ def refused(refusal: Refusal, kserve: bool = False) -> Answer:
     return Answer(refusal.code, json_bytes(refusal.body(kserve)), JSON, headers, refusal.type)
 
 
+def body_bytes(answer: Answer) -> bytes:
+    """An answer's body as bytes; that of a plain prediction as JSON."""
+    return answer.body if isinstance(answer.body, bytes) else json_bytes(answer.body)
+
+
 def json_bytes(content: Any) -> bytes:
     """Valid JSON whatever the model gave: numbers that are not finite become null."""
     return json.dumps(_finite(content), ensure_ascii=True, allow_nan=False).encode("ascii")

@@ -1,6 +1,6 @@
-"""What an archive can be asked for: served at /explanations/{model}/{version}/describe, without an image.
+"""The description of an archive, served without an image at /explanations/{model}/{version}/describe.
 
-TorchServe has a describe hook of its own, on the management API; in continuous batching that blocks a model for good.
+TorchServe has a describe hook of its own, on the management API. In continuous batching it blocks a model for good.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import numpy
 import PIL
 import torch
-import torchvision
 
 from .. import __version__
 from ..engine import Explainer
-from .archive import ModelInfo
 from .integrity import Integrity
-from .options import OPTIONS, Option, Vocabulary
+from .model_info import ModelInfo
+from .options import OPTIONS, Option
 from .settings import Settings
+from .vocabulary import Vocabulary
 
 
 def description(
@@ -51,7 +51,7 @@ def description(
         "versions": {
             "heatserve": __version__,
             "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
+            **_torchvision(),
             "numpy": numpy.__version__,
             "pillow": PIL.__version__,
             "python": platform.python_version(),
@@ -59,9 +59,21 @@ def description(
     }
 
 
+def _torchvision() -> dict[str, str]:
+    """The version of torchvision, which heatserve itself does not need; empty where it cannot be imported."""
+    try:
+        import torchvision
+    except Exception:  # it is not installed, or was built for another torch
+        return {}
+    return {"torchvision": str(torchvision.__version__)}
+
+
 def _archive(info: ModelInfo, integrity: Integrity) -> dict[str, Any]:
-    """Whether its files are what was packaged, and the two hashes of its weights: as they were given when it was
-    packaged (null where that is not known), and as they lie in the archive."""
+    """Whether the files are those that were packaged, and two hashes of the weights.
+
+    member_sha256: of the weights as they lie in the archive.
+    source_sha256: of the weights as they were given to the packager; null where that is not known.
+    """
     return {
         "verified": integrity.verified,
         "weights": {

@@ -1,8 +1,8 @@
-"""The worker's memory: what Python's collector looks at, and what the C library keeps of what was freed.
+"""The worker's memory: the objects that Python's collector visits, and the freed memory that the C library keeps.
 
-glibc keeps freed memory for later. By itself it adapts its thresholds: the end of the heap is then given back and taken
-again in every pass, while free memory between blocks in use stays with the process for ever. Here they are fixed
-so that a pass finds its memory again, and free memory after large work is given back at once.
+glibc keeps freed memory for later, and adapts its thresholds for that by itself. The end of the heap is then given back
+and taken again in every pass, while free memory between blocks in use stays with the process for ever. Here the
+thresholds are fixed, so that a pass finds its memory again. Free memory after large work is given back at once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-#: glibc's `malloc.h`: numbers of parameters, and the values set here, in bytes. 32 MB is the largest that it takes.
+#: Numbers of parameters from glibc's `malloc.h`, and the values set here, in bytes. glibc takes at most 32 MB.
 _SETTINGS = {-3: 32 << 20, -1: 64 << 20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-#: An operator who has set one of these has decided already.
+#: Variables of an operator's own choice. Where one is set, nothing is fixed here.
 _DECIDED = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-#: Seconds between two trims at least: one takes up to some 10 ms, and the next pass as long to find its memory again.
+#: The fewest seconds between two trims. A trim takes up to some 10 ms, and makes the next pass as much longer.
 EVERY = 10.0
 #: Bytes by which the process must have grown since the last trim. Predictions alone stay below it.
 GROWN = 64 << 20
@@ -27,8 +27,8 @@ GROWN = 64 << 20
 class Heap:
     """The heap of this process, once everything is loaded.
 
-    resident: gives this process's resident memory in bytes. trim: gives free memory back to the system.
-    Where the C library is not glibc, nothing of this is done.
+    resident: gives this process's resident memory in bytes.
+    trim: gives free memory back to the system. Without glibc there is none, and no memory is given back.
     """
 
     def __init__(
@@ -42,8 +42,11 @@ class Heap:
         self._due = 0.0
 
     def settle(self) -> None:
-        """Takes all that is there now for good: the collector looks at it no more, and what was only needed to load it
-        is given back. A full collection then takes no longer than what requests leave behind."""
+        """Keeps all objects that are there now for good, and gives back memory that was needed to load them alone.
+
+        The collector does not visit those objects any more. A full collection then takes only as long as the objects
+        of requests make it.
+        """
         gc.collect()
         gc.freeze()
         _fix_thresholds()
@@ -65,7 +68,7 @@ class Heap:
 
 
 def _resident() -> int:
-    """What Linux says; 0 elsewhere."""
+    """Resident memory in bytes, as Linux says; 0 on other systems."""
     with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0

@@ -1,7 +1,7 @@
-"""Whether an unpacked archive is the one that was packaged: its files against the hashes in its manifest.
+"""The comparison of an unpacked archive's files with the hashes in its manifest.
 
-The hashes tell accidents: a damaged disk, a file that somebody changed or added. They are no signature: whoever can
-change a file can change its hash as well. Needs the standard library alone.
+The hashes find accidents: a damaged disk, a file that was changed or added. They are no signature: a person who can
+change a file can change its hash as well. This module needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Integrity:
-    """What is known of an archive's files.
+    """The result of the comparison.
 
-    verified: every file that the archive runs or reads is as it was packaged; False where the manifest has no hashes.
-    weights: the member with the weights. weights_sha256: of that member as it lies here.
+    verified: whether every file that the archive runs or reads is as it was packaged; False for a manifest without
+    hashes.
+    weights: the member with the weights.
+    weights_sha256: of that member as it lies here.
     """
 
     verified: bool
@@ -34,7 +36,7 @@ class Integrity:
 
 
 class ArchiveError(ValueError):
-    """The archive cannot be served; the message says why and what to do, in a sentence."""
+    """An archive that cannot be served. The message is a sentence that says why and what to do."""
 
 
 def sha256(path: Path) -> str:
@@ -47,12 +49,12 @@ def sha256(path: Path) -> str:
 
 
 def contents_sha256(manifest: Mapping[str, Any]) -> str:
-    """One hash over all that an archive holds: two archives with the same one hold the same.
+    """One hash over the whole content of an archive. Two archives with the same hash hold the same.
 
     It is the SHA-256 of the manifest without its own entry `heatserve.contents_sha256`, as JSON with sorted keys, no
     spaces and ASCII alone. So it covers the model's name and version, the architecture, the versions of heatserve and
-    of the manifest's format, the hash of the weights as they were given, and by `heatserve.members` the name and the
-    SHA-256 of every other file.
+    of the manifest's format, and the hash of the weights as they were given. By `heatserve.members` it covers the name
+    and the SHA-256 of every other file.
     """
     block = {name: value for name, value in manifest.get("heatserve", {}).items() if name != "contents_sha256"}
     text = json.dumps({**manifest, "heatserve": block}, sort_keys=True, separators=(",", ":"))
@@ -89,7 +91,7 @@ def check(folder: Path, manifest: Mapping[str, Any]) -> Integrity:
 
 
 def _others(folder: Path) -> Iterator[str]:
-    """Names of the files that could be members: not those that Python and TorchServe leave in the folder."""
+    """Names of the files that could be members, without those that Python and TorchServe leave in the folder."""
     for place, below, files in os.walk(folder):
         below[:] = sorted(name for name in below if name != "__pycache__")
         if "pyvenv.cfg" in files:  # the virtual environment that TorchServe makes for a model with `useVenv`
@@ -100,7 +102,7 @@ def _others(folder: Path) -> Iterator[str]:
 
 
 def _importable(name: str) -> bool:
-    """Whether an import statement can reach the file: it could then stand in for a module of that name."""
+    """Whether an import statement can reach the file. It could then replace a module of that name."""
     *folders, file = name.split("/")
     suffixes = tuple(importlib.machinery.all_suffixes())
     return file.endswith(suffixes) and all(part.isidentifier() for part in [*folders, file.split(".")[0]])

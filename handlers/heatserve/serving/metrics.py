@@ -1,21 +1,25 @@
-"""Every metric that heatserve emits. `metrics.yaml` declares the same ones to the server; a test compares the two."""
+"""The metrics that heatserve emits. `metrics.yaml` declares the same ones to TorchServe; a test compares the two."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from .errors import where
-from .exchange import STAGES, Exchange, Visit
+from .items import STAGES, OpenRow
+from .responder import ItemFacts
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Declared:
-    """kind: counter, gauge or histogram, as TorchServe names them. dimensions: of ours, before ModelName and Level."""
+    """One metric.
+
+    kind: counter, gauge or histogram.
+    dimensions: names of its own ones. The host adds `COMMON_DIMENSIONS`.
+    """
 
     name: str
     kind: str
@@ -63,99 +67,95 @@ Emit = Callable[[Declared, float, "list[str]"], None]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One call of the handler: what it admitted and answered, how many requests nobody waited for any more, how many
-    explanations take further passes, and how many forward passes were halved since the start."""
+class CallFacts:
+    """The facts that one call of the core leaves for the metrics.
 
-    admitted: Sequence[Visit]
-    answered: Sequence[Visit]
-    given_up: int
-    under_way: int
-    fallbacks: int
+    admitted: the kind of each new row, by its id.
+    answered: the facts of each answered row's items, by its id.
+    given_up: requests whose client had gone.
+    under_way: explanations that take further passes.
+    fallbacks: forward passes that were halved since the start.
+    """
+
+    admitted: Mapping[str, str] = field(default_factory=dict)
+    answered: Mapping[str, Sequence[ItemFacts]] = field(default_factory=dict)
+    given_up: int = 0
+    under_way: int = 0
+    fallbacks: int = 0
+
+    def then(self, later: CallFacts) -> CallFacts:
+        """The facts of this call and a later one as those of one call. Answered rows stand in order of admission."""
+        admitted = {**self.admitted, **later.admitted}
+        answered = {**self.answered, **later.answered}
+        places = {row_id: place for place, row_id in enumerate(admitted)}
+        return CallFacts(
+            admitted,
+            {row_id: answered[row_id] for row_id in sorted(answered, key=lambda row_id: places.get(row_id, -1))},
+            self.given_up + later.given_up,
+            later.under_way,
+            max(self.fallbacks, later.fallbacks),
+        )
 
 
 class Metrics:
-    """Counts what was answered. `emit` sends one value with its dimension values; no text of a client is among them."""
+    """Counts the rows that came and the rows that were answered. The host counts predictions itself.
+
+    emit: sends one value with the values of its dimensions. No text of a client is among them.
+    """
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._fallbacks = 0
         self._under_way = 0
 
-    def seen(self, seen: Seen) -> None:
-        """One call of the handler: what came, what was answered. TorchServe counts the predictions.
-
-        Never raises: a metric is not worth an answer.
-        """
+    def count(self, facts: CallFacts) -> None:
+        """Counts one call. Never raises: a metric is not worth an answer."""
         try:
-            self._seen(seen)
+            self._count(facts)
         except Exception as error:
             logger.error("heatserve: metrics failed: %s", where(error))
 
-    def _seen(self, seen: Seen) -> None:
-        kinds = [_kind(visit) for visit in seen.admitted]
+    def _count(self, facts: CallFacts) -> None:
+        kinds = [*facts.admitted.values()]
         for kind in sorted(set(kinds)):
             self._emit(BATCH_ROWS, kinds.count(kind), [kind])
         if kinds:
             self._emit(BATCHES, 1, ["mixed" if len(set(kinds)) > 1 else kinds[0]])
-        if seen.given_up:
-            self._emit(GIVEN_UP, seen.given_up, [])
-        if seen.under_way != self._under_way:
-            self._emit(UNDER_WAY, seen.under_way, [])
-            self._under_way = seen.under_way
-        if seen.fallbacks > self._fallbacks:
-            self._emit(FALLBACKS, seen.fallbacks - self._fallbacks, ["memory"])
-            self._fallbacks = seen.fallbacks
-        for exchange in (exchange for visit in seen.answered for exchange in visit.exchanges):
-            if exchange.explains:
-                self._explanation(exchange)
+        if facts.given_up:
+            self._emit(GIVEN_UP, facts.given_up, [])
+        if facts.under_way != self._under_way:
+            self._emit(UNDER_WAY, facts.under_way, [])
+            self._under_way = facts.under_way
+        if facts.fallbacks > self._fallbacks:
+            self._emit(FALLBACKS, facts.fallbacks - self._fallbacks, ["memory"])
+            self._fallbacks = facts.fallbacks
+        for item in (item for row in facts.answered.values() for item in row):
+            if item.explains:
+                self._explanation(item)
 
-    def _explanation(self, exchange: Exchange) -> None:
-        request, status = exchange.request, str(exchange.status)
+    def _explanation(self, item: ItemFacts) -> None:
+        request, status = item.request, str(item.refusal.code if item.refusal else 200)
         if request is None or request.describes:
             self._emit(EXPLANATIONS, 1, ["describe" if request else "unknown", "unknown", status])
             return
         method = request.queries[0].method
         self._emit(EXPLANATIONS, 1, [method, request.output, status])
-        if exchange.refusal is not None:
+        if item.refusal is not None:
             return
         for stage in STAGES:
-            self._emit(STAGE_SECONDS, round(exchange.seconds[stage], 6), [stage, method])
-        smoothed = [found for found in exchange.attributions if found is not None and found.query.smoothed]
+            self._emit(STAGE_SECONDS, round(item.seconds[stage], 6), [stage, method])
+        smoothed = [found for found in item.attributions if found.query.smoothed]
         if smoothed:
             self._emit(SAMPLES, sum(found.samples_used for found in smoothed), [method])
         overdue = sum(found.samples_used < found.query.count and not found.reached for found in smoothed)
         if overdue:
             self._emit(OVERDUE, overdue, [method])
-        if exchange.empty_maps:
-            self._emit(EMPTY_MAPS, exchange.empty_maps, [method])
+        if item.empty_maps:
+            self._emit(EMPTY_MAPS, item.empty_maps, [method])
 
 
-def _kind(visit: Visit) -> str:
-    if all(exchange.request is None for exchange in visit.exchanges):
+def row_kind(row: OpenRow) -> str:
+    """The kind of a row that was just admitted: refused, explanation or prediction."""
+    if all(item.state.request is None for item in row.items):
         return "refused"
-    return "explanation" if visit.door.explains else "prediction"
-
-
-def emitter(metrics: Any, kinds: Callable[[str], Any], model_name: str) -> Emit:
-    """Sends to TorchServe's metrics object. A metric that its configuration does not declare is declared here, so
-    that an operator's own metrics file cannot break an answer (the server then drops it)."""
-    found: dict[str, Any] = {}
-
-    def lookup(declared: Declared) -> Any:
-        try:
-            return metrics.get_metric(declared.name, kinds(declared.kind))
-        except Exception:
-            return metrics.add_metric_to_cache(
-                metric_name=declared.name,
-                unit=declared.unit,
-                dimension_names=[*declared.dimensions, *COMMON_DIMENSIONS],
-                metric_type=kinds(declared.kind),
-            )
-
-    def emit(declared: Declared, value: float, dimensions: list[str]) -> None:
-        if declared.name not in found:
-            found[declared.name] = lookup(declared)
-        found[declared.name].add_or_update(value, [*dimensions, model_name, "Model"])
-
-    return emit
+    return "explanation" if row.protocol.explains else "prediction"

@@ -1,64 +1,118 @@
-"""From attributions to pictures: a map on the model's view, on the photograph, as heatmap, overlay and boxes."""
+"""The rendering of one finished item into its part of an answer, no larger than its share allows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import base64
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from ..engine import METHODS, Attribution
-from ..imaging import Geometry, grey, largest_box, overlay, scale_of
+from .answers import Answer, TensorParts, json_text, ok
+from .drawing import Drawing, draw, view
+from .formats import FORMATS, Content, Format
+from .items import Finished
+from .report import Report
+
+#: The smallest longer side that a picture is shrunk to.
+_SMALLEST_SIDE = 64
+#: Bytes that a pixel takes at best: in grey maps, and in photographs with a map over them.
+_MAP_PIXEL, _PHOTOGRAPH_PIXEL = 0.02, 0.5
 
 
-@dataclass(frozen=True)
-class View:
-    """A map on the model's view: values float32 (H, W), `scale` the value that is shown at grey 255 (0: empty)."""
+class Rendering:
+    """A finished item while it is rendered.
 
-    attribution: Attribution
-    values: NDArray[np.float32]
-    scale: float
+    photograph: the item's, upright.
+    room: bytes that its pictures, or its whole document, may take.
+    seconds: of the item by stage, with the time that rendering has taken so far.
+    """
 
+    def __init__(self, report: Report, finished: Finished, photograph: Image.Image, room: int) -> None:
+        self.seconds = dict(finished.seconds)
+        self._report = report
+        self._finished = finished
+        self._photograph = photograph
+        self._room = room
+        with self._clocked():
+            self._views = [view(finished.geometry, attribution) for attribution in finished.attributions]
 
-@dataclass(frozen=True)
-class Drawing:
-    """A view on the upright photograph: heat uint8 and seen bool, both (height, width) of `photograph`."""
+    @property
+    def empty_maps(self) -> int:
+        """How many maps have no positive part."""
+        return sum(each.empty for each in self._views)
 
-    view: View
-    photograph: Image.Image
-    heat: NDArray[np.uint8]
-    seen: NDArray[np.bool_]
+    def answer(self) -> Answer:
+        """The item as an answer in the format that its request names."""
+        form = FORMATS[self._finished.request.output]
+        if form.content is Content.DOCUMENT:
+            (document,) = self._fitting(self._documents, self._finished.request.overlay)
+            return ok(document)
+        headers = self._report.headers(self._finished, self._views[0])
+        if form.content is Content.ARRAY:
+            values = [each.values for each in self._views]
+            return Answer(
+                200, form.encode(values[0] if len(values) == 1 else np.stack(values)), form.media_type, headers
+            )
+        (picture,) = self._pictures(form)
+        return Answer(200, picture, form.media_type, headers)
 
-    def heatmap(self) -> Image.Image:
-        """The heat as an 8-bit grey picture."""
-        return Image.fromarray(self.heat)
+    def tensors(self) -> TensorParts:
+        """The item for typed tensors: its maps, or pictures of them where the request names a picture format."""
+        request = self._finished.request
+        entries = [self._report.about(self._finished, each) for each in self._views]
+        about = json_text(self._report.document(self._finished, entries, self.seconds))
+        form = FORMATS[request.output]
+        if form.content is Content.PICTURE:
+            return TensorParts(about, pictures=self._texts(form))
+        maps = [each.values for each in self._views]
+        return TensorParts(about, maps, overlays=self._texts(FORMATS["png"]) if request.overlay else ())
 
-    def overlay(self, colormap: str, opacity: float) -> Image.Image:
-        """The heat laid over the photograph."""
-        return overlay(self.photograph, self.heat, self.seen, colormap, opacity)
+    def _documents(self, drawings: Sequence[Drawing]) -> list[bytes]:
+        """The one JSON document of all drawings."""
+        with self._clocked():
+            entries = [self._report.entry(self._finished, each) for each in drawings]
+        return [FORMATS["json"].encode(self._report.document(self._finished, entries, self.seconds))]
 
+    def _texts(self, form: Format) -> list[str]:
+        """One overlay for each map, as base64 text."""
+        return [picture.decode("ascii") for picture in self._pictures(form, base64.b64encode)]
 
-def view(geometry: Geometry, attribution: Attribution) -> View:
-    """Brings a map to the host and onto the model's view."""
-    values = geometry.on_view(attribution.map.cpu().numpy())
-    return View(attribution, values, scale_of(values, METHODS[attribution.query.method].display))
+    def _pictures(self, form: Format, wrap: Callable[[bytes], bytes] = bytes) -> list[bytes]:
+        """One overlay for each map. wrap: what it is sent as."""
+        request, report = self._finished.request, self._report
+        texts = [report.picture_text(report.headers(self._finished, each)) for each in self._views]
 
+        def encoded(drawings: Sequence[Drawing]) -> list[bytes]:
+            with self._clocked():
+                overlays = [each.overlay(request.colormap, request.opacity) for each in drawings]
+                return [wrap(form.encode(overlay, text)) for overlay, text in zip(overlays, texts)]
 
-def draw(photograph: Image.Image, geometry: Geometry, of: View, side: int) -> Drawing:
-    """A view on the upright photograph, whose longest side becomes at most `side` pixels."""
-    if max(photograph.size) > side:
-        width, height = (max(1, round(length * side / max(photograph.size))) for length in photograph.size)
-        photograph = photograph.resize((width, height), Image.Resampling.BICUBIC)
-    projected, seen = geometry.project(of.values, *photograph.size)
-    return Drawing(of, photograph, grey(projected, of.scale), seen)
+        return self._fitting(encoded, True)
 
+    def _fitting(self, encode: Callable[[Sequence[Drawing]], list[bytes]], photographs: bool) -> list[bytes]:
+        """The encoded drawings, made smaller until all of them fit into the room.
 
-def boxes(geometry: Geometry, of: View, threshold: float) -> list[dict[str, Any]]:
-    """The box around the largest region that reaches `threshold` of the maximum, in the photograph's own pixels."""
-    found = largest_box(of.values, threshold)
-    if found is None:
-        return []
-    x0, y0, x1, y1 = geometry.box(*found[:4])
-    return [{"x0": x0, "y0": y0, "x1": x1, "y1": y1, "score": found[4]}]
+        The first size is one that could fit at best. photographs: whether they hold photographs, not maps alone.
+        """
+        pixels = self._room / len(self._views) / (_PHOTOGRAPH_PIXEL if photographs else _MAP_PIXEL)
+        side = min(max(self._photograph.size), max(_SMALLEST_SIDE, math.isqrt(int(max(0, pixels)))))
+        while True:
+            with self._clocked():
+                drawings = [draw(self._photograph, self._finished.geometry, each, side) for each in self._views]
+            bodies = encode(drawings)
+            if sum(map(len, bodies)) <= self._room or side <= _SMALLEST_SIDE:
+                return bodies
+            side = max(_SMALLEST_SIDE, side // 2)
+
+    @contextmanager
+    def _clocked(self) -> Iterator[None]:
+        """Adds the wall time of the block to the stage `render`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds["render"] = self.seconds.get("render", 0.0) + time.perf_counter() - started

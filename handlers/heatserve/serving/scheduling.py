@@ -1,10 +1,12 @@
-"""Which work comes next where predictions and explanations share one worker. Knows seconds and counts, nothing else.
+"""The scheduling policy: it chooses the next work of a worker that predictions and explanations share.
 
-A *pass* answers all that is new and needs one forward pass: predictions, and maps of the CAM family. A *chunk* is a
-piece of one long explanation, done in one or more steps; a picture that takes long to decode counts as one. Predictions
-go first; what keeps explanations from starving is `PATIENCE` and `EXCHANGE_RATE`, and what keeps predictions from
-waiting is the chunk's size. A picture cannot be cut into steps, so what it took is paid back: until passes have earned
-it, no chunk comes before them.
+It knows seconds and counts, and nothing else. A *pass* answers all new requests that need one forward pass alone:
+predictions, and maps of the CAM family. A *chunk* is a piece of one long explanation, done in one or more steps. A
+picture that takes long to decode counts as a chunk.
+
+Predictions go first. `PATIENCE` and `EXCHANGE_RATE` keep explanations from starving. The size of the chunks keeps
+predictions from waiting. The decoding of a picture cannot be cut into steps, so its time is paid back: no chunk comes
+before a pass until passes have taken `EXCHANGE_RATE` times as long.
 """
 
 from __future__ import annotations
@@ -14,21 +16,25 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-#: A chunk's step at least after so many passes.
+#: The most passes between two steps of chunks.
 PATIENCE = 4
-#: Seconds of passes for which a second of chunks is owed: passes of many rows are long, counting them is not enough.
+#: Seconds of passes after which chunks get one second. Counting passes is not enough: one with many rows takes long.
 EXCHANGE_RATE = 3.0
-#: The longest that a step of a chunk should last, in predictions.
+#: The longest step of a chunk, in the time of predictions.
 PREDICTIONS_PER_STEP = 2.0
-#: Of so many chunks one goes to the least served, whatever the deadlines.
+#: One chunk in this many goes to the claim with the fewest rows so far, whatever the deadlines.
 TURNS = 4
-#: Seconds that a call takes for what is neither pass nor chunk, at least, where there is so much to do.
+#: The least seconds that a call may spend on admitting, decoding and answering, beside its passes and chunks.
 LEAST_PATIENCE = 0.05
 _SMOOTHING = 0.2
 
 
 class Claim(Protocol):
-    """A long explanation: when it must be answered (inf: whenever), and how many rows it was given."""
+    """A long explanation that waits for its next chunk.
+
+    deadline: seconds of the clock; infinite for none.
+    served: rows that it was given so far.
+    """
 
     deadline: float
     served: float
@@ -38,9 +44,11 @@ Claimant = TypeVar("Claimant", bound=Claim)
 
 
 class Policy:
-    """What is owed to whom, from what was seen so far.
+    """The policy of one worker. It learns from the work that is done.
 
-    predictions_per_step: the longest step in predictions; inf where nobody can come in between. clock: seconds.
+    predictions_per_step: the longest step of a chunk, in the time of predictions; infinite where no request can come in
+    between two steps.
+    clock: gives seconds.
     """
 
     def __init__(
@@ -58,18 +66,18 @@ class Policy:
         self._busy_since: float | None = None
 
     def costly(self, seconds: float) -> bool:
-        """Whether work that lasts so long, and cannot be cut, would hold up the other rows of a call."""
+        """Whether work that takes so many seconds, and cannot be cut, makes the other rows of a call wait too long."""
         return seconds > self.patience
 
     @property
     def patience(self) -> float:
-        """Seconds that a call may go on admitting and answering; inf where nobody waits to come in."""
+        """Seconds for which a call may admit and answer rows; infinite where no request can come in between."""
         if math.isinf(self._predictions_per_step):
             return math.inf
         return max(LEAST_PATIENCE, self._predictions_per_step * self._prediction_seconds)
 
     def chunk_next(self, passes: bool, chunks: bool) -> bool:
-        """Whether the next step is a chunk's, where there are passes or chunks to do."""
+        """Whether the next step belongs to a chunk. passes, chunks: whether there is such work to do."""
         if not chunks:
             self._passes, self._credit, self._busy_since = 0, 0.0, None
             return False
@@ -82,13 +90,16 @@ class Policy:
         return self._passes >= PATIENCE or 0 < self._step_seconds <= self._credit
 
     def order(self, claims: Sequence[Claimant]) -> list[Claimant]:
-        """Earliest deadline first, then least served; one chunk in `TURNS` goes by service alone."""
+        """The claims in the order of their turns: earliest deadline first, then fewest rows served.
+
+        For one chunk in `TURNS` deadlines do not count.
+        """
         if self._chunks % TURNS == TURNS - 1:
             return sorted(claims, key=lambda claim: claim.served)
         return sorted(claims, key=lambda claim: (claim.deadline, claim.served))
 
     def entry(self, claims: Sequence[Claim]) -> float:
-        """What a newcomer counts as served: as much as the least served, or it would hold up all the others."""
+        """The rows that a new claim counts as served: as many as the least served one, or it would delay all others."""
         return min((claim.served for claim in claims), default=0.0)
 
     def size(self, largest: int) -> int:
@@ -98,28 +109,35 @@ class Policy:
         return max(1, min(self._size, largest))
 
     def passed(self, rows: int, seconds: float, decoding: float = 0.0) -> None:
-        """A pass for so many rows is done, in so many seconds. decoding: seconds that their pictures took before.
+        """Learns that a pass is done.
 
-        A prediction's time is that of its pass: clients choose what decoding takes, and would choose the patience.
+        The time of a prediction is that of its pass alone. Clients choose the time of decoding, and could otherwise
+        choose the patience.
+
+        decoding: seconds in which the pictures of the pass were decoded.
         """
         self._passes += 1
         self._credit += (seconds + decoding) / EXCHANGE_RATE
         self._prediction_seconds = _towards(self._prediction_seconds, seconds / rows)
 
     def stepped(self, seconds: float) -> None:
-        """A step of a chunk is done."""
+        """Learns that a step of a chunk is done."""
         self._passes = 0
         self._step_seconds = _towards(self._step_seconds, seconds)
         self._credit = max(min(0.0, self._credit), self._credit - seconds)
 
     def decoded(self, seconds: float) -> None:
-        """A picture that takes long to decode is decoded: a turn like a chunk's."""
+        """Learns that a picture that takes long was decoded. It is a turn, as a chunk is."""
         self._chunks += 1
         self._passes = 0
         self._credit = max(0.0, self._credit) - seconds
 
     def finished(self, rows: int, work: int, longest: float) -> None:
-        """A chunk of so many rows is done, and its longest step took so many seconds; work: in forward passes."""
+        """Learns that a chunk is done.
+
+        work: in forward passes.
+        longest: of its steps, in seconds.
+        """
         self._chunks += 1
         limit = self._predictions_per_step * self._prediction_seconds
         if longest > limit:
@@ -128,10 +146,11 @@ class Policy:
             self._size = rows + 1
         now = self.clock()
         if self._busy_since is not None and work:
-            # By the clock on the wall: what predictions took in between belongs to the pace.
+            # Wall time: the predictions in between belong to the pace.
             self.seconds_per_work = _towards(self.seconds_per_work, (now - self._busy_since) / work)
         self._busy_since = now
 
 
-def _towards(old: float, seen: float) -> float:
-    return old + _SMOOTHING * (seen - old) if old else seen
+def _towards(old: float, new: float) -> float:
+    """A moving average."""
+    return old + _SMOOTHING * (new - old) if old else new

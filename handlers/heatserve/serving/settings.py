@@ -1,4 +1,4 @@
-"""An archive's settings, from its model-config.yaml; an operator may tighten the limits by environment variables."""
+"""An archive's settings, from its model-config.yaml. An operator may tighten the limits by environment variables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..engine import PRECISIONS
+from ..engine import FORWARD, PRECISIONS, WITH_BACKWARD
 from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
@@ -19,13 +19,17 @@ ENVIRONMENT_PREFIX = "HEATSERVE_"
 
 @dataclass(frozen=True)
 class Limits:
-    """What requests may cost. Pixels are counted before and after resizing; work is counted in forward passes, decoding
-    in milliseconds of one processor, by `imaging.cost`'s table.
+    """The limits on the cost of requests.
 
-    max_image_bytes: of one encoded picture. max_pixels, max_decode_ms: of all pictures of a request together.
-    max_batch_decode_ms: of all pictures that wait to be decoded. max_explanations, max_batch_work: of the
-    explanations under way that take further passes. max_waiting_bytes: of their pictures, and a quarter of the bytes of
-    pictures that wait long to be decoded.
+    Pixels are counted before and after resizing. Work is counted in forward passes. Decoding is counted in milliseconds
+    of one processor, by `imaging.cost`'s table.
+
+    max_image_bytes: of one encoded picture.
+    max_pixels, max_decode_ms: of all pictures of a request together.
+    max_batch_decode_ms: of all pictures that wait to be decoded.
+    max_explanations, max_batch_work: of the explanations under way that take further passes.
+    max_waiting_bytes: of the pictures of those explanations, and a quarter of the bytes of pictures that wait long to
+    be decoded.
     """
 
     max_samples: int = 200
@@ -43,19 +47,24 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """layers: the layers to tap, the first one is the default; empty for the automatic choice.
+    """The settings of one archive.
 
-    defaults: options by name where the archive changes them. chunk: noisy copies in a forward; None for automatic.
-    optimize: whether the network is made faster at load. precision: of the passes of noisy copies.
-    continuous: whether a `handle` call is one step (TorchServe's `continuousBatching`), or a batch from start to end.
-    grpc_stream: whether a gRPC row that asks for `stream` gets parts: a unary call that does so then blocks the model
-    until the server is started again, so this is for trusted clients alone.
+    defaults: of options, by name, where the archive changes them.
+    layers: those to tap, the default one first; empty for the automatic choice.
+    extensions: modules of the archive that are imported at start, and may register methods.
+    chunk: draws in one forward pass; None for automatic.
+    optimize: whether the network is made faster at load.
+    precision: of the passes of draws.
+    continuous: whether new rows come in between two steps (TorchServe's `continuousBatching`).
+    grpc_stream: whether a gRPC row that asks for `stream` gets parts. It is for trusted clients alone: a unary call
+    that asks for a stream blocks the model until the server is started again.
     """
 
     limits: Limits = field(default_factory=Limits)
     preprocess: Preprocess = field(default_factory=Preprocess)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     layers: Sequence[str] = ()
+    extensions: Sequence[str] = ()
     chunk: int | None = None
     optimize: bool = True
     precision: str = "float32"
@@ -64,7 +73,10 @@ class Settings:
 
 
 def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:
-    """Reads `explain:`, `preprocess:` and what of TorchServe's own keys concerns the handler. Raises SettingsError."""
+    """The settings in `explain:`, in `preprocess:`, and in those keys of TorchServe's that concern the handler.
+
+    Raises SettingsError.
+    """
     if not isinstance(config or {}, dict):
         raise SettingsError(f"model-config.yaml is a {type(config).__name__}, not a mapping of settings")
     config = config or {}
@@ -73,7 +85,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     _refuse_what_cannot_be(config, environment)
     explain = _section(config, "explain")
     default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast", "stream")]
-    allowed = [*default_names, "layer", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
+    allowed = [*default_names, "layer", "extensions", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
     for key in explain:
         if key not in allowed:
             raise SettingsError(f"explain.{key} is not a setting; allowed: {', '.join(allowed)}")
@@ -89,6 +101,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         preprocess=read_view(_section(config, "preprocess"), consistent.max_resized_pixels),
         defaults={name: explain[name] for name in default_names if name in explain},
         layers=_names("explain.layer", explain.get("layer")),
+        extensions=_modules("explain.extensions", explain.get("extensions")),
         chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
         precision=_precision(explain.get("precision", Settings.precision)),
@@ -174,12 +187,19 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _modules(name: str, value: Any) -> tuple[str, ...]:
+    modules = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) and all(part.isidentifier() for part in item.split(".")) for item in modules):
+        raise SettingsError(f"{name} is {value!r}; a list of modules, as an import statement names them, is allowed")
+    return tuple(modules)
+
+
 def _consistent(limits: Limits) -> Limits:
-    if limits.max_batch_work <= 3 * limits.max_samples:
+    largest = WITH_BACKWARD * limits.max_samples + FORWARD
+    if limits.max_batch_work < largest:
         raise SettingsError(
-            f"explain.max_batch_work is {limits.max_batch_work}; at least 3 x max_samples + 1 = "
-            f"{3 * limits.max_samples + 1} "
-            "is allowed, or the largest request could never be served"
+            f"explain.max_batch_work is {limits.max_batch_work}; at least {WITH_BACKWARD} x max_samples + {FORWARD} = "
+            f"{largest} is allowed, or the largest request could never be served"
         )
     if limits.max_batch_decode_ms < limits.max_decode_ms:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""Settings that are nearly ours: a typing error that would otherwise be ignored without a word."""
+"""Settings with nearly the name of one of heatserve's: typing errors that would be ignored without a word."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .values import SettingsError
 
 logger = logging.getLogger(__name__)
 
-#: The blocks that the handler reads, and keys of TorchServe's that it reads or that matter to it.
+#: The blocks that the handler reads, and the keys of TorchServe's.
 SECTIONS = ("explain", "preprocess")
 SERVER_KEYS = (
     "minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout", "deviceType",
@@ -22,24 +22,26 @@ SERVER_KEYS = (
     "useJobTicket", "useVenv", "maxRetryTimeoutInSec", "clientTimeoutInMills", "torchrun", "pt2", "handler",
     "micro_batching",
 )  # fmt: skip
-#: How keys begin that are meant to be read by nobody: in YAML they hold what other keys repeat (`x-explain: &shared`).
+#: Beginnings of keys that no program reads: in YAML they hold values that other keys repeat (`x-explain: &shared`).
 _PRIVATE = ("x-", ".", "_")
-#: Blocks of other programs, which may lie beside ours.
+#: Blocks of other programs that may lie beside those of heatserve.
 _OTHER_BLOCKS = ("explainer",)
 _LIMIT = "HEATSERVE_MAX_"
-#: Of the client, which may be set in the same environment.
+#: Variables of the client, which may be set in the same environment.
 OTHER_VARIABLES = ("HEATSERVE_TOKEN",)
-#: What Kubernetes sets in every container for a Service that is called heatserve, or heatserve-something.
+#: Variables that Kubernetes sets in every container for a Service called heatserve, or heatserve-something.
 _KUBERNETES = re.compile(
     r"HEATSERVE(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-#: How alike two names are that one of them may be meant for the other. Variables share their long beginning.
+#: The likeness of two names from which on one may be meant for the other. Variables share their long beginning.
 _NEAR, _NEAR_VARIABLE = 0.77, 0.88
 
 
 def refuse(config: Mapping[str, Any], environment: Iterable[str], limits: Collection[str]) -> None:
-    """Raises SettingsError for a block or a limit that would be ignored: predictions would be silently wrong, the
-    server unprotected. What is nearly another name is a warning in the log.
+    """Refuses a block or a limit that would be ignored, and warns in the log of every other name that is nearly known.
+
+    Without the block predictions would be silently wrong, without the limit the server would be unprotected. Raises
+    SettingsError.
 
     limits: the environment variables that are limits.
     """
@@ -59,14 +61,14 @@ def refuse(config: Mapping[str, Any], environment: Iterable[str], limits: Collec
 
 
 def nearest(name: str, known: Iterable[str], near: float) -> str | None:
-    """The known name that this one was probably meant to be; letter case does not count."""
+    """The known name that this one was probably meant to be. Letter case does not count."""
     folded = {other.lower(): other for other in known}
     found = get_close_matches(name.lower(), folded, 1, near)
     return folded[found[0]] if found else None
 
 
 def keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Top-level keys that nobody reads and that are nearly one that is read, each with that one; not private ones."""
+    """Top-level keys that no program reads, each with the known key that was probably meant; private ones are left."""
     known = (*SECTIONS, *SERVER_KEYS)
     for key in config:
         if not isinstance(key, str) or key in known or key.startswith(_PRIVATE):
@@ -77,9 +79,9 @@ def keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def variables(environment: Iterable[str], limits: Collection[str]) -> Iterator[tuple[str, str | None]]:
-    """Environment variables that nobody reads and that are nearly ours, each with the one that was probably meant.
+    """Environment variables that heatserve does not read, each with the known variable that was probably meant.
 
-    All that begin with HEATSERVE_MAX_ are: whoever sets one means a limit. Then the second may be None.
+    One that begins with HEATSERVE_MAX_ is always meant for a limit, and then the second may be None.
     """
     known = (*limits, *OTHER_VARIABLES)
     for name in sorted(environment):

@@ -1,4 +1,4 @@
-"""Values of settings that are checked in the same way wherever they stand."""
+"""Checks of values that several settings share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be; the message names the key, the value and what is allowed."""
+    """A setting that is not allowed. The message names the key, the value and the allowed values."""
 
 
 def whole(name: str, value: Any) -> int:

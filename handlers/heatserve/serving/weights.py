@@ -1,4 +1,4 @@
-"""The weights of an archive: a state dict that loads without running code, whole, and made of finite numbers."""
+"""The weights of an archive: a whole state dict that loads without running code, and holds finite numbers."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def damage(path: Path, error: BaseException) -> str | None:
-    """How a file that torch.load failed on is broken; None where the file is whole and holds something else.
+    """The damage of a file that torch.load failed on; None where the file is whole and holds something else.
 
-    error: what torch.load raised.
+    error: that torch.load raised.
     """
     with open(path, "rb") as file:
         start = file.read(2)
@@ -59,7 +59,7 @@ def damage(path: Path, error: BaseException) -> str | None:
         try:
             with zipfile.ZipFile(path) as records:
                 return "damaged" if records.testzip() else None
-        except Exception:  # zipfile raises many types, according to what is broken
+        except Exception:  # zipfile raises many types, according to the damage
             return "truncated or damaged"
     if start[:1] != b"\x80":
         return "not a file that torch.save wrote, or damaged"
@@ -70,9 +70,9 @@ def damage(path: Path, error: BaseException) -> str | None:
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """Names the first tensor with a NaN or an infinity and says how many it has; None where there is none.
+    """A sentence on the first tensor with NaNs or infinities, and their number; None where there is none.
 
-    A tensor of zeros and minus infinities is a mask of attention, which is added to scores, and is fine.
+    A tensor of zeros and minus infinities is allowed: it is a mask of attention, which is added to scores.
     """
     for name, tensor in state.items():
         if not (tensor.is_floating_point() or tensor.is_complex()):

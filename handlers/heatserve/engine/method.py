@@ -1,0 +1,94 @@
+"""A method: the row of the registry that describes it, and the signals that its function may get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .sampling import Draws, Noise
+
+
+@dataclass(frozen=True)
+class LayerSignal:
+    """The signal of an inner layer for N rows.
+
+    activations: (N, K, h, w).
+    gradients: d(score)/d(activation), (N, K, h, w).
+    class_weights: (N, K), the linear layer's weights of each row's score; None where the network does not end in global
+        average pooling of this layer and one linear layer.
+    """
+
+    activations: Tensor
+    gradients: Tensor
+    class_weights: Tensor | None
+
+
+@dataclass(frozen=True)
+class InputSignal:
+    """The signal of the input for N rows.
+
+    inputs: (N, C, H, W).
+    gradients: d(score)/d(input), (N, C, H, W).
+    """
+
+    inputs: Tensor
+    gradients: Tensor
+
+
+@dataclass(frozen=True)
+class ScoreSignal:
+    """The signal of the scores for N rows, which takes no backward pass.
+
+    logits: (N, classes).
+    targets: the explained class of each row, (N).
+    scores: the explained score, (N): the target's logit, less the contrast's where there is one.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the registry. How to write one: docs/write-a-method.md.
+
+    name: lower case letters, digits and underscores.
+    summary: one line for tables.
+    source: the authors and the year of the paper.
+    signal: "layer", "input" or "score": which signal `attribute` gets.
+    attribute: from the signal of N rows to their N attributions.
+    reduce: from one attribution to a map, (H, W) or (h, w).
+    draws: what is put into the network in place of the image. None means the image itself, and noisy copies of it where
+        a query asks for more than one sample.
+    statistic: of the draws' attributions: "mean", "mean_square" or "variance".
+    samples: the default number of draws.
+    min_samples: the smallest number of draws.
+    display: the value that a picture is scaled by: "maximum", or "percentile" (the 99th).
+    needs_linear_head: whether the method needs global average pooling and one linear layer.
+    """
+
+    name: str
+    summary: str
+    source: str
+    signal: str
+    attribute: Callable[..., Tensor]
+    reduce: Callable[[Tensor], Tensor]
+    draws: type[Draws] | None = None
+    statistic: str = "mean"
+    samples: int = 1
+    min_samples: int = 1
+    display: str = "percentile"
+    needs_linear_head: bool = False
+
+    @property
+    def drawn(self) -> type[Draws]:
+        """What is drawn where samples are taken."""
+        return self.draws or Noise
+
+    def check_samples(self, samples: int) -> None:
+        """Raises ValueError for fewer samples than the method's statistic needs."""
+        if samples < self.min_samples:
+            raise ValueError(f"samples must be at least {self.min_samples} for {self.name}")

@@ -1,0 +1,95 @@
+"""The registry: every method by its name. Installed packages and modules of an archive may add to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module, metadata
+from types import MappingProxyType
+from typing import Any
+
+from .method import Method
+from .methods import BUILT_IN
+
+#: The group of entry points by which an installed package names a module that registers methods.
+GROUP = "heatserve.methods"
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+#: The fields of a row that must be one of a few words.
+_WORDS = {
+    "signal": ("layer", "input", "score"),
+    "statistic": ("mean", "mean_square", "variance"),
+    "display": ("maximum", "percentile"),
+}
+_methods: dict[str, Method] = {}
+
+#: Every method by its name: read-only, and live.
+METHODS: Mapping[str, Method] = MappingProxyType(_methods)
+
+
+class ExtensionError(ValueError):
+    """A module that should bring methods cannot be loaded; the message names it and says why."""
+
+
+def register(method: Method) -> Method:
+    """Adds a method to the registry, and gives it back.
+
+    Raises ValueError for a name that is taken, and for a row that no query could be answered by.
+    """
+    if not _NAME.fullmatch(method.name):
+        raise ValueError(
+            f"a method cannot be named {method.name!r}: lower case letters, digits and underscores are allowed, "
+            "50 at most, a letter first"
+        )
+    if method.name in _methods:
+        raise ValueError(
+            f"there is a method {method.name!r} already ({_methods[method.name].source}); choose a new name"
+        )
+    for field, words in _WORDS.items():
+        if getattr(method, field) not in words:
+            raise ValueError(f"method {method.name!r}: {field} must be one of: {', '.join(words)}")
+    if not 1 <= method.min_samples <= method.samples:
+        raise ValueError(f"method {method.name!r}: samples must be at least min_samples, and that at least 1")
+    if method.signal == "score" and method.draws is None:
+        raise ValueError(f"method {method.name!r}: a score has no map; a method of the score needs draws that weigh it")
+    if method.needs_linear_head and method.signal != "layer":
+        raise ValueError(f"method {method.name!r}: needs_linear_head belongs to a method of a layer")
+    _methods[method.name] = method
+    return method
+
+
+def load_modules(names: Sequence[str]) -> None:
+    """Imports modules that call `register`, by their names; a module that was imported before is left alone.
+
+    Raises ExtensionError for one that fails.
+    """
+    for name in names:
+        _load(f"module {name!r}", partial(import_module, name))
+
+
+def load_installed() -> None:
+    """Loads every method that installed packages bring, by the entry points of the group `heatserve.methods`.
+
+    An entry point names a module that calls `register`. Loading again changes nothing. Raises ExtensionError for one
+    that fails.
+    """
+    for entry in _entry_points():
+        _load(f"entry point {entry.name!r} of the group {GROUP}", entry.load)
+
+
+def _entry_points() -> Sequence[Any]:
+    found: Any = metadata.entry_points()
+    # Python 3.9 has a dictionary of groups here.
+    return tuple(found.select(group=GROUP) if hasattr(found, "select") else found.get(GROUP, ()))
+
+
+def _load(source: str, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except BaseException as error:  # a module may do anything when it is imported, even call sys.exit()
+        raise ExtensionError(f"{source} brings no methods: {type(error).__name__}: {error}") from error
+
+
+for _row in BUILT_IN:
+    register(_row)

@@ -1,0 +1,97 @@
+"""Sampling: what a method puts into the network in place of one image, and what it makes of the answers.
+
+A method may draw noisy copies, points of a path, or masks. Everything behind that is shared: the statistic and its
+error, chunks, deadlines and streams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The part of a query that draws may depend on.
+
+    samples: how many draws there are altogether.
+    noise_level: the spread of noise, as a share of the image's range.
+    seed: of everything that is random.
+    """
+
+    samples: int
+    noise_level: float
+    seed: int
+
+
+class Draws(Protocol):
+    """The draws of one image. Draw number k is the same whatever the chunk is and whatever else is in the batch.
+
+    random: whether the draws are independent and random. Only then their mean has a standard error, and only then they
+        may end early, at one that is small enough.
+    parameters: the names of the fields of Sampling that the draws depend on, beside `samples`.
+    """
+
+    random: ClassVar[bool]
+    parameters: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, image: Tensor, sampling: Sampling) -> Draws:
+        """The draws of an image, (C, H, W)."""
+
+    def draw(self, first: int, count: int) -> Tensor:
+        """Draws number `first` to `first + count - 1`, (count, C, H, W), on the image's device."""
+
+    def weigh(self, first: int, attributions: Tensor) -> Tensor:
+        """The weighted attributions of draws from number `first` on, (count, ...); the method's mean is over these."""
+
+
+def sample_seed(seed: int, index: int) -> int:
+    """A 63-bit generator seed for one draw, by SplitMix64's mixing: neighbouring seeds share no draws."""
+    value = seed & _MASK
+    for step in (0, index + 1):
+        value = (value + (step + 1) * 0x9E3779B97F4A7C15) & _MASK
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+        value ^= value >> 31
+    return value >> 1
+
+
+class Noise:
+    """Noisy copies of one image: `x + e`, `e ~ N(0, sigma^2)`, `sigma = noise_level * (max x - min x)`.
+
+    image: (C, H, W).
+
+    Smilkov et al. 2017, section 3. The spread stays on the device: drawing copies nothing to the host.
+    """
+
+    random: ClassVar[bool] = True
+    parameters: ClassVar[tuple[str, ...]] = ("noise_level", "seed")
+
+    def __init__(self, image: Tensor, noise_level: float, seed: int) -> None:
+        self._image = image
+        self._sigma = noise_level * (image.amax() - image.amin())
+        self._seed = seed
+        self._generator = torch.Generator(device=image.device)
+
+    @classmethod
+    def of(cls, image: Tensor, sampling: Sampling) -> Noise:
+        """The noisy copies of an image, (C, H, W)."""
+        return cls(image, sampling.noise_level, sampling.seed)
+
+    def draw(self, first: int, count: int) -> Tensor:
+        """Copies number `first` to `first + count - 1`, (count, C, H, W)."""
+        copies = torch.empty((count, *self._image.shape), device=self._image.device, dtype=self._image.dtype)
+        for offset in range(count):
+            self._generator.manual_seed(sample_seed(self._seed, first + offset))
+            copies[offset].normal_(generator=self._generator)
+        return copies.mul_(self._sigma).add_(self._image)
+
+    def weigh(self, first: int, attributions: Tensor) -> Tensor:
+        """The attributions as they are: all copies count alike."""
+        return attributions

@@ -1,0 +1,36 @@
+"""Faults of the work on rows: each becomes the refusal of its item, a line in the log, or the loss of the device."""
+
+from __future__ import annotations
+
+import logging
+
+from ..engine import is_device_lost, is_out_of_memory
+from .errors import Refusal, printable, refusal_of, where
+
+logger = logging.getLogger(__name__)
+
+
+class Faults:
+    """The faults of one worker.
+
+    lost: the refusal of every row once the device is lost; None while it is there.
+    """
+
+    def __init__(self) -> None:
+        self.lost: Refusal | None = None
+
+    def refusal(self, error: BaseException) -> Refusal:
+        """The refusal of the item that an exception belongs to. A fault of the server is logged."""
+        refusal = self.told(error)
+        if refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
+            logger.error("request failed: %s", where(error))
+        return refusal
+
+    def told(self, error: BaseException) -> Refusal:
+        """The refusal that a client is told for an exception. It notices a lost device."""
+        refusal = refusal_of(error)
+        if is_device_lost(error):
+            if self.lost is None:
+                logger.error("heatserve: the device is lost: %s", printable(str(error).partition("\n")[0], 120))
+            self.lost = refusal
+        return refusal

@@ -1,0 +1,95 @@
+"""Passes of the network: they take items from decoded to under way, and from under way to finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from typing import Union
+
+import torch
+from torch import Tensor
+
+from ..engine import Attribution, Explainer, Smoothing, ranking
+from .faults import Faults
+from .items import Decoded, Finished, Item, Job, UnderWay
+from .scheduling import Policy
+
+#: Work that may stop after each of its passes, or parts of a pass.
+Steps = Generator[None, None, None]
+#: Draws that a chunk does for a job of an item.
+Share = tuple[Item, Job, int]
+
+
+class Passes:
+    """The passes of one worker's network."""
+
+    def __init__(self, explainer: Explainer, policy: Policy, faults: Faults) -> None:
+        self._explainer = explainer
+        self._policy = policy
+        self._faults = faults
+
+    def forward(self, items: Sequence[Item]) -> None:
+        """One forward pass for decoded items. If it fails, each item gets a pass alone: a fault stays with its item."""
+        # Costly pictures were decoded by steps of their own.
+        quick = [item for item in items if isinstance(item.state, Decoded) and not item.state.costly]
+        started = time.perf_counter()
+        try:
+            for _ in self.first(items):
+                pass
+        except Exception as error:
+            if len(items) == 1:
+                items[0].refuse(self._faults.refusal(error))
+            else:
+                for item in items:
+                    self.forward([item])
+            return
+        seconds = time.perf_counter() - started
+        for item in items:
+            item.seconds["forward"] += seconds
+        self._policy.passed(len(items), seconds, sum(item.seconds["decode"] for item in quick))
+
+    def first(self, items: Sequence[Item]) -> Steps:
+        """Predictions of decoded items, and their maps that are not smoothed. Each smoothed map becomes a job."""
+        waiting = [(item, item.state) for item in items if isinstance(item.state, Decoded)]
+        images = torch.stack([state.image for _, state in waiting])
+        now = [[query for query in state.request.queries if not query.smoothed] for _, state in waiting]
+        scores, attributions = yield from self._explainer.steps(images, now)
+        # Softmax where the stock handler does it, and one copy to the host for both.
+        probabilities, scores = torch.stack([torch.nn.functional.softmax(scores, dim=1), scores]).cpu()
+        predicted = [
+            _predicted(state, probabilities[row], scores[row], attributions[row])
+            for row, (_, state) in enumerate(waiting)
+        ]
+        for (item, _), state in zip(waiting, predicted):
+            item.state = state
+
+    def smooth(self, shares: Sequence[Share]) -> Steps:
+        """Draws for some jobs. A job that has all of its draws gives its map to its item."""
+        yield from self._explainer.advance([(job.smoothing, count) for _, job, count in shares])
+        for item, job, _ in shares:
+            if not job.smoothing.left:
+                self._finish(item, job)
+
+    def _finish(self, item: Item, job: Job) -> None:
+        state = item.state
+        if not isinstance(state, UnderWay) or all(each is not job for each in state.jobs):
+            return  # a deadline came first
+        found = job.smoothing.estimate()
+        if self._explainer.precision != "float32" and not bool(found.values.isfinite().all()):
+            overflow = OverflowError(f"a gradient does not fit into {self._explainer.precision}")
+            item.refuse(self._faults.refusal(overflow))
+        else:
+            item.state = state.without(job, found)
+
+
+def _predicted(
+    decoded: Decoded, probabilities: Tensor, scores: Tensor, attributions: Sequence[Attribution]
+) -> Union[UnderWay, Finished]:
+    """The state after the first pass. attributions: of the queries that are not smoothed, in their order."""
+    queries, found = decoded.request.queries, iter(attributions)
+    maps = [None if query.smoothed else next(found) for query in queries]
+    smoothed = [(index, query) for index, query in enumerate(queries) if query.smoothed]
+    ranked = ranking(scores) if smoothed else scores
+    jobs = [Job(index, Smoothing(decoded.image, query.at(int(ranked[query.rank])))) for index, query in smoothed]
+    state = UnderWay(decoded, probabilities, scores, maps, jobs)
+    return state if jobs else state.concluded()

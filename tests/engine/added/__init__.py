@@ -1,0 +1,1 @@
+"""Methods that heatserve does not bring: each is one file with one row, as an installed package would have it."""
