@@ -1,4 +1,4 @@
-"""The shipped config.properties before a real archive: no address answers without a token; docs/security.md uses one."""
+"""The shipped config.properties before a real archive: no address answers without a token."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ import pytest
 import requests
 
 from devtools.grpc_client import GrpcClient
-from devtools.paths import HANDLERS, METRICS, ROOT, SERVER_CONFIG
+from devtools.paths import HANDLERS, ROOT
 from heatserve.client import Client, HeatserveError
 from heatserve_tools.demo.photographs import photographs
 from heatserve_tools.packaging.packager import Packaged
 from heatserve_tools.torchserve import properties
 from heatserve_tools.torchserve.server import Server
+from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]

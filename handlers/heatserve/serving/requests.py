@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import METHODS, Query
+from ..engine import FORWARD, METHODS, Method, Query
 from .accept import negotiated
 from .answers import Envelope
 from .encoded import picture_bytes
@@ -23,8 +23,6 @@ from .vocabulary import Vocabulary, parse, unknown
 _HEADER = "x-explain-"
 #: The largest number of a normalised view. Beyond it a network only overflows.
 _LARGEST = 1e6
-#: Price of a sample in forward passes: its forward pass, and a backward pass that counts as two.
-_SAMPLE = 3
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class Request:
 
     @property
     def work(self) -> int:
-        """The price in forward passes."""
-        return 1 + sum(_SAMPLE * q.count for q in self.queries if q.smoothed or q.through_input)
+        """The price in forward passes: of the pass that predictions share, and of what the queries need beyond it."""
+        return FORWARD + sum(query.work for query in self.queries)
 
 
 @dataclass(frozen=True)
@@ -135,42 +133,46 @@ class RequestParser:
         method = METHODS[options["method"]]
         target = options["target"]
         ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
-        samples = options["samples"]
+        samples = self._samples(method, options, len(ranks))
+        _refuse_without_meaning(method, options)
+        query = Query(
+            method=method.name,
+            target=target if isinstance(target, int) else None,
+            contrast=options["contrast"],
+            layer=options["layer"],
+            samples=samples,
+            noise_level=options["noise_level"],
+            seed=options["seed"],
+            standard_error=self._standard_error(method, options, samples),
+        )
+        if len(ranks) * samples > self.limits.max_samples:
+            raise Refusal(413, f"targets x samples: at most {self.limits.max_samples} are allowed here")
+        return tuple(replace(query, rank=rank) for rank in ranks)
+
+    def _samples(self, method: Method, options: Mapping[str, Any], maps: int) -> int:
+        """The samples of each map. A standard error ends them, so that it takes as many as the archive allows."""
+        samples: int | None = options["samples"]
         if samples is None:
-            until = options["standard_error"] is not None and method.samples > 1
-            samples = self.limits.max_samples // len(ranks) if until else method.samples
+            until = options["standard_error"] is not None and method.samples > 1 and method.drawn.random
+            samples = self.limits.max_samples // maps if until else method.samples
         if samples > self.limits.max_samples:
             raise Refusal(413, f"samples: at most {self.limits.max_samples} are allowed here")
-        if samples < method.min_samples:
-            raise Refusal(400, f"samples must be at least {method.min_samples} for {method.name}")
-        if options["layer"] is not None and method.signal == "input":
-            raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the input")
-        if options["layer"] is not None and method.needs_linear_head:
-            raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
-        if method.statistic == "variance" and options["noise_level"] == 0:
-            raise Refusal(400, f"noise_level must be above 0 for {method.name}: equal copies have no variance")
-        error = options["standard_error"]
-        if samples == 1 and error == self.defaults.get("standard_error"):
-            error = None  # the archive's default is for smoothed maps, and this map is not smoothed
-        if error is not None and samples == 1:
+        try:
+            method.check_samples(samples)
+        except ValueError as error:
+            raise Refusal(400, str(error)) from None
+        return samples
+
+    def _standard_error(self, method: Method, options: Mapping[str, Any], samples: int) -> float | None:
+        """The standard error that ends the samples. The archive's default is left out where a map has none."""
+        error: float | None = options["standard_error"]
+        if error is None or (samples > 1 and method.drawn.random):
+            return error
+        if error == self.defaults.get("standard_error"):
+            return None
+        if samples == 1:
             raise Refusal(400, "standard_error belongs to smoothed maps: ask for samples too, as the most to take")
-        queries = tuple(
-            Query(
-                method=method.name,
-                target=target if isinstance(target, int) else None,
-                rank=rank,
-                contrast=options["contrast"],
-                layer=options["layer"],
-                samples=samples,
-                noise_level=options["noise_level"],
-                seed=options["seed"],
-                standard_error=error,
-            )
-            for rank in ranks
-        )
-        if len(queries) * samples > self.limits.max_samples:
-            raise Refusal(413, f"targets x samples: at most {self.limits.max_samples} are allowed here")
-        return queries
+        raise Refusal(400, f"standard_error belongs to random samples, which {method.name} does not take")
 
     def _lenient_top_k(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> int | None:
         """The one option of `/predictions`, which like the stock handler refuses no value."""
@@ -179,6 +181,17 @@ class RequestParser:
             return None if value is None else min(parse("top_k", value, self.vocabulary), self.vocabulary.classes)
         except Refusal:
             return None
+
+
+def _refuse_without_meaning(method: Method, options: Mapping[str, Any]) -> None:
+    """Raises Refusal 400 for an option that has no meaning for the method."""
+    if options["layer"] is not None and method.signal != "layer":
+        raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the {method.signal}")
+    if options["layer"] is not None and method.needs_linear_head:
+        raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
+    noise = "noise_level" in method.drawn.parameters
+    if method.statistic == "variance" and noise and options["noise_level"] == 0:
+        raise Refusal(400, f"noise_level must be above 0 for {method.name}: equal copies have no variance")
 
 
 def _path(headers: Mapping[str, Any]) -> list[str]:
