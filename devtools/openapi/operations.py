@@ -17,7 +17,7 @@ _EXPLAINED: dict[Content, Schema] = {
     Content.DOCUMENT: ref("Explanation"),
     Content.LINES: {
         "type": "string",
-        "description": "lines of JSON, each an Explanation; a stream that fails after its first line ends with an Error",
+        "description": "lines of JSON, each an Explanation; a stream that fails later ends with an Error",
     },
     Content.PICTURE: {"description": "the map laid over the photograph"},
     Content.ARRAY: {"description": "float32 (H, W), or (targets, H, W)"},

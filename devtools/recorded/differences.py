@@ -69,12 +69,19 @@ def between(old: Any, new: Any, tolerance: float = 0.0, path: str = "") -> Itera
     elif _is_list(old) and _is_list(new) and len(old) == len(new):
         for index, (one, other) in enumerate(zip(old, new)):
             yield from between(one, other, tolerance, f"{path}[{index}]")
+    elif tolerance and _is_document(old) and _is_document(new):
+        yield from between(json.loads(old), json.loads(new), tolerance, f"{path}{{}}")
     elif not _same(old, new, tolerance):
         yield f"{path}: {_pictured(old, new) or f'{_told(old)} -> {_told(new)}'}"
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_document(value: Any) -> bool:
+    """Whether it is the text of a JSON object, as tensors of KServe's second protocol hold them."""
+    return isinstance(value, str) and value.startswith("{") and _parsed(value) is not None
 
 
 def _are_numbers(value: Any) -> bool:
@@ -93,13 +100,22 @@ def _same(old: Any, new: Any, tolerance: float) -> bool:
         return True
     if not tolerance:
         return False
-    if isinstance(old, (int, float)) and isinstance(new, (int, float)) and not isinstance(old, bool):
-        return math.isclose(old, new, rel_tol=tolerance, abs_tol=tolerance)
+    first, second = _number(old), _number(new)
+    if first is not None and second is not None:
+        return math.isclose(first, second, rel_tol=tolerance, abs_tol=tolerance)
     one, other = _picture(old), _picture(new)
     if one is None or other is None or one.shape != other.shape:
         return False
     grey = all(bool((each[..., 0] == each[..., 1]).all()) for each in (one, other))
     return _apart(one, other) <= (_GREY if grey else _COLOUR)
+
+
+def _number(value: Any) -> float | None:
+    """A number, or the text of one in a header."""
+    try:
+        return None if isinstance(value, bool) or not isinstance(value, (int, float, str)) else float(value)
+    except ValueError:
+        return None
 
 
 def _bodies(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float, path: str) -> Iterator[str]:
@@ -115,9 +131,9 @@ def _bodies(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float, pa
             return
         yield f"{path}: {_told(old['text'])} -> {_told(new['text'])}"
         return
-    arrays = [_array(each) for each in (old, new)]
-    if arrays[0] is not None and arrays[1] is not None and arrays[0].shape == arrays[1].shape:
-        yield from _arrays(*arrays, tolerance, path)
+    before, after = _array(old), _array(new)
+    if before is not None and after is not None and before.shape == after.shape:
+        yield from _arrays(before, after, tolerance, path)
         return
     one, other = (_in_base64(each) for each in (old, new))
     if not (tolerance and _same(one, other, tolerance)):

@@ -149,7 +149,7 @@ def _by_grpc(port: int, model: str) -> dict[str, Any]:
         "method": {"data": image, "explain": b"true", "method": b"lime"},
         "v2": {"body": json.dumps({"inputs": [pictures(image)]}).encode()},
     }
-    import grpc
+    import grpc  # type: ignore[import-untyped]
 
     found = {}
     with _module(_GRPC, "GrpcClient")(port) as client:

@@ -48,7 +48,7 @@ def test_small_patterns_give_scipys_largest_component(values: np.ndarray) -> Non
     if values.max() > 0:
         checked(values, 0.2)
     else:
-        assert largest_box(values) is None
+        assert largest_box(values, 0.2) is None
 
 
 def test_a_serpentine_is_one_region_and_diagonals_are_none() -> None:
@@ -56,32 +56,32 @@ def test_a_serpentine_is_one_region_and_diagonals_are_none() -> None:
     serpentine[::2] = 1
     serpentine[1::4, -1] = 1
     serpentine[3::4, 0] = 1
-    assert largest_box(serpentine) == (0, 0, 50, 41, 1.0)
-    assert largest_box(serpentine.T) == (0, 0, 41, 50, 1.0)
+    assert largest_box(serpentine, 0.2) == (0, 0, 50, 41, 1.0)
+    assert largest_box(serpentine.T, 0.2) == (0, 0, 41, 50, 1.0)
     spiral = np.array([[1, 1, 1, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 0, 1], [1, 0, 0, 0, 1], [1, 1, 1, 1, 1]], np.float32)
-    assert largest_box(spiral) == (0, 0, 5, 5, 1.0)
-    assert largest_box(np.eye(5, dtype=np.float32)) == (0, 0, 1, 1, 1.0)
+    assert largest_box(spiral, 0.2) == (0, 0, 5, 5, 1.0)
+    assert largest_box(np.eye(5, dtype=np.float32), 0.2) == (0, 0, 1, 1, 1.0)
 
 
 def test_of_regions_of_one_size_the_higher_wins() -> None:
-    assert largest_box(np.array([[0.5, 0, 1, 0, 0.7]], np.float32)) == (2, 0, 3, 1, 1.0)
+    assert largest_box(np.array([[0.5, 0, 1, 0, 0.7]], np.float32), 0.2) == (2, 0, 3, 1, 1.0)
 
 
 def test_the_score_is_the_regions_share_of_the_maximum() -> None:
     values = np.zeros((9, 9), np.float32)
     values[0, 0] = 4
     values[4:7, 3:5] = 1
-    assert largest_box(values) == (3, 4, 5, 7, 0.25)
+    assert largest_box(values, 0.2) == (3, 4, 5, 7, 0.25)
 
 
 def test_a_map_without_positive_part_has_no_box() -> None:
     for empty in (np.zeros((7, 7)), np.full((7, 7), -1.0), np.full((7, 7), np.nan), np.zeros((0, 0))):
-        assert largest_box(empty) is None
+        assert largest_box(empty, 0.2) is None
 
 
 def test_what_is_not_finite_is_no_region() -> None:
     values = np.array([[np.inf, np.inf, 0, 1, np.nan]], np.float32)
-    assert largest_box(values) == (3, 0, 4, 1, 1.0)
+    assert largest_box(values, 0.2) == (3, 0, 4, 1, 1.0)
 
 
 def test_the_worst_noise_takes_milliseconds() -> None:

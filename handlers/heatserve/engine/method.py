@@ -87,3 +87,8 @@ class Method:
     def drawn(self) -> type[Draws]:
         """What is drawn where samples are taken."""
         return self.draws or Noise
+
+    def check_samples(self, samples: int) -> None:
+        """Raises ValueError for fewer samples than the method's statistic needs."""
+        if samples < self.min_samples:
+            raise ValueError(f"samples must be at least {self.min_samples} for {self.name}")

@@ -46,8 +46,7 @@ class Query:
             raise ValueError(f"there is no method {self.method!r}; there are: {', '.join(METHODS)}")
         if self.samples is None:
             object.__setattr__(self, "samples", self._row.samples)
-        if self.count < self._row.min_samples:
-            raise ValueError(f"{self.method} needs at least {self._row.min_samples} samples, not {self.samples}")
+        self._row.check_samples(self.count)
         if min(self.target or 0, self.contrast or 0, self.rank) < 0:
             raise ValueError("target, contrast and rank are class indices and ranks: they start at 0")
         if self.standard_error is not None and not (self.standard_error > 0 and self.smoothed):

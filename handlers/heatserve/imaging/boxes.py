@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .display import positive_part
 
 
-def largest_box(view_map: NDArray[Any], threshold: float = 0.2) -> tuple[int, int, int, int, float] | None:
+def largest_box(view_map: NDArray[Any], threshold: float) -> tuple[int, int, int, int, float] | None:
     """The bounding box of the largest 4-connected region at or above `threshold` times the map's maximum.
 
     Gives (x0, y0, x1, y1, score) in pixels of the map [h, w]. Right and bottom are exclusive.

@@ -76,8 +76,8 @@ class Report:
                 "layer": self.explainer.layer_of(query),
                 "samples": query.samples,
                 "standard_error": query.standard_error,
-                "noise_level": query.noise_level if query.smoothed else None,
-                "seed": query.seed if query.smoothed else None,
+                "noise_level": query.noise_level if "noise_level" in query.parameters else None,
+                "seed": query.seed if "seed" in query.parameters else None,
                 "contrast": query.contrast,
                 "precision": self.explainer.precision if query.smoothed else self.explainer.prediction_precision,
             },
@@ -108,6 +108,7 @@ class Report:
         error = _standard_error(of)
         if query.smoothed:
             headers["X-Explanation-Samples"] = str(of.attribution.samples_used)
+        if "seed" in query.parameters:
             headers["X-Explanation-Seed"] = str(query.seed)
         if error is not None and math.isfinite(error):
             headers["X-Explanation-Standard-Error"] = f"{error:.6g}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import METHODS, Query
+from ..engine import FORWARD, Query
 from .accept import negotiated
 from .answers import Envelope
 from .encoded import picture_bytes
@@ -17,14 +17,13 @@ from .errors import Refusal
 from .formats import FORMATS, Content
 from .options import OPTIONS
 from .protocols import Input, RowProtocol
+from .queries import queries
 from .settings import Limits
 from .vocabulary import Vocabulary, parse, unknown
 
 _HEADER = "x-explain-"
 #: The largest number of a normalised view. Beyond it a network only overflows.
 _LARGEST = 1e6
-#: Price of a sample in forward passes: its forward pass, and a backward pass that counts as two.
-_SAMPLE = 3
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class Request:
 
     @property
     def work(self) -> int:
-        """The price in forward passes."""
-        return 1 + sum(_SAMPLE * q.count for q in self.queries if q.smoothed or q.through_input)
+        """The price in forward passes: of the pass that predictions share, and of what the queries need beyond it."""
+        return FORWARD + sum(query.work for query in self.queries)
 
 
 @dataclass(frozen=True)
@@ -86,14 +85,14 @@ class RequestParser:
         # Over gRPC there are no headers, but inputs under any name that a client likes.
         options = self._options(sent.options, headers if protocol.http else {})
         output, stream = negotiated(options, headers, protocol.envelope)
-        queries = self._queries(options)
-        if alone and FORMATS[output].content is Content.PICTURE and len(queries) > 1:
+        maps = queries(options, self.defaults, self.limits.max_samples)
+        if alone and FORMATS[output].content is Content.PICTURE and len(maps) > 1:
             raise Refusal(400, f"output {output} shows one map; for several targets ask for json")
         image, tensor = self._picture(sent)
         return Request(
             image,
             tensor,
-            queries,
+            maps,
             output=output,
             overlay=options["overlay"],
             colormap=options["colormap"],
@@ -129,48 +128,6 @@ class RequestParser:
         for name, value in given.items():
             options[name] = parse(name, value, self.vocabulary)
         return options
-
-    def _queries(self, options: Mapping[str, Any]) -> tuple[Query, ...]:
-        """One query for each map."""
-        method = METHODS[options["method"]]
-        target = options["target"]
-        ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
-        samples = options["samples"]
-        if samples is None:
-            until = options["standard_error"] is not None and method.samples > 1
-            samples = self.limits.max_samples // len(ranks) if until else method.samples
-        if samples > self.limits.max_samples:
-            raise Refusal(413, f"samples: at most {self.limits.max_samples} are allowed here")
-        if samples < method.min_samples:
-            raise Refusal(400, f"samples must be at least {method.min_samples} for {method.name}")
-        if options["layer"] is not None and method.signal == "input":
-            raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the input")
-        if options["layer"] is not None and method.needs_linear_head:
-            raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
-        if method.statistic == "variance" and options["noise_level"] == 0:
-            raise Refusal(400, f"noise_level must be above 0 for {method.name}: equal copies have no variance")
-        error = options["standard_error"]
-        if samples == 1 and error == self.defaults.get("standard_error"):
-            error = None  # the archive's default is for smoothed maps, and this map is not smoothed
-        if error is not None and samples == 1:
-            raise Refusal(400, "standard_error belongs to smoothed maps: ask for samples too, as the most to take")
-        queries = tuple(
-            Query(
-                method=method.name,
-                target=target if isinstance(target, int) else None,
-                rank=rank,
-                contrast=options["contrast"],
-                layer=options["layer"],
-                samples=samples,
-                noise_level=options["noise_level"],
-                seed=options["seed"],
-                standard_error=error,
-            )
-            for rank in ranks
-        )
-        if len(queries) * samples > self.limits.max_samples:
-            raise Refusal(413, f"targets x samples: at most {self.limits.max_samples} are allowed here")
-        return queries
 
     def _lenient_top_k(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> int | None:
         """The one option of `/predictions`, which like the stock handler refuses no value."""

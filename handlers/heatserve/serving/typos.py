@@ -68,7 +68,7 @@ def nearest(name: str, known: Iterable[str], near: float) -> str | None:
 
 
 def keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Top-level keys that no program reads and that are not private, each with the known key that was probably meant."""
+    """Top-level keys that no program reads, each with the known key that was probably meant; private ones are left."""
     known = (*SECTIONS, *SERVER_KEYS)
     for key in config:
         if not isinstance(key, str) or key in known or key.startswith(_PRIVATE):

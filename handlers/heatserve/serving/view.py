@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..imaging import Preprocess
+from ..imaging import INTERPOLATIONS, ORIENTATIONS, Preprocess
 from .values import SettingsError, whole
 
 #: Below the largest number of float32, with room for a network's first sums. A NaN is not below it.
@@ -26,10 +26,7 @@ def read_view(section: Mapping[str, Any], max_resized_pixels: int) -> Preprocess
     for key in ("mean", "std"):
         if key in values:
             values[key] = _channels(f"preprocess.{key}", values[key], positive=key == "std")
-    for key, choices in (
-        ("interpolation", ("nearest", "bilinear", "bicubic", "lanczos")),
-        ("orientation", ("ignore", "apply")),
-    ):
+    for key, choices in (("interpolation", tuple(INTERPOLATIONS)), ("orientation", ORIENTATIONS)):
         if key in values and values[key] not in choices:
             raise SettingsError(f"preprocess.{key} is {values[key]!r}; allowed: {', '.join(choices)}")
     if values.get("crop", Preprocess().crop) is None:
