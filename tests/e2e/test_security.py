@@ -120,7 +120,7 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
         for there, here in (
             ("http://127.0.0.1:8080", guarded.inference),
             ("http://127.0.0.1:8081", guarded.management),
-            ("scripts/explain", explain),
+            ("heatserve explain", explain),
             ("curl", "curl -sSf"),
         ):
             lines = lines.replace(there, here)
