@@ -1,1 +1,1 @@
-"""The tools that users run: the packager, the launcher of TorchServe and the demo. None of them ships in an archive."""
+"""The command `heatserve`: packaging, inspecting, serving and asking. None of it ships in an archive."""

@@ -1,10 +1,10 @@
-"""What the tools say when they cannot go on."""
+"""The error of the tools."""
 
 from __future__ import annotations
 
 
 class ToolError(Exception):
-    """One sentence for the person at the keyboard. `detail` is for those who ask for more."""
+    """A tool cannot go on. The message is one sentence for its user; `detail` is for users who ask for more."""
 
     def __init__(self, sentence: str, detail: str = ""):
         super().__init__(sentence)

@@ -1,17 +1,21 @@
-"""The command `scripts/package`."""
+"""The command `heatserve package`."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
+from heatserve_tools import extras
 from heatserve_tools.errors import ToolError
-from heatserve_tools.packaging.packager import Packaged, Recipe, package
-from heatserve_tools.paths import MODEL_STORE
+
+if TYPE_CHECKING:
+    from heatserve_tools.packaging.packager import Packaged
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -21,8 +25,8 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option(
     "--architecture",
     required=True,
-    metavar="WHERE:WHAT",
-    help="What makes the model when called without arguments: torchvision.models:resnet50, "
+    metavar="MODULE:CALLABLE",
+    help="The callable that makes the model without arguments: torchvision.models:resnet50, "
     "package.module:callable, or path/model.py:Class.",
 )
 @click.option("--weights", required=True, type=FILE, help="Its state dict: .pt, .pth or .safetensors.")
@@ -36,7 +40,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     help="An installed pure-Python package that the model needs and the server may lack; may be repeated.",
 )
 @click.option("--version", default="1.0", show_default=True, help="The model's version.")
-@click.option("--export-path", type=click.Path(path_type=Path, file_okay=False), default=MODEL_STORE)
+@click.option(
+    "--export-path",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("model_store"),
+    show_default=True,
+    help="The folder that the archive is written to.",
+)
 @click.option(
     "--continuous",
     is_flag=True,
@@ -44,7 +54,9 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--force", is_flag=True, help="Replace an archive of the same name.")
 @click.option("--verbose", is_flag=True, help="On failure, show what led to it.")
+@click.pass_context
 def main(
+    context: click.Context,
     name: str,
     architecture: str,
     weights: Path,
@@ -57,39 +69,45 @@ def main(
     force: bool,
     verbose: bool,
 ) -> None:
-    """Build NAME.mar for TorchServe, and prove it before it is put in place.
+    """Build NAME.mar for TorchServe, and try it before it is put in place.
 
-    The proof loads the archive in a clean process with TorchServe's own loader and asks it for a prediction
+    The trial loads the archive in a clean process with TorchServe's own loader and asks it for a prediction
     and an explanation. Where it fails, one sentence says why and no archive is left. Equal inputs give equal
     bytes.
     """
+    extras.need(extras.MODEL, extras.SERVE)
+    from heatserve_tools.packaging.packager import Recipe, package
+
     recipe = Recipe(name, architecture, weights, labels, config, packages, version, continuous)
     console = Console(stderr=True, highlight=False, emoji=False)
     try:
-        with console.status(f"Building and proving {name}.mar"):
+        with console.status(f"Building {name}.mar and trying it"):
             packaged = package(recipe, export_path, force)
-    except ToolError as refusal:
-        if verbose and refusal.detail:
-            console.print(refusal.detail, markup=False)
+    except ToolError as error:
+        if verbose and error.detail:
+            console.print(error.detail, markup=False)
         console.print("Refused: ", style="bold red", end="")
-        console.print(str(refusal), soft_wrap=True, markup=False)
+        console.print(str(error), soft_wrap=True, markup=False)
         sys.exit(1)
-    _report(Console(highlight=False, emoji=False), name, packaged)
+    serve = context.command_path.removesuffix("package") + "serve"
+    named = context.get_parameter_source("export_path") is ParameterSource.COMMANDLINE
+    _report(Console(highlight=False, emoji=False), name, packaged, serve, named)
 
 
-def _report(console: Console, name: str, packaged: Packaged) -> None:
+def _report(console: Console, name: str, packaged: Packaged, serve: str, named: bool) -> None:
+    """Tells about the archive, and how to serve it. named: whether `serve` has to be told the folder."""
     trial = packaged.trial
     label, probability = max(trial.prediction.items(), key=lambda item: item[1])
     rows = {
         "archive": f"{packaged.path} ({packaged.path.stat().st_size / 1e6:.1f} MB)",
-        "proved": f"a test picture is {label!r} with {probability:.2f}, and was explained",
+        "tried": f"a test picture is {label!r} with {probability:.2f}, and was explained",
         "layer": trial.layer or "-",
         "methods": ", ".join(trial.methods) or "-",
         "weights": f"sha256 {packaged.weights_sha256}",
         "contents": f"sha256 {packaged.contents_sha256}",
     }
-    for what, value in rows.items():
-        console.print(f"{what:<9} {value}", soft_wrap=True, markup=False)
+    for key, value in rows.items():
+        console.print(f"{key:<9} {value}", soft_wrap=True, markup=False)
     for warning in trial.warnings:
         console.print("[yellow]note[/]      ", end="")
         console.print(warning, soft_wrap=True, markup=False)
@@ -99,13 +117,8 @@ def _report(console: Console, name: str, packaged: Packaged) -> None:
             "--include-package carries a package along",
             soft_wrap=True,
         )
-    # What is told to be typed holds for a shell, whatever the folder is called.
-    folder = packaged.path.parent.resolve()
-    store = "" if folder == MODEL_STORE else f" --model-store {shlex.quote(str(folder))}"
-    console.print(f"\nServe it with: scripts/serve --open{store}\nand ask:", soft_wrap=True, markup=False)
-    for what in ("predictions", "explanations"):
-        console.print(f"  curl http://127.0.0.1:8080/{what}/{name} -T PHOTO.jpg", soft_wrap=True)
-
-
-if __name__ == "__main__":
-    main(prog_name="scripts/package")
+    # A shell must read the line as it is meant, whatever the folder is called.
+    store = f" --model-store {shlex.quote(str(packaged.path.parent.resolve()))}" if named else ""
+    console.print(f"\nServe it with: {serve} --open{store}\nand ask:", soft_wrap=True, markup=False)
+    for endpoint in ("predictions", "explanations"):
+        console.print(f"  curl http://127.0.0.1:8080/{endpoint}/{name} -T PHOTO.jpg", soft_wrap=True)

@@ -1,93 +1,129 @@
-"""Serves the archives of model_store/ in the foreground, configured by config.properties."""
+"""The command `heatserve serve`."""
 
 from __future__ import annotations
 
+import shlex
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
-from heatserve_tools.packaging import servable
-from heatserve_tools.paths import MODEL_STORE, ROOT
-from heatserve_tools.torchserve import properties
-from heatserve_tools.torchserve.ports import HOST
-from heatserve_tools.torchserve.server import Server, ServerError
-from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
+from heatserve_tools import extras
+from heatserve_tools.errors import ToolError
 
-KEYS = ROOT / "key_file.json"
-LOGS = ROOT / "logs"
-FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+if TYPE_CHECKING:
+    from heatserve_tools.torchserve.server import Server
+
+KEYS, LOGS = "key_file.json", "logs"
 
 
 @click.command()
 @click.option("--model", "names", multiple=True, metavar="NAME", help="Serve this one only; may be repeated.")
-@click.option("--model-store", type=click.Path(path_type=Path, exists=True, file_okay=False), default=MODEL_STORE)
+@click.option(
+    "--model-store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("model_store"),
+    show_default=True,
+    help="The folder with the archives.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("."),
+    show_default="this one",
+    help=f"The folder that {KEYS} and {LOGS}/ are written to.",
+)
 @click.option("--port", type=int, help="Inference port; management and metrics take the next two. [8080]")
 @click.option("--grpc-port", type=int, help="gRPC inference port; gRPC management takes the next. [7070]")
 @click.option("--open", "without_tokens", is_flag=True, help="Ask for no tokens; still on loopback only.")
+@click.pass_context
 def main(
-    names: tuple[str, ...], model_store: Path, port: int | None, grpc_port: int | None, without_tokens: bool
+    context: click.Context,
+    names: tuple[str, ...],
+    model_store: Path,
+    folder: Path,
+    port: int | None,
+    grpc_port: int | None,
+    without_tokens: bool,
 ) -> None:
-    """Serve the archives of model_store/ until Ctrl-C.
+    """Serve the archives of a folder with TorchServe until Ctrl-C.
 
-    What cannot be served is named and left out, unless it was asked for by --model.
+    An archive that cannot be served is named and left out, unless --model asks for it.
     """
-    archives = {path.stem: path for path in sorted(model_store.glob("*.mar"))}
-    unknown = [name for name in names if name not in archives]
-    if unknown or not archives:
-        there = f"there are: {', '.join(archives)}" if archives else "scripts/package makes one"
-        raise click.ClickException(f"No archive {' '.join(unknown) or '*'}.mar in {model_store} ({there}).")
-    chosen = {name: archives[name] for name in names or archives}
-    troubles = {name: trouble for name, path in chosen.items() if (trouble := servable.trouble(path))}
-    named = [f"{name}.mar {trouble}" for name, trouble in troubles.items()]
-    if troubles and (names or len(troubles) == len(chosen)):
-        raise click.ClickException("\n".join(["Nothing is served.", *named]))
+    extras.need(extras.MODEL, extras.SERVE)
+    from heatserve_tools.torchserve.server import Server, ServerError
+
     console = Console(emoji=False)
-    for line in named:
-        console.print(f"not served    {line}", highlight=False, markup=False, soft_wrap=True)
-    chosen = {name: path for name, path in chosen.items() if name not in troubles}
-    settings = properties.read(SERVER_CONFIG)
-    settings.update(_changes(port, grpc_port, without_tokens))
-    LOGS.mkdir(exist_ok=True)
-    KEYS.unlink(missing_ok=True)
+    chosen = _chosen(console, names, model_store, context.command_path.removesuffix("serve") + "package")
+    logs, keys = folder / LOGS, folder / KEYS
+    logs.mkdir(parents=True, exist_ok=True)
+    keys.unlink(missing_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    log = LOGS / "serve.log"
-    env = {"LOG_LOCATION": str(LOGS), "METRICS_LOCATION": str(LOGS)}
+    log = logs / "serve.log"
+    environment = {"LOG_LOCATION": str(logs.resolve()), "METRICS_LOCATION": str(logs.resolve())}
     try:
         with console.status(f"Starting TorchServe with {', '.join(chosen)} (log: {log})") as status:
-            server = Server(chosen, settings, env, log, cwd=ROOT, partly=not names).start()
+            settings = _settings(port, grpc_port, without_tokens)
+            server = Server(chosen, settings, environment, log, cwd=folder, partly=not names).start()
             status.stop()
             try:
-                _announce(console, server)
+                _announce(console, server, folder)
                 server.wait()
             finally:
                 server.stop()
         raise click.ClickException(f"TorchServe ended by itself; its log is {log}.")
     except KeyboardInterrupt:
         console.print("Stopped.")
-    except ServerError as error:
+    except (ServerError, ToolError) as error:
         raise click.ClickException(str(error)) from None
     finally:
-        KEYS.unlink(missing_ok=True)
+        keys.unlink(missing_ok=True)
 
 
-def _changes(port: int | None, grpc_port: int | None, without_tokens: bool) -> dict[str, str]:
-    changes = {"metrics_config": str(METRICS)}
-    if not METRICS.exists():
-        raise click.ClickException(f"{METRICS.name} is missing from the repository.")
+def _chosen(console: Console, names: tuple[str, ...], model_store: Path, package: str) -> dict[str, Path]:
+    """The archives to serve by their names. Raises click.ClickException where there is none.
+
+    package: the command that makes an archive.
+    """
+    from heatserve_tools.packaging import servable
+
+    archives = {path.stem: path for path in sorted(model_store.glob("*.mar"))}
+    unknown = [name for name in names if name not in archives]
+    if unknown or not archives:
+        there = f"there are: {', '.join(archives)}" if archives else f"{package} makes one"
+        raise click.ClickException(f"No archive {' '.join(unknown) or '*'}.mar in {model_store} ({there}).")
+    chosen = {name: archives[name] for name in names or archives}
+    troubles = {name: trouble for name, path in chosen.items() if (trouble := servable.trouble(path))}
+    named = [f"{name}.mar {trouble}" for name, trouble in troubles.items()]
+    if troubles and (names or len(troubles) == len(chosen)):
+        raise click.ClickException("\n".join(["Nothing is served.", *named]))
+    for line in named:
+        console.print(f"not served    {line}", highlight=False, markup=False, soft_wrap=True)
+    return {name: path for name, path in chosen.items() if name not in troubles}
+
+
+def _settings(port: int | None, grpc_port: int | None, without_tokens: bool) -> dict[str, str]:
+    """The shipped configuration with the changes that the options ask for."""
+    from heatserve_tools.torchserve import properties
+    from heatserve_tools.torchserve.ports import HOST
+    from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
+
+    settings = {**properties.read(SERVER_CONFIG), "metrics_config": str(METRICS)}
     if port is not None:
-        for offset, which in enumerate(("inference", "management", "metrics")):
-            changes[f"{which}_address"] = f"http://{HOST}:{port + offset}"
+        for offset, api in enumerate(("inference", "management", "metrics")):
+            settings[f"{api}_address"] = f"http://{HOST}:{port + offset}"
     if grpc_port is not None:
-        changes["grpc_inference_port"] = str(grpc_port)
-        changes["grpc_management_port"] = str(grpc_port + 1)
+        settings["grpc_inference_port"] = str(grpc_port)
+        settings["grpc_management_port"] = str(grpc_port + 1)
     if without_tokens:
-        changes["disable_token_authorization"] = "true"
-    return changes
+        settings["disable_token_authorization"] = "true"
+    return settings
 
 
-def _announce(console: Console, server: Server) -> None:
+def _announce(console: Console, server: Server, folder: Path) -> None:
+    """Prints the models that failed, the addresses, and a line to try."""
     model = next(name for name in server.models if name not in server.failed)
     for error in server.failed.values():
         reason = str(error).splitlines()[0]
@@ -100,7 +136,9 @@ def _announce(console: Console, server: Server) -> None:
     console.print(f"explanations  {server.inference}/explanations/NAME", highlight=False)
     console.print(f"metrics       {server.metrics}/metrics", highlight=False)
     console.print(f"management    {server.management}/models", highlight=False)
-    console.print("\nTry it, here in the repository:", highlight=False)
+    here = folder.resolve() == Path.cwd()
+    place = f", in {shlex.quote(str(folder.resolve()))}" if token and not here else ""
+    console.print(f"\nTry it{place}:", highlight=False, markup=False, soft_wrap=True)
     console.print(
         f"  curl{token} {server.inference}/explanations/{model} -T PHOTO.jpg",
         soft_wrap=True,
@@ -108,7 +146,3 @@ def _announce(console: Console, server: Server) -> None:
         markup=False,
     )
     console.print("\nCtrl-C stops the server.", highlight=False)
-
-
-if __name__ == "__main__":
-    main(prog_name="scripts/serve")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 import torchvision
@@ -19,7 +23,20 @@ from heatserve.engine import METHODS, Explainer, Query, registry
 from heatserve.serving.errors import STATUSES
 from heatserve.serving.metrics import DECLARED
 from heatserve.serving.settings import ENVIRONMENT_PREFIX, Limits, read_settings
+from heatserve_tools.command import heatserve
 from heatserve_tools.packaging import state_dict
+from tests.shell import run
+
+#: The scripts of a checkout that are not a command of `heatserve`.
+SCRIPTS = ("setup", "check", "test", "bench", "fuzz", "release")
+#: The model file of an archive that TorchServe's own handlers serve.
+NET = """
+from torchvision.models.resnet import BasicBlock, ResNet
+
+class Net(ResNet):
+    def __init__(self):
+        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=7)
+"""
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -104,6 +121,37 @@ def test_the_checkpoints_of_the_how_to_become_weights_that_are_taken(
     assert torch.load("weights.pth").keys() == network.state_dict().keys()
     torch.save({"state_dict": network.state_dict(), "epoch": 3}, "whole.pth")
     assert state_dict.for_archive(tmp_path / "whole.pth")[0] == "whole.pth"
+
+
+@pytest.mark.parametrize("document", ["README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md"))])
+def test_every_command_in_a_document_is_there_and_takes_the_options_that_it_is_given(document: str) -> None:
+    folder = ROOT if document == "README.md" else ROOT / "docs"
+    text = (folder / document).read_text(encoding="utf-8")
+    for line in re.findall(r"(?:^|`)(?:\w+=\S+ )?((?:heatserve|scripts/)[a-z ][^`\n]*)", text, re.MULTILINE):
+        name, _, rest = line.removeprefix("heatserve ").removeprefix("scripts/").partition(" ")
+        if line.startswith("scripts/"):
+            assert (ROOT / "scripts" / name).is_file(), line
+        command = heatserve.get_command(click.Context(heatserve), name)
+        if command is not None:
+            known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+            assert set(re.findall(r"(?<= )--?[a-z-]+", f" {rest}")) <= known, line
+        else:
+            assert line.startswith("scripts/") and name in SCRIPTS, line
+
+
+def test_the_parts_of_an_old_archive_are_packaged_by_the_lines_of_the_how_to(tmp_path: Path) -> None:
+    weights = io.BytesIO()
+    torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), weights)
+    manifest = {"model": {"modelName": "old", "serializedFile": "weights.pth", "modelFile": "model.py"}}
+    with zipfile.ZipFile(tmp_path / "old.mar", "w") as old:
+        old.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        old.writestr("model.py", NET)
+        old.writestr("weights.pth", weights.getvalue())
+        old.writestr("index_to_name.json", json.dumps({str(index): f"bird {index}" for index in range(7)}))
+    (lines,) = blocks("bring-a-model.md", "bash")
+    for line in lines.splitlines():
+        run(line, tmp_path)
+    assert (tmp_path / "model_store" / "new.mar").is_file()
 
 
 def test_the_metrics_table_is_the_codes() -> None:

@@ -17,6 +17,7 @@ from devtools.bench.mixed import Judge
 from devtools.bench.results import Result
 from devtools.bench.rounds import Progress
 from devtools.growth import settled_and_end
+from devtools.server_metrics import metric
 from heatserve_tools.demo.photographs import photographs
 from heatserve_tools.torchserve.server import Server
 
@@ -97,7 +98,7 @@ def _left_over(server: Server) -> float:
     deadline = time.monotonic() + 60
     while True:
         requests.post(f"{server.inference}/predictions/{archives.NAME}", data=photographs()["coffee"], timeout=60)
-        left = server.metric("heatserve_explanations_under_way")
+        left = metric(server, "heatserve_explanations_under_way")
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.5)

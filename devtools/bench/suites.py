@@ -92,11 +92,12 @@ def scaling_suite(quick: bool) -> Steps:
     }
 
 
-def limits_suite() -> Steps:
+def limits_suite(quick: bool) -> Steps:
     """The parts of a SmoothGrad's time.
 
     And how often rounding shows in its gradients."""
-    return {"where the time goes": limits.measure}
+    copies = 40 if quick else limits.COPIES
+    return {"where the time goes": lambda progress: limits.measure(progress, copies)}
 
 
 def gpu_suite(quick: bool) -> Steps:

@@ -1,4 +1,4 @@
-"""Where a model's architecture comes from, and what of it an archive has to carry."""
+"""The architecture of a model: the callable that makes it, and the files that an archive has to carry for it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import importlib.machinery
 import importlib.util
 import re
 import sys
+import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from heatserve_tools.errors import ToolError
 from heatserve_tools.packaging.mar import Content
-from heatserve_tools.paths import HANDLERS
+from heatserve_tools.packaging.root import MODULES, source_files
 
-# What an unmodified TorchServe has: these packages need not travel, and an archive must not shadow them.
+#: The packages of an unmodified TorchServe: they need not travel, and an archive must not hide them.
 ON_THE_SERVER = {"torch", "torchvision", "numpy", "PIL", "ts"}
 _COMPILED = tuple({*importlib.machinery.EXTENSION_SUFFIXES, ".so", ".pyd", ".dylib", ".dll"})
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """`reference` is `module:callable` as importable inside the archive; `members` makes it importable.
+    """The callable that makes a model, as an archive names it.
 
-    `model_file` names the file for TorchServe's stock handlers, which want one with exactly one class.
+    reference: `module:callable`, as it is imported inside the archive.
+    members: the files that make it importable there.
+    model_file: the file for TorchServe's stock handlers, which want one with exactly one class; None otherwise.
     """
 
     reference: str
@@ -37,7 +40,10 @@ class Architecture:
 
 
 def read(text: str) -> Architecture:
-    """Understands `package.module:callable[.attribute]` and `path/model.py:Class`."""
+    """The architecture that a text names: `package.module:callable[.attribute]` or `path/model.py:Class`.
+
+    Raises ToolError where there is none.
+    """
     place, _, name = text.rpartition(":")
     if not place or not all(part.isidentifier() for part in name.split(".")):
         raise ToolError(f"The architecture {text!r} is neither package.module:callable nor model.py:Class.")
@@ -51,7 +57,7 @@ def read(text: str) -> Architecture:
 
 
 def package_members(name: str) -> dict[str, Content]:
-    """All files of an installed package of pure Python, by their names in an archive."""
+    """All files of an installed package of pure Python, by their names in an archive. Raises ToolError."""
     if not name.isidentifier():
         raise ToolError(f"{name!r} is not the name of a top-level package.")
     if name in _reserved():
@@ -73,21 +79,10 @@ def package_members(name: str) -> dict[str, Content]:
     return dict(files)
 
 
-def source_files(folder: Path) -> list[Path]:
-    """The files below a folder, in order, without what Python and editors leave there."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.suffix not in (".pyc", ".pyo")
-        and not any(part == "__pycache__" or part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-
-
 def unmet_imports(members: dict[str, Content]) -> list[str]:
-    """Packages that the archived Python files import and that neither the archive nor every server has."""
+    """The packages that the archived Python files import and that neither the archive nor every server has."""
     inside = {re.split(r"[./]", name)[0] for name in members}
-    known = inside | ON_THE_SERVER | set(sys.stdlib_module_names)
+    known = inside | ON_THE_SERVER | _standard_library()
     imported: set[str] = set()
     for name, content in members.items():
         if name.endswith(".py"):
@@ -113,7 +108,7 @@ def _from_file(path: Path, name: str) -> Architecture:
         raise ToolError(f"There is no model file {path}.")
     if not path.stem.isidentifier():
         raise ToolError(f"The model file {path.name} cannot be imported by that name: use a Python name.")
-    if path.stem in _reserved() | set(sys.stdlib_module_names):
+    if path.stem in _reserved() | _standard_library():
         raise ToolError(f"The model file {path.name} would hide the module {path.stem!r}: rename it.")
     try:
         tree = ast.parse(path.read_bytes())
@@ -131,7 +126,7 @@ def _from_file(path: Path, name: str) -> Architecture:
 
 
 def _bound(tree: ast.Module) -> set[str]:
-    """Names that a file binds by assignment or import."""
+    """The names that a file binds by assignment or import."""
     assigned = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
     imports = (node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
     return {node.id for node in assigned if isinstance(node.ctx, ast.Store)} | {
@@ -140,4 +135,14 @@ def _bound(tree: ast.Module) -> set[str]:
 
 
 def _reserved() -> set[str]:
-    return {*ON_THE_SERVER, *(path.stem for path in HANDLERS.iterdir())}
+    return {*ON_THE_SERVER, *MODULES}
+
+
+def _standard_library() -> set[str]:
+    """The top-level modules of Python itself; Python 3.9 has no list of them."""
+    names = getattr(sys, "stdlib_module_names", None)
+    if names is None:
+        folder = Path(sysconfig.get_path("stdlib"))
+        files = [*folder.iterdir(), *(folder / "lib-dynload").glob("*")]
+        names = {*sys.builtin_module_names, *(path.name.split(".")[0] for path in files)}
+    return set(names)

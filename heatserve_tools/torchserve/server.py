@@ -1,54 +1,42 @@
-"""One TorchServe server of one's own: its process, ports and files, from start to end.
+"""One private TorchServe: its process, ports and files, from start to end.
 
-The frontend's jar is started directly. The `torchserve` launcher would put another Python process between us
-and Java (which outlives it), and leave a process-id file where all servers of a machine look for it.
+The frontend's jar is started directly. The `torchserve` launcher would put another Python process between this one
+and Java, which outlives it, and leave a process-id file in a place that all servers of a machine share.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
-import os
 import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import requests
-from prometheus_client.parser import text_string_to_metric_families
-
-from heatserve_tools.torchserve import ports, properties, server_log
-from heatserve_tools.torchserve.java import java_home
-from heatserve_tools.torchserve.ports import HOST
+from heatserve_tools.torchserve import launch, management, properties, server_log
 from heatserve_tools.torchserve.processes import ProcessGroup
-from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
 
 #: Seconds that the processes of a server that has ended may take to write their last lines.
 LAST_WORDS = 10.0
 
 
 class ServerError(RuntimeError):
-    """TorchServe did not start, or a model of it did not load. The message carries the log's useful lines."""
+    """TorchServe did not start, or one of its models did not load. The message carries the log's useful lines."""
 
 
 class Server:
     """A TorchServe that runs while the `with` block does, on free loopback ports and in its own directory.
 
-    Args:
-        models: names and their archives (or unpacked archives), or a folder of archives.
-        config_overrides: settings of `config.properties`, above those for a private server.
-        env: environment variables for the server and its workers, above this process's own.
-        log_to: where the log is written and stays; by default it lies in the server's own directory.
-        cwd: where TorchServe writes `key_file.json` when tokens are on; by default its own directory.
-        start_timeout: seconds until every model must be ready.
-        jvm: options for Java.
-        partly: whether to go on without models that do not load, as long as one does; `failed` says which and why.
-            TorchServe tries them again by itself, with growing pauses.
+    models: names and their archives (or unpacked archives), or a folder of archives.
+    config_overrides: settings of `config.properties`, above those of a private server.
+    env: environment variables for the server and its workers, above those of this process.
+    log_to: the path of the log, which stays; by default the log lies in the server's own directory and ends with it.
+    cwd: the folder of `key_file.json` when tokens are on; by default the server's own directory.
+    start_timeout: the seconds until every model must be ready.
+    jvm: options for Java.
+    partly: whether to go on without the models that do not load, as long as one does. `failed` has them and the
+        reasons. TorchServe tries them again by itself, with growing pauses.
     """
 
     def __init__(
@@ -63,7 +51,10 @@ class Server:
         jvm: tuple[str, ...] = (),
         partly: bool = False,
     ):
-        self.models = _archives(models)
+        self.models = launch.archives(models)
+        missing = [str(path) for path in self.models.values() if not path.exists()]
+        if missing:
+            raise ServerError(f"There is no archive {', '.join(missing)}.")
         self._overrides = dict(config_overrides or {})
         self._env = dict(env or {})
         self._log_to = log_to
@@ -137,13 +128,7 @@ class Server:
 
     def worker_pids(self, model: str) -> list[int]:
         """The process ids of a model's workers."""
-        return [int(worker["pid"]) for worker in self._workers(model)]
-
-    def metric(self, name: str, **labels: str) -> float:
-        """A metric's value, summed over the samples that have these labels; 0 where there is none yet."""
-        text = requests.get(f"{self.metrics}/metrics", timeout=10).text
-        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-        return float(sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items()))
+        return [int(worker["pid"]) for worker in management.workers(self._description(model))]
 
     def key(self, of: str = "inference") -> str | None:
         """The token of an API (`inference`, `management` or `API`), None where authorization is off."""
@@ -170,7 +155,7 @@ class Server:
                     return
                 ask, loads = time.monotonic() + 1.0, loaded
             if not self._running().alive():
-                # What it wrote last came after the log was read, or comes from what it started.
+                # Its last lines came after the log was read, or come from processes that it started.
                 self._running().wait_for_all(LAST_WORDS)
                 log = self.log()
                 failure = _PortTaken if "Address already in use" in log else ServerError
@@ -195,7 +180,8 @@ class Server:
             time.sleep(0.2)
 
     def _launch(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="heatserve-", dir=_short_temporary_folder()))
+        launch.check()
+        self.directory = launch.directory()
         self._working_directory = self._cwd or self.directory
         self._log_path = (self._log_to or self.directory / "server.log").resolve()
         self._started: set[str] = set()
@@ -204,9 +190,9 @@ class Server:
         for name, archive in self.models.items():
             suffix = "" if archive.is_dir() else ".mar"
             (self.directory / "models" / f"{name}{suffix}").symlink_to(archive.resolve())
-        self.config = self._configuration()
+        self.config = launch.configuration(self.directory / "models", self._overrides)
         properties.write(self.directory / "config.properties", self.config)
-        # Before the process exists: an interrupt in between must find somebody who cleans up.
+        # Before the process exists: an interrupt in between must not leave it behind.
         atexit.register(self.stop)
         deadline = time.monotonic() + self._start_timeout
         with open(self._log_path, "wb") as output:
@@ -214,7 +200,7 @@ class Server:
                 self._command(),
                 output=output,
                 cwd=self._working_directory,
-                env=self._environment(),
+                env=launch.environment(self.directory, self._env),
                 scratch=self.directory,
             )
         self.failed = {}
@@ -232,110 +218,24 @@ class Server:
         if self.failed and len(self.failed) == len(self.models):
             raise [*self.failed.values()][-1]
 
-    def _configuration(self) -> dict[str, str]:
-        inference, management, metrics, grpc, grpc_management = ports.free(5)
-        store = self.directory / "models"
-        private = {
-            "inference_address": f"http://{HOST}:{inference}",
-            "management_address": f"http://{HOST}:{management}",
-            "metrics_address": f"http://{HOST}:{metrics}",
-            "grpc_inference_address": HOST,
-            "grpc_inference_port": str(grpc),
-            "grpc_management_address": HOST,
-            "grpc_management_port": str(grpc_management),
-            "disable_token_authorization": "true",
-            "default_workers_per_model": "1",
-            "metrics_mode": "prometheus",
-            # The collector of system metrics is another Python process, at the start and every minute.
-            "disable_system_metrics": "true",
-        }
-        # The memory that the shipped server has: a test or a measurement should not find more.
-        if vmargs := properties.read(SERVER_CONFIG).get("vmargs"):
-            private["vmargs"] = vmargs
-        if METRICS.exists():
-            private["metrics_config"] = str(METRICS)
-        always = {
-            "model_store": str(store),
-            "load_models": ",".join(f"{path.stem}={path.name}" for path in sorted(store.iterdir())),
-        }
-        return {**private, **self._overrides, **always}
-
     def _command(self) -> list[str]:
-        spec = find_spec("ts")
-        if spec is None or spec.origin is None:
-            raise ServerError("The package torchserve is not installed.")
-        home = Path(spec.origin).parent.parent
-        # `vmargs` is the launcher's to read; here Java gets them directly.
-        return [
-            str(java_home() / "bin" / "java"),
-            f"-Dmodel_server_home={home}",
-            f"-Djava.io.tmpdir={self.directory / 'tmp'}",
-            *self.config.get("vmargs", "").split(),
-            *self._jvm,
-            "-cp",
-            str(home / "ts" / "frontend" / "*"),
-            "org.pytorch.serve.ModelServer",
-            "--python",
-            sys.executable,
-            "-f",
-            str(self.directory / "config.properties"),
-            "-ncs",
-        ]
-
-    def _environment(self) -> dict[str, str]:
-        # A worker must import what is in the archive, not this checkout; only our file configures the server.
-        ours = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")}
-        logs = str(self.directory / "logs")
-        return {
-            **ours,
-            "JAVA_HOME": str(java_home()),
-            "TMPDIR": str(self.directory / "tmp"),
-            "LOG_LOCATION": logs,
-            "METRICS_LOCATION": logs,
-            **self._env,
-        }
+        return launch.command(self.directory, self.config["vmargs"], self._jvm)
 
     def _running(self) -> ProcessGroup:
         if self._group is None:
             raise ServerError("The server is not running.")
         return self._group
 
-    def _describe(self, model: str) -> dict[str, Any] | None:
-        with contextlib.suppress(requests.RequestException, ValueError, OSError):
-            key = self.key("management")
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
-            answer = requests.get(f"{self.management}/models/{model}", headers=headers, timeout=5)
-            if answer.ok:
-                return dict(answer.json()[0])
-        return None
-
-    def _workers(self, model: str) -> list[dict[str, Any]]:
-        description = self._describe(model)
-        return list(description["workers"]) if description else []
+    def _description(self, model: str) -> dict[str, Any] | None:
+        try:
+            token = self.key("management")
+        except (OSError, ValueError):  # the server has not written its keys yet
+            return None
+        return management.description(self.management, model, token)
 
     def _is_ready(self, model: str) -> bool:
-        description = self._describe(model)
-        if description is None:
-            return False
-        workers = description["workers"]
-        return len(workers) >= max(1, int(description["minWorkers"])) and all(
-            worker["status"] == "READY" for worker in workers
-        )
+        return management.is_ready(self._description(model))
 
 
 class _PortTaken(ServerError):
-    pass
-
-
-def _archives(models: Mapping[str, Path] | Path) -> dict[str, Path]:
-    if isinstance(models, Path):
-        models = {archive.stem: archive for archive in sorted(models.glob("*.mar"))}
-    missing = [str(path) for path in models.values() if not Path(path).exists()]
-    if missing:
-        raise ServerError(f"There is no archive {', '.join(missing)}.")
-    return {name: Path(path) for name, path in models.items()}
-
-
-def _short_temporary_folder() -> str | None:
-    # The path of a worker's Unix socket lies in here and may have some hundred characters.
-    return None if len(tempfile.gettempdir()) < 50 else "/tmp"
+    """Another process took one of the ports meanwhile."""

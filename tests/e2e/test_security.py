@@ -17,12 +17,13 @@ import pytest
 import requests
 
 from devtools.grpc_client import GrpcClient
-from devtools.paths import HANDLERS, METRICS, ROOT, SERVER_CONFIG
+from devtools.paths import HANDLERS, ROOT
 from heatserve.client import Client, HeatserveError
 from heatserve_tools.demo.photographs import photographs
 from heatserve_tools.packaging.packager import Packaged
 from heatserve_tools.torchserve import properties
 from heatserve_tools.torchserve.server import Server
+from heatserve_tools.torchserve.shipped import METRICS, SERVER_CONFIG
 
 pytestmark = pytest.mark.server
 CHELSEA = photographs()["chelsea"]
@@ -113,13 +114,13 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     asking, renewing = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    explain = f"{sys.executable} -m heatserve_tools.explain --url {guarded.inference}"
+    explain = f"{sys.executable} -m heatserve_tools explain --url {guarded.inference}"
 
     def shell(lines: str) -> str:
         for there, here in (
             ("http://127.0.0.1:8080", guarded.inference),
             ("http://127.0.0.1:8081", guarded.management),
-            ("scripts/explain", explain),
+            ("heatserve explain", explain),
             ("curl", "curl -sSf"),
         ):
             lines = lines.replace(there, here)

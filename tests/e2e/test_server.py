@@ -19,6 +19,7 @@ from captum.attr import LayerGradCam
 from PIL import Image
 
 from devtools.bench.networks import NETWORKS
+from devtools.server_metrics import metric
 from heatserve.engine import Explainer
 from heatserve.imaging import Preprocess, decode
 from heatserve_tools.demo.photographs import photographs
@@ -30,10 +31,6 @@ CHELSEA = photographs()["chelsea"]
 
 def post(server: Server, path: str, **request: Any) -> requests.Response:
     return requests.post(f"{server.inference}/{path}", timeout=120, **request)
-
-
-def metric(server: Server, name: str, **labels: str) -> float:
-    return server.metric(name, **labels)
 
 
 def eventually(server: Server, name: str, value: float, **labels: str) -> None:

@@ -52,12 +52,12 @@ def test_the_gradient_equals_captums_saliency(name):
 @pytest.mark.parametrize("depth", [0, 1], ids=["last", "earlier"])
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcam_equals_captums_layer_gradcam(name, depth):
-    images, layer, seen = pictures(3), LAYERS[name][depth], 0
+    images, layer, filled = pictures(3), LAYERS[name][depth], 0
     for target in TARGETS:
         theirs = captum_gradcam(name, images, target, layer=layer)
-        seen += int((theirs.amax((1, 2)) > 0).sum())
+        filled += int((theirs.amax((1, 2)) > 0).sum())
         assert distance(maps(name, images, target=target, layer=layer), theirs) < TOLERANCE
-    assert seen >= 3, "maps of nothing prove nothing"
+    assert filled >= 3, "maps of nothing prove nothing"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -157,7 +157,7 @@ def test_a_layer_rectified_by_a_function_equals_captums_at_a_relu_module_under_a
         def forward(self, x):
             return self.last(self.head(self.rectify(self.conv(x))))
 
-    images, seen = pictures(3), 0
+    images, filled = pictures(3), 0
     function = seeded(lambda: ByFunction(lambda a: torch.nn.functional.relu(a, inplace=in_place)))
     module = seeded(lambda: ByFunction(torch.nn.ReLU()))
     one = Explainer(function, images, layers=("conv:relu",))
@@ -165,5 +165,5 @@ def test_a_layer_rectified_by_a_function_equals_captums_at_a_relu_module_under_a
         theirs = LayerGradCam(module, module.rectify).attribute(images, target=target, relu_attributions=True)
         ours = torch.stack([answer.values for answer in one.explain(images, Query(target=target))])
         assert distance(ours, theirs[:, 0].detach()) < TOLERANCE
-        seen += int(theirs.max() > 0)
-    assert seen == len(TARGETS)
+        filled += int(theirs.max() > 0)
+    assert filled == len(TARGETS)

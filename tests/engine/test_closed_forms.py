@@ -139,7 +139,7 @@ def test_gradcam_equals_its_definition_with_finite_differences_at_the_activation
     net = seeded(smooth_net)
     images = pictures(3, (8, 10)).double()
     explainer = Explainer(copy.deepcopy(net), images, layers=(str(cut - 1),))
-    seen = 0
+    filled = 0
     with torch.no_grad():
         for target in range(3):
             answers = explainer.explain(images, Query("gradcam", target=target))
@@ -147,6 +147,6 @@ def test_gradcam_equals_its_definition_with_finite_differences_at_the_activation
                 activation = net[:cut](image[None])
                 slope = finite_differences(lambda a, target=target: net[cut:](a)[:, target], activation)
                 expected = sum(slope[k].mean() * activation[0, k] for k in range(len(slope))).clamp_min(0)
-                seen += int(expected.max() > 0)
+                filled += int(expected.max() > 0)
                 assert distance(answer.values, expected) < 1e-6
-    assert seen > 3
+    assert filled > 3

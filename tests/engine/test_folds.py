@@ -158,10 +158,10 @@ class Observed(nn.Conv2d):
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
-        self.seen: list[bool] = []
+        self.layouts: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen.append(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous())
+        self.layouts.append(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous())
         return super().forward(x)
 
 
@@ -170,9 +170,9 @@ def test_images_come_in_the_order_in_memory_that_the_network_was_given():
     net.conv = Observed(3, 6, 3)
     one = proved(net, "norm")
     assert one.optimized.layout is torch.channels_last
-    net.conv.seen.clear()
+    net.conv.layouts.clear()
     one.run(pictures(2), [[], []])
-    assert net.conv.seen == [True]
+    assert net.conv.layouts == [True]
 
 
 def test_where_nothing_helps_the_network_is_left_in_its_own_order_in_memory():

@@ -65,13 +65,13 @@ def waits(one, samples, chunk):
     steps = one.smooth(image, Query("smoothgrad", target=1, samples=samples))
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as seen:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in steps:
                 pass
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in seen)
+    return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
 def test_the_host_waits_no_more_for_a_large_chunk_than_for_a_small_one():

@@ -1,4 +1,4 @@
-"""Smoothing: which copies are seen, what is made of them, and how large the Monte-Carlo error is."""
+"""Smoothing: which copies are drawn, what is made of them, and how large the Monte-Carlo error is."""
 
 import random
 from dataclasses import replace
@@ -68,14 +68,14 @@ def test_smoothgrad_is_the_mean_of_captums_gradients_at_the_same_copies(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_smoothed_gradcam_is_the_mean_of_captums_maps_at_the_same_copies(name):
     image = pictures(1).double()
-    noisy, seen = copies(image, 5, seed=3), 0
+    noisy, filled = copies(image, 5, seed=3), 0
     for target, layer in ((1, LAYERS[name][0]), (6, LAYERS[name][1])):
         theirs = captum_gradcam(name, noisy, target, layer=layer)
-        seen += int((theirs.amax((1, 2)) > 0).sum())
+        filled += int((theirs.amax((1, 2)) > 0).sum())
         one = explainer(name, torch.float64)
         ours = answer("gradcam", one, image, target=target, layer=layer, samples=5, seed=3)
         assert distance(ours.values.double(), theirs.mean(0)) < 1e-6
-    assert seen > 0
+    assert filled > 0
 
 
 @pytest.mark.parametrize("name", LINEAR_HEADS)
@@ -207,13 +207,13 @@ def test_below_two_samples_no_error_is_stated():
 def test_each_step_is_the_answer_for_the_samples_so_far():
     one = explainer_of_chunk(4)
     steps = one.smooth(IMAGE[0], Query("smoothgrad", target=2, samples=10, seed=5))
-    seen = []
+    counts = []
     for step in steps:
-        seen.append(step.samples)
+        counts.append(step.samples)
         whole = answer(samples=step.samples, seed=5)
         assert distance(step.estimate().values, whole.values) < 1e-5
         assert distance(step.estimate().standard_error, whole.standard_error) < 1e-4
-    assert seen == [4, 8, 10]
+    assert counts == [4, 8, 10]
 
 
 def test_several_explanations_that_share_their_steps_get_the_answers_of_each_alone():

@@ -19,12 +19,12 @@ class Watching(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net, self.seen = small(), []
+        self.net, self.passes = small(), []
 
     def forward(self, x):
-        self.seen.append(("forward", rounds()))
+        self.passes.append(("forward", rounds()))
         if x.requires_grad:
-            x.register_hook(lambda _: self.seen.append(("backward", rounds())))
+            x.register_hook(lambda _: self.passes.append(("backward", rounds())))
         return self.net(x)
 
 
@@ -90,21 +90,21 @@ def test_noisy_copies_are_passed_in_the_mode_that_was_asked_for_and_predictions_
     monkeypatch.setattr(one, "precision", asked)  # a CPU has no TF32 of its own, but the switches
     for here in (False, True):
         with precision.tensor_float(here):
-            net.seen.clear()
+            net.passes.clear()
             one.run(IMAGES, [[], []])
-            assert net.seen == [("forward", {way[here]})]
-            net.seen.clear()
+            assert net.passes == [("forward", {way[here]})]
+            net.passes.clear()
             one.explain(IMAGES[:1], Query("smoothgrad", target=1, samples=4))
-            assert ("backward", {way[expected]}) in net.seen
-            assert {modes == {way[expected]} for what, modes in net.seen if what == "backward"} == {True}
-            assert net.seen[-2:] == [("forward", {way[expected]}), ("backward", {way[expected]})]
+            assert ("backward", {way[expected]}) in net.passes
+            assert {modes == {way[expected]} for what, modes in net.passes if what == "backward"} == {True}
+            assert net.passes[-2:] == [("forward", {way[expected]}), ("backward", {way[expected]})]
 
 
 def test_what_is_proved_at_load_is_proved_in_float32(way):
     net = Watching()
     with precision.tensor_float(True):
         Explainer(net.eval(), IMAGES, chunk=4)
-    assert net.seen and all(modes == {way[False]} for _, modes in net.seen)
+    assert net.passes and all(modes == {way[False]} for _, modes in net.passes)
 
 
 def in_a_process_of_its_own(code):

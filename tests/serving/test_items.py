@@ -99,14 +99,10 @@ def test_an_answer_that_cannot_be_rendered_leaves_its_item_finished(
 def test_an_item_has_an_outcome_when_it_is_done_and_an_estimate_while_it_is_under_way(service: Service) -> None:
     row = opened(service, picture(), method="smoothgrad", samples=40)
     (item,) = row.items
-    for _ in range(2):
-        with pytest.raises(ValueError, match="not done"):
-            item.settled()
-        assert not item.done
-        service.loop.step()
-    while not item.improvements:
-        service.loop.step() if isinstance(item.state, UnderWay) and not item.state.presentable else None
-        break
+    with pytest.raises(ValueError, match="not done"):
+        item.settled()
+    with pytest.raises(ValueError, match="not under way"):
+        item.presented()
     while service.loop.busy and not (isinstance(item.state, UnderWay) and item.state.presentable):
         service.loop.step()
     shown = item.presented()

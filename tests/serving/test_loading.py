@@ -175,3 +175,18 @@ def test_labels_in_torchserves_forms_are_read(tmp_path: Path) -> None:
     for content in ({"0": "a", "1": ["n1", "b"]}, {"object_type_names": ["a", "b"]}):
         (tmp_path / "index_to_name.json").write_text(json.dumps(content))
         assert load_labels(tmp_path) == {0: "a", 1: "b"}
+
+
+@pytest.mark.parametrize(("contract", "served"), [(None, True), (1, True), (2, False), ("1", False), (0, False)])
+def test_an_archive_for_another_host_is_refused_and_told_what_to_do(
+    tmp_path: Path, contract: Any, served: bool
+) -> None:
+    manifest = unpacked(tmp_path)
+    if contract is not None:
+        manifest["heatserve"]["contract"] = contract
+    if served:
+        assert service(tmp_path, manifest, read_settings(CONFIG, {}), CPU).info.name == "small"
+        return
+    with pytest.raises(ArchiveError) as refused:
+        service(tmp_path, manifest, read_settings(CONFIG, {}), CPU)
+    assert f"version {contract} of the call" in str(refused.value) and "package it again" in str(refused.value)

@@ -1,22 +1,23 @@
-"""What scripts/package tells its user to do next."""
+"""The report of `package`: it tells its user to do next what will work."""
 
 import io
 import shlex
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
-from devtools.paths import MODEL_STORE
-from heatserve_tools.package import _report
+from heatserve_tools.package import _report, main
 from heatserve_tools.packaging.packager import Packaged
 from heatserve_tools.packaging.trial import Trial
 
 
-def reported(path, methods=("gradcam",)):
-    """The report's lines about an archive at this path."""
+def reported(path, methods=("gradcam",), named=True):
+    """The report's lines about an archive at this path. named: whether the folder was named as an option."""
     trial = Trial({"cat": 0.7}, {}, {"methods": [*methods]}, ("batchsize [b] is ignored",))
     stream = io.StringIO()
-    _report(Console(file=stream, highlight=False, emoji=False), path.stem, Packaged(path, "w", "c", trial, ()))
+    console = Console(file=stream, highlight=False, emoji=False)
+    _report(console, path.stem, Packaged(path, "w", "c", trial, ()), "scripts/serve", named)
     return stream.getvalue().splitlines()
 
 
@@ -38,8 +39,31 @@ def test_the_methods_and_warnings_are_those_of_the_archive(tmp_path):
     assert "methods   gradient, vargrad" in lines and "note      batchsize [b] is ignored" in lines
 
 
-def test_an_archive_in_its_usual_place_needs_no_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr("heatserve_tools.package.MODEL_STORE", tmp_path)
+def test_an_archive_in_its_usual_place_needs_no_folder(tmp_path):
     (tmp_path / "net.mar").write_bytes(b"")
-    assert "Serve it with: scripts/serve --open" in reported(tmp_path / "net.mar")
-    assert MODEL_STORE.name == "model_store"
+    assert "Serve it with: scripts/serve --open" in reported(tmp_path / "net.mar", named=False)
+
+
+@pytest.mark.parametrize(
+    ("program", "serve"), [("scripts/package", "scripts/serve"), ("heatserve package", "heatserve serve")]
+)
+@pytest.mark.parametrize("export", [[], ["--export-path", "elsewhere"]])
+def test_the_hint_names_the_command_that_was_used_and_the_folder_that_it_was_given(
+    monkeypatch, tmp_path, program, serve, export
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pt").write_bytes(b"")
+
+    def packaged(recipe, export_path, force):
+        export_path.mkdir()
+        (export_path / "net.mar").write_bytes(b"")
+        return Packaged(export_path / "net.mar", "w", "c", Trial({"cat": 0.7}, {}, {}), ())
+
+    monkeypatch.setattr("heatserve_tools.packaging.packager.package", packaged)
+    arguments = ["net", "--architecture", "torchvision.models:resnet18", "--weights", "weights.pt", *export]
+    # prog_name and default_map are what scripts/package gives.
+    store = {"export_path": tmp_path / "model_store"} if program.startswith("scripts/") else None
+    done = CliRunner().invoke(main, arguments, prog_name=program, default_map=store)
+    hint = f" --model-store {tmp_path / 'elsewhere'}" if export else ""
+    assert f"Serve it with: {serve} --open{hint}\n" in done.output
+    assert (tmp_path / ("elsewhere" if export else "model_store") / "net.mar").is_file()

@@ -1,4 +1,4 @@
-"""scripts/serve serves what can be served, and names what cannot."""
+"""`serve` serves the archives that can be served, and names the others."""
 
 import json
 import socket
@@ -29,14 +29,13 @@ def archive(path, handler=ECHO, config=None):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """The command on a model store, with its files and ports out of everybody's way."""
-    monkeypatch.setattr(serve, "KEYS", tmp_path / "key_file.json")
-    monkeypatch.setattr(serve, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
     (tmp_path / "store").mkdir()
 
     def command(*arguments):
         inference, grpc = neighbours(3), neighbours(2)
-        places = ["--model-store", str(tmp_path / "store"), "--port", str(inference), "--grpc-port", str(grpc)]
+        folders = ["--model-store", str(tmp_path / "store"), "--folder", str(tmp_path)]
+        places = [*folders, "--port", str(inference), "--grpc-port", str(grpc)]
         return CliRunner().invoke(serve.main, [*places, "--open", *arguments])
 
     return command
@@ -84,7 +83,7 @@ def test_a_healthy_model_is_served_beside_broken_ones_and_each_of_those_is_named
 
 
 def test_a_model_that_was_asked_for_and_cannot_be_served_ends_the_command(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(serve, "Server", None)
+    monkeypatch.setattr("heatserve_tools.torchserve.server.Server", None)
     archive(tmp_path / "store" / "healthy.mar")
     archive(tmp_path / "store" / "listed.mar", config="- a\n")
     done = run("--model", "healthy", "--model", "listed")
@@ -93,7 +92,7 @@ def test_a_model_that_was_asked_for_and_cannot_be_served_ends_the_command(run, t
 
 
 def test_nothing_that_can_be_served_ends_the_command(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(serve, "Server", None)
+    monkeypatch.setattr("heatserve_tools.torchserve.server.Server", None)
     (tmp_path / "store" / "a.mar").write_bytes(b"")
     archive(tmp_path / "store" / "b.mar", config="")
     done = run()
@@ -108,7 +107,7 @@ def test_a_model_may_fail_to_load_unless_it_was_asked_for(run, tmp_path, monkeyp
         given.append(partly)
         raise ServerError("Model 'healthy' did not load")
 
-    monkeypatch.setattr(serve, "Server", server)
+    monkeypatch.setattr("heatserve_tools.torchserve.server.Server", server)
     archive(tmp_path / "store" / "healthy.mar")
     done = run(*asked)
     assert done.exit_code == 1 and "did not load" in done.output

@@ -1,10 +1,10 @@
-"""What can go wrong in the engine, as types that a caller can tell apart."""
+"""The errors of the engine, and how to tell them apart."""
 
 from __future__ import annotations
 
 import torch
 
-#: What a failed allocation says on a CPU, in CUDA and in CUDA's libraries, which have no type for it. A library that
+#: Texts of failed allocations on a CPU, in CUDA and in CUDA's libraries, which have no type for them. A library that
 #: cannot make its handle, or finds no algorithm for a convolution, had no room for its workspace.
 _NO_ROOM = (
     "can't allocate memory",
@@ -15,7 +15,7 @@ _NO_ROOM = (
     "unable to find an engine",
     "unable to find a valid cudnn algorithm",
 )
-#: What CUDA refuses of one call and forgets: the next call may well succeed, and a new process would change nothing.
+#: Texts of errors that belong to one call of CUDA: the next call may succeed, and a new process would change nothing.
 _OF_ONE_CALL = (
     "invalid argument",
     "invalid configuration argument",
@@ -26,7 +26,7 @@ _OF_ONE_CALL = (
 
 
 class UnsuitableModel(ValueError):
-    """The network cannot be explained in the way that was asked for; the message says what can be done."""
+    """A network cannot be explained in the way that was asked for; the message says what can be done."""
 
 
 class OutOfMemory(RuntimeError):
@@ -41,7 +41,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether the device answers nothing any more until this process ends.
+    """Whether the device is lost: until this process ends, every further call to it fails.
 
     After an illegal memory access, a failed assertion in a kernel, an uncorrectable ECC error and the like, each call
     of CUDA in this process gives the same error again (CUDA Runtime API, cudaError). torch >= 2.8 has a type for them.
@@ -53,5 +53,5 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def _says(error: BaseException, texts: tuple[str, ...]) -> bool:
-    said = str(error).lower()
-    return any(text in said for text in texts)
+    message = str(error).lower()
+    return any(text in message for text in texts)

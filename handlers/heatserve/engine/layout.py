@@ -1,6 +1,6 @@
-"""Which axes of an activation are places: shown by changing one corner of a picture, not guessed from sizes.
+"""The layout of an activation: which of its axes are places. Changed pictures prove it; sizes would be a guess.
 
-A map of an activation (N, h, w, K) that is taken for (N, K, h, w) looks like a map and is none.
+An activation (N, h, w, K) that is taken for (N, K, h, w) gives a picture that looks like a map and is wrong.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from .errors import UnsuitableModel
 from .taps import activations
 
-#: Of an activation (N, K, h, w): its axes of rows and of columns.
+#: The axes of rows and of columns of an activation (N, K, h, w).
 PLACES = (2, 3)
 _AXES = (1, 2, 3)
-#: How much further the answer moves along an axis of places than along any other.
+#: The factor by which the answer must move further along an axis of places than along any other.
 _CLEARLY = 2.0
+#: The smallest move along an axis of places.
 _LEAST = 0.01
-#: In maps of at most so many places each may answer to every corner alike: then nothing moves further than this, on
-#: average of two moves.
+#: In maps of at most _FEW places each place may answer to every corner alike. Then no average of two moves is larger
+#: than _STILL.
 _FEW, _STILL = 16, 0.05
-#: In the order of `_planted`.
+#: The corners that are changed, in the order of `_planted`.
 _CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
 Axes = tuple[int, int]
@@ -32,7 +33,9 @@ Axes = tuple[int, int]
 def prove_layouts(model: nn.Module, example: Tensor, layers: Sequence[str], named: bool) -> None:
     """Raises UnsuitableModel for a layer whose activation is not (N, K, h, w).
 
-    example: (N, C, H, W). named: whether somebody chose the layers; then what cannot be shown is refused as well.
+    example: (N, C, H, W).
+    layers: the names of the tapped layers.
+    named: whether a user chose the layers; then a layer whose axes cannot be shown is refused as well.
     """
     if not layers:
         return
@@ -62,23 +65,26 @@ def prove_layouts(model: nn.Module, example: Tensor, layers: Sequence[str], name
 
 
 def axes_of_places(activation: Tensor) -> Axes | None:
-    """The axes along which the rows and the columns of `_planted`'s changes lie, None where that is not clear.
+    """The axes along which the rows and the columns of the changed corners lie; None where that is not clear.
 
-    activation: (5, a, b, c), of the picture and of the four with a changed corner.
+    activation: (5, a, b, c), of the five pictures of `_planted`.
     """
     changes = _changes(activation)
     places = _axes_that_move(changes)
     if places is not None:
         return places
-    # Attention, and squeeze and excitation, change all places of a channel alike: without that the corner is left.
+    # Attention, and squeeze and excitation, also change all places of a channel alike. That part is subtracted.
     local = (changes - changes.mean(axes, keepdim=True) for axes in combinations(_AXES, 2))
     found = {_axes_that_move(change) for change in local} - {None}
     return found.pop() if len(found) == 1 else None
 
 
 def _may_be_places(activation: Tensor) -> bool:
-    """Whether the changes of an activation, (5, K, h, w), do not speak against `PLACES`: on average they move there
-    rather than anywhere else, or nowhere in a small map. Tokens in another order fail."""
+    """Whether the changes of an activation, (5, K, h, w), agree with `PLACES`.
+
+    On average they must move along those axes rather than along others, or stay still in a small map. Tokens in another
+    order than the picture's do neither.
+    """
     longer = [axis for axis in _AXES if activation.shape[axis] > 1]
     moves = {axis: [float(pair.mean()) for pair in _moves(_changes(activation).abs(), axis)] for axis in longer}
     own = [moves[axis][way] for way, axis in enumerate(PLACES) if axis in longer]
@@ -94,7 +100,7 @@ def _changes(activation: Tensor) -> Tensor:
 
 
 def _planted(picture: Tensor) -> Tensor:
-    """The picture, and four times the picture with other numbers in one corner, (5, C, H, W)."""
+    """The picture, and four copies of it with other numbers in one corner each, (5, C, H, W)."""
     height, width = (max(1, side // 4) for side in picture.shape[1:])
     low, high = picture.amin(), picture.amax()
     generator = torch.Generator().manual_seed(0)
@@ -109,6 +115,7 @@ def _planted(picture: Tensor) -> Tensor:
 
 
 def _axes_that_move(changes: Tensor) -> Axes | None:
+    """The axes along which the centres of the changes move with the corners' rows and columns; None if unclear."""
     moves = {axis: _moves(changes.abs(), axis) for axis in _AXES}
     for rows, columns in permutations(_AXES, 2):
         matching = torch.cat([moves[rows][0], moves[columns][1]])
@@ -119,8 +126,10 @@ def _axes_that_move(changes: Tensor) -> Axes | None:
 
 
 def _moves(answers: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """How far the centre of the answer moves along an axis from the top corners to the bottom ones, and from the left
-    ones to the right ones, two of each; 1 is the whole axis. NaN where a corner gets no answer."""
+    """The moves of the answer's centre along an axis: two from top to bottom corners, and two from left to right ones.
+
+    A move of 1 is the whole axis. It is NaN where a corner changes nothing.
+    """
     profiles = answers.sum([other for other in _AXES if other != axis])
     places = (torch.arange(answers.shape[axis], device=answers.device).double() + 0.5) / answers.shape[axis]
     top_left, top_right, bottom_left, bottom_right = (profiles @ places) / profiles.sum(1)
@@ -130,8 +139,11 @@ def _moves(answers: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 def _axes_that_grow(model: nn.Module, example: Tensor, layer: str) -> Axes | None:
-    """The axes that are longer for a picture twice as high, and twice as wide: for maps so small that every place
-    answers to every corner. None where the network takes one size only, or where more or fewer axes grow."""
+    """The axis that is longer for a picture twice as high, and the axis that is longer for one twice as wide.
+
+    This serves maps so small that every place answers to every corner. None where the network takes one size only, or
+    where another number of axes grows.
+    """
     found = []
     for taller in ((2, 1), (1, 2)):
         try:
@@ -139,7 +151,7 @@ def _axes_that_grow(model: nn.Module, example: Tensor, layer: str) -> Axes | Non
                 activations(model, picture, [layer])[1][layer].shape
                 for picture in (example[:1], example[:1].repeat(1, 1, *taller))
             ]
-        except Exception:  # a network may insist on its size in any way it likes
+        except Exception:  # a network of one size may raise any error
             return None
         found.append([axis for axis in _AXES if sizes[1][axis] > sizes[0][axis]])
     if [len(axes) for axes in found] != [1, 1]:

@@ -1,8 +1,7 @@
-"""What makes a network faster for predictions and explanations alike, without changing what it computes.
+"""Optimisation: a network becomes faster for predictions and explanations alike, and computes the same.
 
-Batch normalisations and paddings are folded into convolutions, which then work on memory in the order NHWC
-(`channels_last`), the one that their kernels like. What is done is proved on an example, and undone where it makes a
-difference.
+Convolutions take over batch normalisations and paddings. Then they work on memory in the order NHWC (`channels_last`),
+for which their kernels are fastest. Each change is proved on an example, and undone if the network then differs.
 """
 
 from __future__ import annotations
@@ -19,14 +18,18 @@ from .precision import tensor_float
 from .structure import same
 from .taps import activations
 
-#: Of a probability: what `/predictions` may differ by.
+#: The largest difference of a probability that is allowed; `/predictions` promises it.
 _PROBABILITY = 1e-5
 
 
 @dataclass(frozen=True)
 class Optimized:
-    """What was done. folded: how many batch normalisations are gone; padded: how many paddings. layout: the order in
-    memory that images should have."""
+    """The changes that were made to a network.
+
+    folded: the number of batch normalisations that convolutions took over.
+    layout: the order in memory that images should have.
+    padded: the number of paddings that convolutions took over.
+    """
 
     folded: int = 0
     layout: torch.memory_format = torch.contiguous_format
@@ -34,19 +37,23 @@ class Optimized:
 
 
 def optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Optimized:
-    """Folds and reorders `model` in place: it never becomes a second copy. It must be in evaluation mode.
+    """The changes that were made to `model`, in place; there is never a second copy of it.
 
-    example: (N, C, H, W). layers: the tapped ones, whose activations stay what they were. Both, or one of the two, or
-    neither: the first that changes no probability by more than 1e-5, and no score or tapped activation beyond rounding.
+    Folds and a new order in memory are tried together, then each alone. The first try stays that changes no probability
+    by more than 1e-5, and no score or tapped activation beyond rounding.
+
+    model: in evaluation mode.
+    example: (N, C, H, W).
+    layers: the names of the tapped layers, whose activations stay the same.
     """
     with tensor_float(False):
         return _optimize(model, example, layers)
 
 
 def _optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Optimized:
-    with following(model) as seen:
-        before = _seen(model, example, layers)
-    found = foldable(model, seen, layers)
+    with following(model) as followed:
+        before = _outputs(model, example, layers)
+    found = foldable(model, followed, layers)
     for folds, layout in (
         (True, torch.channels_last),
         (True, torch.contiguous_format),
@@ -65,16 +72,16 @@ def _optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opt
     return Optimized()
 
 
-def _seen(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Tensor]:
-    """Scores, and the activations of the tapped layers."""
+def _outputs(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Tensor]:
+    """The scores, and the activations of the tapped layers."""
     scores, found = activations(model, example, layers)
     return [scores, *(found[name] for name in layers)]
 
 
 def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: list[Tensor]) -> bool:
     try:
-        found = _seen(model, example, layers)
-    except Exception:  # a network that counts on its layout (`view`), or on what is gone, says so in its own way
+        found = _outputs(model, example, layers)
+    except Exception:  # a network may need its old layout (`view`), or a module that is gone, and raise any error
         return False
     probable = [scores.softmax(1) for scores in (found[0], before[0])]
     close = bool((probable[0] - probable[1]).abs().max() <= _PROBABILITY)

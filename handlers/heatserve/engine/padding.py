@@ -1,5 +1,7 @@
-"""Zero padding that a convolution does in a module of its own, as ports of TensorFlow's networks do, becomes the
-convolution's: that saves a copy of the activation, and one of its gradient."""
+"""Padding: a convolution takes over the zero padding that a child module of it does.
+
+Ports of TensorFlow's networks pad in such a child. Without it one copy of the activation and of its gradient is saved.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from torch import nn
 
 
 def padded_by_a_child(model: nn.Module) -> list[tuple[nn.Conv2d, str]]:
-    """Convolutions that do not pad but have a child which does, alike on opposite sides; with the child's name."""
+    """The convolutions without padding whose one child pads opposite sides alike, each with the child's name."""
     found = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.padding == (0, 0) and module.padding_mode == "zeros":
@@ -20,7 +22,7 @@ def padded_by_a_child(model: nn.Module) -> list[tuple[nn.Conv2d, str]]:
 
 
 def _symmetric(module: nn.Module) -> Optional[tuple[int, int]]:
-    """Rows and columns on each side; None where it does anything else."""
+    """The rows and columns that a module adds on each side; None for any other module."""
     if not isinstance(module, nn.ZeroPad2d):
         return None
     left, right, top, bottom = module.padding
@@ -28,7 +30,11 @@ def _symmetric(module: nn.Module) -> Optional[tuple[int, int]]:
 
 
 class Padding:
-    """A child's padding done by its convolution, and the way back."""
+    """A padding that a convolution does in place of its child, and the way back.
+
+    convolution: the parent, which does not pad.
+    child: the name of the child that pads.
+    """
 
     def __init__(self, convolution: nn.Conv2d, child: str) -> None:
         self._convolution, self._name, self._child = convolution, child, convolution.get_submodule(child)
@@ -36,5 +42,6 @@ class Padding:
         setattr(convolution, child, nn.Identity().eval())
 
     def undo(self) -> None:
+        """Gives the padding back to the child."""
         self._convolution.padding = (0, 0)
         setattr(self._convolution, self._name, self._child)

@@ -1,7 +1,8 @@
-"""Precisions of a pass, and the switches of TF32, in which CUDA rounds float32's products to ten bits.
+"""Precisions of a pass, and the switches of TF32.
 
-Explanation passes are made in the precision that was asked for. Predictions keep the mode that the process is in, as
-the stock handler does: TorchServe asks for TF32 products, and cuDNN's convolutions use it by default.
+In TF32 CUDA rounds the factors of float32's products to ten bits. Passes of draws are made in the precision that the
+explainer was given. Predictions keep the mode that the process is in, as in the stock handler: TorchServe asks for TF32
+products, and cuDNN's convolutions use TF32 by default.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 
 _Value = TypeVar("_Value")
 
-#: By name: what matrix products and convolutions take and give.
+#: The type that matrix products and convolutions take and give, by the precision's name.
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "tf32": torch.float32,
@@ -24,7 +25,7 @@ PRECISIONS: Mapping[str, torch.dtype] = {
 
 
 def available(precision: str, device: torch.device) -> str:
-    """The precision that a device has for the one that is asked for: TF32 is CUDA's, and float32 elsewhere.
+    """The precision that a device has for the one that is asked for: "tf32" is "float32" outside CUDA.
 
     Raises ValueError for a name that does not exist.
     """
@@ -39,28 +40,28 @@ def of_predictions(device: torch.device) -> str:
     if device.type == "cuda":
         if not hasattr(backends.cuda.matmul, "fp32_precision"):
             return "tf32" if backends.cuda.matmul.allow_tf32 or backends.cudnn.allow_tf32 else "float32"
-        # Recurrent layers have a switch as well, which says nothing of networks that have maps.
-        rounds = {backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision}
-        return "tf32" if "tf32" in rounds else "float32"
+        # Recurrent layers have a switch as well, but networks of images do not have them.
+        modes = {backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision}
+        return "tf32" if "tf32" in modes else "float32"
     switches = [getattr(backends.mkldnn, name, None) for name in ("conv", "matmul")]
     fewer = any(getattr(switch, "fp32_precision", None) == "bf16" for switch in switches)
     return "bfloat16" if fewer and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
 def autocast(precision: str | None, device: torch.device) -> AbstractContextManager[object]:
-    """For a forward pass: products in fewer bits. None, and float32, leave it as it is."""
+    """A context for a forward pass whose products are made in `precision`; None and float32 change nothing."""
     dtype = PRECISIONS[precision or "float32"]
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def tensor_float_of(precision: str | None) -> AbstractContextManager[object]:
-    """For a pass, forwards or backwards: TF32 where `precision` is that; None leaves the process's mode as it is."""
+    """A context for a forward or backward pass, with TF32 if `precision` is "tf32"; None keeps the process's mode."""
     return nullcontext() if precision is None else tensor_float(precision == "tf32")
 
 
 @contextmanager
 def tensor_float(allowed: bool) -> Iterator[None]:
-    """Whether products of float32 may be rounded to TF32 inside; afterwards the switches are as they were."""
+    """A context in which products of float32 may be rounded to TF32, or may not; it restores the switches."""
     backends: Any = torch.backends
     operations = _operations()
     before = [operation.fp32_precision for operation in operations]
@@ -80,22 +81,22 @@ def tensor_float(allowed: bool) -> Iterator[None]:
         if products is not None:
             torch.set_float32_matmul_precision(products)
         for operation, value in zip(operations, before):
-            # One that only had the value of all operations gets no value of its own.
+            # An operation that only followed the value of all operations gets no value of its own.
             operation.fp32_precision = "none"
             if operation.fp32_precision != value:
                 operation.fp32_precision = value
 
 
 def _products() -> str:
-    """The mode of matrix products by the older switches, of which one has three values."""
+    """The mode of matrix products by the older switches, one of which has three values."""
     _ = torch.backends.cuda.matmul.allow_tf32  # raises where it contradicts the other
     return torch.get_float32_matmul_precision()
 
 
 def _older(read: Callable[[], _Value]) -> _Value | None:
-    """The value of an older switch; None where the newer ones have been set so that it has none.
+    """The value of an older switch; None where the newer switches were set to a mixture that it cannot express.
 
-    A network may use the older ones in its forward pass: where they have a value they keep one.
+    A network may read the older switches in its forward pass, so one that has a value keeps one.
     """
     try:
         return read()
@@ -104,7 +105,7 @@ def _older(read: Callable[[], _Value]) -> _Value | None:
 
 
 def _operations() -> list[Any]:
-    """Every operation that can round and has a `fp32_precision`, as torch has them from 2.9 on."""
+    """Every operation that can round and has a `fp32_precision`; torch has these from 2.9 on."""
     backends: Any = torch.backends
     if not hasattr(backends.cuda.matmul, "fp32_precision"):
         return []

@@ -87,7 +87,7 @@ def _entry_points() -> Sequence[Any]:
 def _load(source: str, load: Callable[[], object]) -> None:
     try:
         load()
-    except Exception as error:
+    except BaseException as error:  # a module may do anything when it is imported, even call sys.exit()
         raise ExtensionError(f"{source} brings no methods: {type(error).__name__}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""What a network answers with must be scores before any softmax or sigmoid, two of them at least."""
+"""The proof that a network answers with scores: two or more of them, before any softmax or sigmoid."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from .errors import UnsuitableModel
 
-#: Sums of probabilities are 1 within this, and of percentages 100 within this share.
+#: Sums of probabilities are 1 within this, and sums of percentages are 100 within this share.
 _ROUNDING = 1e-2
 #: Answers to different pictures differ by more than this.
 _DIFFERENT = 1e-4
-#: Operations by the stem of the name that autograd has for them: `SigmoidBackward0`.
+#: Operations that make probabilities, by the stem of autograd's name for them: `SigmoidBackward0`.
 _SQUASHING = {"Sigmoid", "Softmax", "Hardsigmoid"}
-#: Operations that only hand on what was squashed before.
+#: Operations that pass probabilities on and make none.
 _PASSING = {
     "View",
     "UnsafeView",
@@ -40,14 +40,17 @@ _PASSING = {
     "Expand",
     "Unbind",
 }
+#: The steps along a gradient that are tried each way.
 _STEPS = 6
 
 
 def prove_scores(model: nn.Module, example: Tensor, scores: Tensor) -> None:
     """Raises UnsuitableModel where the answers cannot be scores.
 
-    example: (N, C, H, W), and scores, (N, classes), the answer to it. Only where all of them lie between 0 and 1 the
-    model is asked further.
+    example: (N, C, H, W).
+    scores: the model's answer to it, (N, classes).
+
+    The model is asked about further pictures only where these scores lie between 0 and 1, or have a common sum.
     """
     if scores.shape[1] < 2:
         raise UnsuitableModel(
@@ -60,7 +63,7 @@ def prove_scores(model: nn.Module, example: Tensor, scores: Tensor) -> None:
     with torch.no_grad():
         answers = torch.cat([scores, model(asked)])
     total, spread = _common_sum(answers), _spread(answers)
-    # Scores may have a mean of their own, as normalised ones have; but then none of them is nearly the whole sum.
+    # Normalised scores have a common sum too, but no single score is nearly the whole of it.
     if total and spread > (_DIFFERENT if abs(total - 1) <= _ROUNDING else 0.5 * total):
         _refuse(f"of each picture they sum to {total:.4g}", total)
     if not _between(answers):
@@ -79,13 +82,13 @@ def _refuse(evidence: str, most: float = 1.0) -> None:
 
 
 def _between(scores: Tensor) -> bool:
-    """Whether all that are numbers lie between 0 and 1."""
+    """Whether all finite scores lie between 0 and 1."""
     known = scores[scores.isfinite()]
     return len(known) > 0 and bool(((known >= 0) & (known <= 1)).all())
 
 
 def _common_sum(scores: Tensor) -> float | None:
-    """The sum of each picture's scores, where none is below 0 and the sum is the same for all pictures."""
+    """The sum of each picture's scores, if it is the same for all pictures and no score is below 0; else None."""
     known = scores[scores.isfinite().all(1)].double()
     if not len(known) or float(known.amin()) < 0:
         return None
@@ -95,19 +98,19 @@ def _common_sum(scores: Tensor) -> float | None:
 
 
 def _spread(scores: Tensor) -> float:
-    """How far the score of one class differs between pictures, at most."""
+    """The largest difference between two pictures' scores of one class."""
     known = scores[scores.isfinite().all(1)].double()
     return float((known.amax(0) - known.amin(0)).amax()) if len(known) else 0.0
 
 
 def _stays(model: nn.Module, example: Tensor) -> bool:
-    """Whether scores lie between 0 and 1 also for pictures so far out that one that only grew slowly does not."""
+    """Whether scores lie between 0 and 1 even for pictures so extreme that a score that grows slowly has left."""
     with torch.no_grad():
         return _between(model(torch.cat([-1e6 * example, 1e6 * example])))
 
 
 def _ends_in_squashing(model: nn.Module, example: Tensor) -> bool:
-    """Whether the last operation that makes new numbers is a softmax or a sigmoid."""
+    """Whether the last operation that computes new numbers is a softmax or a sigmoid."""
     left, found = [_scores(model, example.detach().clone().requires_grad_()).grad_fn], set()
     while left:
         function = left.pop()
@@ -122,10 +125,10 @@ def _ends_in_squashing(model: nn.Module, example: Tensor) -> bool:
 
 
 def _cannot_be_pushed_out(model: nn.Module, example: Tensor) -> bool:
-    """Whether following its gradient up and down moves a score far, and never one below 0 or above 1.
+    """Whether a score moves far along its gradient, up and down, and no score ever leaves 0 to 1.
 
-    Of each picture it is the score nearest to 0.5, which a sigmoid moves most. A score that hardly moves shows nothing:
-    a network that has not been trained may well keep all of them near 0.
+    The score of each picture that is nearest to 0.5 is moved, since a sigmoid moves it most. A score that hardly moves
+    shows nothing: a network that was not trained may keep all of them near 0.
     """
     lowest, highest = 1.0, 0.0
     spread = float(example.amax() - example.amin()) or 1.0
@@ -150,7 +153,7 @@ def _cannot_be_pushed_out(model: nn.Module, example: Tensor) -> bool:
             lowest, highest = min(lowest, float(of_class.amin())), max(highest, float(of_class.amax()))
         else:
             continue
-        if step == 0:  # the same picture has the same gradient on the other way
+        if step == 0:  # without a gradient the other way ends at the same picture
             break
     return highest - lowest > 0.5
 

@@ -1,4 +1,4 @@
-"""Running statistics of sampled attributions, each with its Monte-Carlo error."""
+"""The running statistic of sampled attributions, with its Monte-Carlo error."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from torch import Tensor
 
 
 class Statistic:
-    """A running statistic of sampled attributions and the standard error of it. Memory does not grow with samples.
+    """A statistic of sampled attributions and its standard error. Its memory does not grow with the samples.
 
-    kind: "mean" of the attributions, "mean_square", or "variance" (population, 1/n). Sums of powers about the first
-    sample, in float64 where the device has it: chunks of any size give the same answer but for rounding, and the
-    fourth power of a gradient of 1e-12 is not 0.
+    kind: "mean" of the attributions, "mean_square", or "variance" (population, 1/n).
+
+    It keeps sums of powers about the first sample, in float64 where the device has it. Chunks of any size therefore
+    give the same answer but for rounding, and the fourth power of a gradient of 1e-12 is not 0.
     """
 
     def __init__(self, kind: str) -> None:
@@ -23,9 +24,9 @@ class Statistic:
         self._sums: list[Tensor] = []
 
     def update(self, attributions: Tensor) -> None:
-        """Takes further samples, shape (n, ...)."""
+        """Takes further samples, (n, ...)."""
         precise = torch.float32 if attributions.device.type == "mps" else torch.float64
-        # A CPU's caches hold one sample in float64; a card wants few launches.
+        # On a CPU one sample in float64 fits the caches; on a GPU few launches are faster.
         for some in attributions.unbind() if attributions.device.type == "cpu" else [attributions]:
             values = some.to(precise).square() if self.kind == "mean_square" else some
             if self._origin is None:
@@ -45,8 +46,8 @@ class Statistic:
     def standard_error(self) -> Tensor:
         """The estimated standard deviation of `value()`, element by element, float32; NaN below two samples.
 
-        Of a mean: `s / sqrt(n)`. Of a variance: by its unbiased estimate from k-statistics (Fisher 1930), which takes
-        four samples; NaN below.
+        That of a mean is `s / sqrt(n)`. That of a variance is estimated without bias from k-statistics (Fisher 1930),
+        which takes four samples; below it is NaN.
         """
         squared, least = self._squared_errors()
         return torch.maximum(squared, least).sqrt().float()
@@ -57,16 +58,16 @@ class Statistic:
         return norm
 
     def relative_error(self) -> Tensor:
-        """The L2 norm of the error over that of the true value, one number on the device; NaN where there is no error.
+        """The L2 norm of the error over the L2 norm of the true value, one number on the device.
 
-        The value holds noise as well: on average its squared norm is the true value's plus the error's, which is taken
-        off again. Infinite where nothing is left then: the value is no larger than its noise.
+        The value holds noise: on average its squared norm is the true value's plus the error's, so the error's is
+        subtracted. The result is infinite where the value is no larger than its noise, and NaN where the error is.
         """
         squared, least = self._squared_errors()
-        # Single estimates may lie below 0; their sum is unbiased as long as they are left so.
+        # Single estimates may be negative; only a sum that keeps them so is unbiased.
         error, size = torch.maximum(squared.sum(), least.sum()).sqrt(), self.size()
         true = (size - error).clamp_min(0).sqrt() * (size + error).sqrt()
-        # Samples that are all alike have no error, also where they are all 0.
+        # Samples that are all alike have an error of 0, even where they are all 0.
         return torch.where(error == 0, error, error / true)
 
     def _value(self) -> Tensor:
@@ -75,10 +76,10 @@ class Statistic:
         return moments[1] if self.kind == "variance" else moments[0] + self._origin
 
     def _squared_errors(self) -> tuple[Tensor, Tensor]:
-        """Unbiased estimates of the squared errors, element by element, and the least that they can be; NaN where
-        there are too few samples.
+        """The unbiased estimates of the squared errors, element by element, and lower bounds of the squared errors.
 
-        Of a variance (1/n) the least is that of a fair coin, which has the smallest fourth moment.
+        Both are NaN where there are too few samples. The bound for a variance (1/n) is the error of a fair coin, which
+        has the smallest fourth moment.
         """
         moments, n = self._moments(), self.samples
         if n < (4 if self.kind == "variance" else 2):
@@ -93,7 +94,7 @@ class Statistic:
         return shrunk * (2 * n * k2**2 + (n - 1) * k4) / (n * (n + 1)), shrunk * 2 * k2**2 / (n * (n - 1))
 
     def _moments(self) -> list[Tensor]:
-        """Mean about the origin, then the central moments of second (and up to fourth) order."""
+        """The mean about the origin, the second central moment, and for a variance the fourth."""
         raw = [total / self.samples for total in self._sums]
         mean = raw[0]
         central = [mean, (raw[1] - mean**2).clamp_min(0)]

@@ -1,7 +1,7 @@
-"""What a network looks like from its end: found by tracing one forward pass, not by guessing names.
+"""The structure of a network's end: found by tracing one forward pass, not by guessing from names.
 
-Class activation maps need the last activation that still has a place for each value, and CAM (Zhou 2016) needs that
-this activation is averaged over all places and goes through one linear layer. Both are decided on *values*.
+Class activation maps need the last activation that still has places, (N, K, h, w). CAM (Zhou 2016) also needs that this
+activation is averaged over all places and goes through one linear layer. Both are decided on *values*.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from .taps import Layer
 
 @dataclass(frozen=True)
 class Head:
-    """Global average pooling and one linear layer: `logits = weight @ mean(activation) + bias`."""
+    """A head of global average pooling and one linear layer: `logits = weight @ mean(activation) + bias`.
+
+    layer: the name of the pooled layer.
+    classifier: the name of the linear module.
+    """
 
     layer: str
     classifier: str
@@ -28,8 +32,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Structure:
-    """The layer that maps come from by default (None where it is not clear), the head, and what else could serve;
-    how many classes there are."""
+    """The end of a network, as far as maps need it.
+
+    layer: the layer that maps come from by default; None where it is not clear.
+    head: None where the network does not end in global average pooling and one linear layer.
+    candidates: other layers that a user could name.
+    classes: the number of classes.
+    """
 
     layer: str | None
     head: Head | None
@@ -39,7 +48,13 @@ class Structure:
 
 @dataclass(frozen=True)
 class _Call:
-    """One module's run: its input and output, each reduced to what the search needs."""
+    """One module's run, reduced to the values that the search needs.
+
+    input_mean, output_mean: over all places, (N, K); None for tensors without places.
+    output_relu_mean: of the rectified output; None unless it was asked for.
+    spatial: whether the output has places.
+    positions: the number of places of the output.
+    """
 
     name: str
     module: nn.Module
@@ -51,16 +66,16 @@ class _Call:
 
 
 def trace(model: nn.Module, example: Tensor) -> Structure:
-    """Runs `example`, shape (N, C, H, W), through the model once and reads its structure off.
+    """The structure of a model, read off one forward pass of `example`, (N, C, H, W).
 
-    Raises UnsuitableModel where the model does not answer with one score per class, shape (N, classes), two or more.
+    Raises UnsuitableModel where the model does not answer with scores (N, classes) of two classes or more.
     """
     calls, vectors, logits = _watch(model, example, rectified=False)
     if logits.ndim != 2:
         raise UnsuitableModel(f"the model answers with shape {tuple(logits.shape)}, not (N, classes)")
     prove_scores(model, example, logits)
     head = _head(_once(calls), vectors, logits)
-    if head is None:  # a second look, which few networks need: for what a function rectifies
+    if head is None:  # few networks need a second pass: for an activation that a function rectifies
         calls, vectors, logits = _watch(model, example, rectified=True)
         head = _head(_once(calls), vectors, logits)
     once = _once(calls)
@@ -78,7 +93,10 @@ def _once(calls: list[_Call]) -> list[_Call]:
 def _watch(
     model: nn.Module, example: Tensor, rectified: bool
 ) -> tuple[list[_Call], dict[str, tuple[Tensor, Tensor]], Tensor]:
-    """One forward pass of the example. rectified: whether the means of rectified outputs are wanted as well."""
+    """The calls of all modules, the inputs and outputs of linear layers by name, and the scores, from one forward pass.
+
+    rectified: whether the means of rectified outputs are wanted as well.
+    """
     calls: list[_Call] = []
     vectors: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -117,14 +135,14 @@ def _watch(
 
 
 def _mean(value: Any) -> Tensor | None:
-    """(N, K) for an activation with more than one place, else None."""
+    """The mean over places, (N, K), of an activation with more than one place; None for any other value."""
     if isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] * value.shape[3] > 1:
         return value.mean((2, 3))
     return None
 
 
 def _positions(value: Any) -> int:
-    """How many places a row has beside its channels: 1 for a vector."""
+    """The number of places that a row has beside its channels: 1 for a vector."""
     if not isinstance(value, Tensor) or value.ndim < 3:
         return 1
     if value.ndim == 3:
@@ -136,7 +154,7 @@ def _head(once: list[_Call], vectors: dict[str, tuple[Tensor, Tensor]], logits: 
     for classifier, (features, output) in reversed(list(vectors.items())):
         if not same(output, logits):
             continue
-        # A module's own output is preferred, then a pooling module's input, then an output rectified by a function.
+        # A module's own output is preferred, then a pooling module's input, then an output that a function rectifies.
         for point in ("output", "input", "relu"):
             for call in reversed(once):
                 mean = {"output": call.output_mean, "input": call.input_mean, "relu": call.output_relu_mean}[point]
@@ -146,7 +164,7 @@ def _head(once: list[_Call], vectors: dict[str, tuple[Tensor, Tensor]], logits: 
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Equal but for rounding, measured against the largest value: activations have any scale."""
+    """Whether two tensors are equal but for rounding, relative to the largest value: activations have any scale."""
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
 
 
@@ -155,7 +173,7 @@ def _convolves(module: nn.Module) -> bool:
 
 
 def _trunk(calls: list[_Call], once: list[_Call]) -> str | None:
-    """The end of a convolutional trunk that only pooling, flattening and vectors follow; None where that is unclear."""
+    """The last convolutional module, if only pooling, elementwise modules and vectors follow it; else None."""
     trunks = [call for call in once if call.spatial and _convolves(call.module)]
     if not trunks or not any(isinstance(call.module, nn.Linear) for call in calls):
         return None

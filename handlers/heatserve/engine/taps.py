@@ -1,7 +1,7 @@
-"""Taps: places in a network whose activations can be recorded. Hooked once, off unless asked.
+"""Taps: places in a network whose activations can be recorded. They are hooked once, and off unless asked.
 
-A tap that records in a graph also *cuts* it: the activation becomes a fresh leaf, so that the network before it
-records nothing and the backward pass runs through what follows alone.
+A tap that records in a graph also *cuts* the graph. The activation becomes a fresh leaf, so that the network before it
+records nothing, and the backward pass runs only through the network behind it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ POINTS = ("output", "input", "relu")
 
 @dataclass(frozen=True)
 class Layer:
-    """A place in a network: a module's name and what of it is meant.
+    """A place in a network, written `name`, `name:input` or `name:relu`.
 
-    Written `name` (the module's output), `name:input`, or `name:relu` (the output as the network uses it when it
-    rectifies it outside any module, as DenseNet does).
+    module: the module's name.
+    point: "output", "input", or "relu". The last is the module's output after a ReLU; it is meant for networks that
+        rectify it by a function outside any module, as DenseNet does.
     """
 
     module: str
@@ -32,7 +33,7 @@ class Layer:
 
     @staticmethod
     def parse(text: str) -> Layer:
-        """Raises UnsuitableModel for a point that does not exist."""
+        """The layer that a text names. Raises UnsuitableModel for a point that does not exist."""
         module, _, point = text.partition(":")
         if (point or "output") not in POINTS:
             raise UnsuitableModel(f"layer {text!r}: after the colon only {', '.join(POINTS)} can stand")
@@ -44,7 +45,12 @@ class Layer:
 
 @dataclass
 class Recording:
-    """What one forward pass left at the taps: layer name -> activation, shape (N, K, h, w)."""
+    """The activations that one forward pass leaves at the taps.
+
+    wanted: the names of the layers to record.
+    graph: whether the pass records a graph, which the taps then cut.
+    activations: by the layer's name, (N, K, h, w).
+    """
 
     wanted: frozenset[str]
     graph: bool
@@ -89,14 +95,14 @@ class Taps:
             kept = kept.detach().requires_grad_()
         recording.activations[name] = kept
         if layer.point == "relu" and recording.graph:
-            # The network rectifies it once more, and a ReLU passes no gradient on where its input is 0: keep off 0.
+            # The network rectifies the activation again, and a ReLU passes no gradient on at 0: every 0 becomes tiny.
             return torch.add(kept, torch.finfo(kept.dtype).tiny)
-        # A copy goes on: an in-place operation behind the tap must change neither the leaf nor what was recorded.
+        # The network gets a copy: an operation in place behind the tap must change neither leaf nor recording.
         return kept.clone()
 
     @contextmanager
     def recording(self, layers: Iterable[str], graph: bool) -> Iterator[Recording]:
-        """Switches the taps of `layers` on for the forward passes inside, with a graph from there on or without."""
+        """A context for one forward pass in which the taps of `layers` record; graph: whether the pass records one."""
         recording = Recording(frozenset(layers), graph)
         self._recording = recording
         try:
@@ -111,7 +117,7 @@ class Taps:
 
 
 def activations(model: nn.Module, images: Tensor, layers: Collection[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Scores, and the activations of the layers by name: one forward pass without a graph.
+    """The scores, and the activations of the layers by name, from one forward pass without a graph.
 
     Raises UnsuitableModel where a layer does not run in it.
     """

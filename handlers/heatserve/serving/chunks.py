@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ..engine import Explainer
+from ..engine import WITH_BACKWARD, Explainer
 from .faults import Faults
 from .items import Decoded, Item, UnderWay
 from .passes import Passes, Share, Steps
@@ -85,10 +85,10 @@ class Chunks:
         """First passes that carry a gradient back to the input."""
         for item in items:
             item.served += 1
-        return Chunk(items, self._passes.first(items), len(items), 3 * len(items))
+        return Chunk(items, self._passes.first(items), len(items), WITH_BACKWARD * len(items))
 
     def _smoothing(self, claims: Sequence[Item], size: int) -> Chunk:
-        """Noisy copies for the jobs of these items. The job with the fewest copies of an item goes first."""
+        """Draws for the jobs of these items. Of the jobs of an item, the one with the fewest draws goes first."""
         shares: list[Share] = []
         for item, state in ((item, item.state) for item in claims):
             if not isinstance(state, UnderWay):
@@ -99,8 +99,9 @@ class Chunks:
                     item.served += count
                     shares.append((item, job, count))
         rows = sum(count for *_, count in shares)
+        work = sum(job.smoothing.query.price * count for _, job, count in shares)
         items = list(dict.fromkeys(item for item, *_ in shares))
-        return Chunk(items, self._passes.smooth(shares), rows, 3 * rows)
+        return Chunk(items, self._passes.smooth(shares), rows, work)
 
     def _recover(self, chunk: Chunk, error: Exception) -> None:
         """Gives each item of a chunk that failed a pass of its own, so that a fault stays with its item."""

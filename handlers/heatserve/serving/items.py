@@ -225,7 +225,7 @@ class Item:
     def work_left(self) -> int:
         """Forward passes still to do, roughly."""
         if isinstance(self.state, UnderWay):
-            return sum(3 * job.smoothing.left for job in self.state.jobs)
+            return sum(job.smoothing.query.price * job.smoothing.left for job in self.state.jobs)
         return self.state.request.work if isinstance(self.state, (Admitted, Decoded)) else 0
 
     @property

@@ -12,14 +12,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..engine import ExtensionError, load_installed, load_modules
 from .integrity import LABELS, ArchiveError
 from .weights import load_weights
 
 
 def load_extensions(modules: Sequence[str]) -> None:
-    """Imports the modules that `explain.extensions` names, so that they can register methods. Raises ArchiveError."""
-    for module in modules:
-        _imported(module, f"the module {module} (explain.extensions)")
+    """Loads the methods of installed packages, and those of the archive's modules that `explain.extensions` names.
+
+    Raises ArchiveError.
+    """
+    try:
+        load_installed()
+    except ExtensionError as error:
+        raise ArchiveError(f"{in_one_line(error)}; correct that package or uninstall it") from error
+    try:
+        load_modules(modules)
+    except ExtensionError as error:
+        raise ArchiveError(
+            f"explain.extensions: {in_one_line(error)}; name modules that the archive holds and that can be imported"
+        ) from error
 
 
 def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.device) -> nn.Module:
@@ -52,8 +64,17 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
 
 def said(error: BaseException, longest: int = 300) -> str:
     """An error in one line, to be quoted in a sentence: its type and its text."""
-    text = " ".join(str(error).split())
+    text = in_one_line(error, longest)
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return _cut(line, longest)
+
+
+def in_one_line(error: BaseException, longest: int = 300) -> str:
+    """The text of an error in one line."""
+    return _cut(" ".join(str(error).split()), longest)
+
+
+def _cut(line: str, longest: int) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 

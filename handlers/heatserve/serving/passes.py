@@ -16,7 +16,7 @@ from .scheduling import Policy
 
 #: Work that may stop after each of its passes, or parts of a pass.
 Steps = Generator[None, None, None]
-#: Noisy copies that a chunk does for a job of an item.
+#: Draws that a chunk does for a job of an item.
 Share = tuple[Item, Job, int]
 
 
@@ -64,7 +64,7 @@ class Passes:
             item.state = state
 
     def smooth(self, shares: Sequence[Share]) -> Steps:
-        """Noisy copies for some jobs. A job that has all of its copies gives its map to its item."""
+        """Draws for some jobs. A job that has all of its draws gives its map to its item."""
         yield from self._explainer.advance([(job.smoothing, count) for _, job, count in shares])
         for item, job, _ in shares:
             if not job.smoothing.left:

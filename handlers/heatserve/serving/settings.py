@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..engine import PRECISIONS
+from ..engine import FORWARD, PRECISIONS, WITH_BACKWARD
 from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
@@ -52,9 +52,9 @@ class Settings:
     defaults: of options, by name, where the archive changes them.
     layers: those to tap, the default one first; empty for the automatic choice.
     extensions: modules of the archive that are imported at start, and may register methods.
-    chunk: noisy copies in a forward pass; None for automatic.
+    chunk: draws in one forward pass; None for automatic.
     optimize: whether the network is made faster at load.
-    precision: of the passes of noisy copies.
+    precision: of the passes of draws.
     continuous: whether new rows come in between two steps (TorchServe's `continuousBatching`).
     grpc_stream: whether a gRPC row that asks for `stream` gets parts. It is for trusted clients alone: a unary call
     that asks for a stream blocks the model until the server is started again.
@@ -195,11 +195,11 @@ def _modules(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _consistent(limits: Limits) -> Limits:
-    if limits.max_batch_work <= 3 * limits.max_samples:
+    largest = WITH_BACKWARD * limits.max_samples + FORWARD
+    if limits.max_batch_work < largest:
         raise SettingsError(
-            f"explain.max_batch_work is {limits.max_batch_work}; at least 3 x max_samples + 1 = "
-            f"{3 * limits.max_samples + 1} "
-            "is allowed, or the largest request could never be served"
+            f"explain.max_batch_work is {limits.max_batch_work}; at least {WITH_BACKWARD} x max_samples + {FORWARD} = "
+            f"{largest} is allowed, or the largest request could never be served"
         )
     if limits.max_batch_decode_ms < limits.max_decode_ms:
         raise SettingsError(

