@@ -34,7 +34,7 @@ def sealed(manifest: Mapping[str, Any], members: Mapping[str, Content]) -> bytes
 
 
 def write(path: Path, members: Mapping[str, Content]) -> None:
-    """Writes the archive with sorted names, fixed times and fixed permissions. Weights are stored: they do not shrink."""
+    """Writes the archive with sorted names, times and permissions fixed. Weights are stored: they do not shrink."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(members):
             entry = zipfile.ZipInfo(name, _EPOCH)
