@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from devtools.paths import MODEL_STORE, ROOT
+from heatserve_tools.command import end_as_ctrl_c
 
 FOLDERS = {
     "package": {"export_path": MODEL_STORE},
@@ -17,6 +18,7 @@ FOLDERS = {
 
 def main() -> None:
     """Runs the command that the first argument names."""
+    end_as_ctrl_c()
     name, *arguments = sys.argv[1:]
     command = import_module(f"heatserve_tools.{name}").main
     command(arguments, prog_name=f"scripts/{name}", default_map=FOLDERS.get(name))

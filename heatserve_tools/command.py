@@ -3,6 +3,7 @@ its `--help`."""
 
 from __future__ import annotations
 
+import signal
 from importlib import import_module
 
 import click
@@ -51,5 +52,11 @@ def completion(shell: str) -> None:
 
 
 def main() -> None:
-    """The entry point."""
+    """Runs the command that the arguments name."""
+    end_as_ctrl_c()
     heatserve(prog_name=NAME)
+
+
+def end_as_ctrl_c() -> None:
+    """Makes SIGTERM end this process as Ctrl-C does: processes and temporary files are cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

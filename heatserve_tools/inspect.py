@@ -48,7 +48,7 @@ def main(
     console = Console(stderr=True, highlight=False, emoji=False)
     try:
         with console.status(f"Loading {target} in a process of its own (its code runs there), and trying its layers"):
-            if ":" in target:
+            if ":" in target and not Path(target).exists():
                 inspected = inspector.network(target, weights, labels, config, layers)
             elif weights or labels or config or layers:
                 raise ToolError(

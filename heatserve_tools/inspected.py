@@ -63,7 +63,9 @@ def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -
         "verified": "yes: its members are as packaged"
         if archive["verified"]
         else "no: it has no hashes of its members",
-        "weights": f"{weights['member']} sha256 {weights['member_sha256']}" if weights["member"] else "random",
+        "weights": f"{weights['member']} sha256 {weights['member_sha256']}"
+        if weights["member"]
+        else "those that the architecture makes",
         "labels": "yes" if description["labelled"] else "no: classes have numbers",
         "preprocessing": ", ".join(steps),
         "precision": f"{description['precision']} (predictions: {description['prediction_precision']})",

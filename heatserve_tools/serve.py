@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,6 @@ def main(
     logs, keys = folder / LOGS, folder / KEYS
     logs.mkdir(parents=True, exist_ok=True)
     keys.unlink(missing_ok=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = logs / "serve.log"
     environment = {"LOG_LOCATION": str(logs.resolve()), "METRICS_LOCATION": str(logs.resolve())}
     try:

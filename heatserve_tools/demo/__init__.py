@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +43,6 @@ def main(keep: bool, output: Path, model_store: Path, repeat: int) -> None:
     extras.need(extras.MODEL, extras.SERVE, extras.ALL)
     from heatserve_tools.torchserve.server import Server, ServerError
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, soft_wrap=True)
     try:
         archives = _packaged(console, model_store)

@@ -50,5 +50,7 @@ def ask(
         except subprocess.TimeoutExpired:
             raise ToolError(f"The archive did not load and answer within {TIMEOUT} s.") from None
         if not result.is_file():
-            raise ToolError(f"The process that loaded the archive ended with {process.returncode}.", process.stdout)
+            raise ToolError(
+                f"The process that loaded the archive ended with {process.returncode} (see --verbose).", process.stdout
+            )
         return json.loads(result.read_text(encoding="utf-8")), process.stdout

@@ -92,8 +92,9 @@ def test_a_model_is_packaged_inspected_served_and_asked(folder):
     assert not (folder / "key_file.json").exists()
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("arguments", [PACKAGE, ["inspect", "model.py:Net", "--config", "config.yaml"]])
-def test_ctrl_c_leaves_nothing(folder, tmp_path_factory, arguments):
+def test_ctrl_c_and_an_end_from_outside_leave_nothing(folder, tmp_path_factory, arguments, sent):
     loaded = tmp_path_factory.mktemp("seen") / "loaded"
     (folder / "model.py").write_text(f"{NET}\nimport time\nopen({str(loaded)!r}, 'w').close()\ntime.sleep(600)\n")
     temporary = folder / "tmp"
@@ -101,7 +102,10 @@ def test_ctrl_c_leaves_nothing(folder, tmp_path_factory, arguments):
     before = {*folder.iterdir()}
     process = started(folder, *arguments, TMPDIR=str(temporary))
     until(loaded.exists)
-    os.killpg(process.pid, signal.SIGINT)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)
+    else:
+        process.terminate()
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 1 and said.strip().endswith("Aborted!") and "Traceback" not in said
     store = folder / "model_store"

@@ -27,9 +27,8 @@ def archive(path, handler=ECHO, config=None):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     """The command on a model store, with its files and ports out of everybody's way."""
-    monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
     (tmp_path / "store").mkdir()
 
     def command(*arguments):

@@ -38,7 +38,8 @@ def inspection(
         service = start.service(model_dir, manifest, settings, _CPU)
     except start.START_ERRORS as error:
         found["refused"] = str(error)
-        with suppress(*start.START_ERRORS):
+        # The reason is known; a network that cannot be shown either adds none.
+        with suppress(Exception, SystemExit):
             model = load_model(model_dir, manifest, _CPU)
             found["network"] = network(Explainer(model, _example(settings)), model, settings, ())
         return found
