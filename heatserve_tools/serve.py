@@ -32,7 +32,7 @@ KEYS, LOGS = "key_file.json", "logs"
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("."),
-    show_default="this one",
+    show_default=True,
     help=f"The folder that {KEYS} and {LOGS}/ are written to.",
 )
 @click.option("--port", type=int, help="Inference port; management and metrics take the next two. [8080]")
