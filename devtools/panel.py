@@ -12,7 +12,8 @@ from typing import Any
 import click
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parents[1]
+from devtools.paths import ROOT
+
 PHOTOGRAPH = "astronaut"
 #: The methods shown, and whether the box is drawn.
 METHODS = {"gradcam": True, "smoothgrad": False}

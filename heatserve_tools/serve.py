@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEYS, LOGS = "key_file.json", "logs"
 
 
-@click.command()
+@click.command(short_help="Serve archives with TorchServe.")
 @click.option("--model", "names", multiple=True, metavar="NAME", help="Serve this one only; may be repeated.")
 @click.option(
     "--model-store",

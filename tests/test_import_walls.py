@@ -4,59 +4,76 @@ from __future__ import annotations
 
 import ast
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from devtools.paths import HANDLERS
+from devtools.paths import HANDLERS, ROOT
+from tests.import_graph import graph, modules
 
-PACKAGE = HANDLERS / "heatserve"
-RUNTIME = {"torch", "torchvision", "numpy", "PIL", "heatserve"}
+IMPORTS = graph(HANDLERS, ROOT / "heatserve_tools", ROOT / "devtools")
+RUNTIME = {"torch", "torchvision", "numpy", "PIL"}
+#: For each package, the only names beside its own and the standard library's. `heatserve` is the package's version.
+ALLOWED = {
+    "heatserve.engine": {"torch", "heatserve"},
+    "heatserve.client": {"numpy", "PIL", "heatserve"},
+}
 FORBIDDEN = {
-    "engine": ("heatserve.imaging", "heatserve.serving", "ts", "PIL", "numpy", "torchvision"),
-    "imaging": ("heatserve.engine", "heatserve.serving", "ts"),
-    "serving": ("ts",),
+    "heatserve": ("heatserve_tools", "devtools", "explain_handler"),
+    "explain_handler": ("heatserve_tools", "devtools"),
+    "heatserve.engine": ("heatserve.imaging", "heatserve.serving", "ts", "PIL", "numpy", "torchvision"),
+    "heatserve.imaging": ("heatserve.engine", "heatserve.serving", "heatserve.client", "heatserve.torchserve", "ts"),
+    "heatserve.serving": ("ts", "heatserve.torchserve", "heatserve.client"),
+    "heatserve.torchserve": ("ts", "heatserve.client"),
+    "heatserve.client": ("heatserve.engine", "heatserve.imaging", "heatserve.serving", "heatserve.torchserve"),
+    "heatserve_tools": ("devtools", "explain_handler", "tests", "heatserve.torchserve"),
+    "devtools": ("tests",),
 }
 
 
-def _imports(path: Path) -> set[str]:
-    """The absolute names of the modules that a file imports."""
-    found = set()
-    parents = path.relative_to(HANDLERS).with_suffix("").parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = [*parents[: len(parents) - node.level]] if node.level else []
-            found.add(".".join([*base, *([node.module] if node.module else [])]))
-    return found
+def _below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
-def _files(folder: str) -> list[Path]:
-    return sorted((PACKAGE / folder).rglob("*.py"))
+def _of(package: str) -> Iterator[tuple[str, str]]:
+    """Each module of a package with each name that it imports."""
+    found = [(name, imported) for name in IMPORTS if _below(name, package) for imported in sorted(IMPORTS[name])]
+    assert found, f"there is no package {package}"
+    return iter(found)
 
 
-@pytest.mark.parametrize("folder", FORBIDDEN)
-def test_a_package_keeps_to_its_side_of_the_wall(folder: str) -> None:
-    for path in _files(folder):
-        for name in _imports(path):
-            crossed = [wall for wall in FORBIDDEN[folder] if name == wall or name.startswith(f"{wall}.")]
-            assert not crossed, f"{path.name} imports {name}"
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_keeps_to_its_side_of_the_wall(package: str) -> None:
+    for name, imported in _of(package):
+        crossed = [wall for wall in FORBIDDEN[package] if _below(imported, wall)]
+        assert not crossed, f"{name} imports {imported}"
 
 
-def test_serving_uses_the_packages_by_their_front_door() -> None:
-    for path in _files("serving"):
-        for name in _imports(path):
-            inside = name.startswith(("heatserve.engine.", "heatserve.imaging."))
-            assert not inside, f"{path.name} reaches into {name}"
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_that_is_used_alone_needs_no_more_than_it_says(package: str) -> None:
+    for name, imported in _of(package):
+        own = _below(imported, package) or imported.split(".")[0] in sys.stdlib_module_names
+        allowed = imported in ALLOWED[package] or imported.split(".")[0] in ALLOWED[package] - {"heatserve"}
+        assert own or allowed, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("package", ["heatserve.serving", "heatserve.torchserve"])
+def test_serving_uses_the_packages_by_their_front_door(package: str) -> None:
+    for name, imported in _of(package):
+        inside = imported.startswith(("heatserve.engine.", "heatserve.imaging."))
+        assert not inside, f"{name} reaches into {imported}"
 
 
 def test_the_archive_needs_the_four_runtime_dependencies_alone() -> None:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        roots = {name.split(".")[0] for name in _imports(path)}
-        assert roots <= RUNTIME | set(sys.stdlib_module_names), path.name
+    for name, imported in _of("heatserve"):
+        root = imported.split(".")[0]
+        assert root == "heatserve" or root in RUNTIME or root in sys.stdlib_module_names, f"{name} imports {imported}"
 
 
 def test_only_the_entry_file_imports_torchserve() -> None:
-    users = [path.name for path in HANDLERS.rglob("*.py") if any(n.split(".")[0] == "ts" for n in _imports(path))]
-    assert users == ["explain_handler.py"]
+    handlers = modules(HANDLERS)
+    assert [name for name in handlers if any(_below(imported, "ts") for imported in IMPORTS[name])] == [
+        "explain_handler"
+    ]
+    top = ast.parse(handlers["explain_handler"].read_text(encoding="utf-8")).body
+    assert any(isinstance(node, ast.ImportFrom) and _below(node.module or "", "ts") for node in top)

@@ -21,7 +21,7 @@ from devtools.bench.library import FORWARD, SALIENCY, forward
 from devtools.bench.networks import NETWORKS, Network, images
 from devtools.bench.results import Result
 from devtools.bench.rounds import Action, Progress, interleave, ratio
-from devtools.bench.smoothgrad import Smooths, contestants, fidelities
+from devtools.bench.smoothgrad import Smoother, contestants, fidelities
 from devtools.bench.stopwatch import Stopwatch
 from heatserve import Explainer
 from heatserve.engine import PRECISIONS
@@ -62,7 +62,7 @@ def measure(seconds: float, rounds: int, progress: Progress, bench: Bench | None
     bench = bench or Bench(stopwatch.cuda(), NETWORKS, images)
     steps = [(name, batch) for name in bench.networks for batch in (*bench.batches, None)]
     seconds = min(seconds, LONGEST / len(steps))
-    # Predictions and peers are in float32, our noisy copies in the precision of their contestant.
+    # Predictions and peers are in float32, our noisy copies in the precision of their label.
     with tensor_float(False):
         limits = {precision: limit(bench.watch, precision, bench.side) for precision in bench.precisions}
         found = [_limit(bench, precision, reached) for precision, reached in limits.items()]
@@ -104,16 +104,19 @@ def _passes(
     }
     actions = {**ours, **library.peers(model, bench.networks[name].layer, inputs)}
     found = interleave(
-        {what: bench.watch.timed(action) for what, action in actions.items()}, seconds, least=rounds, progress=progress
+        {label: bench.watch.timed(action) for label, action in actions.items()},
+        seconds,
+        least=rounds,
+        progress=progress,
     )
     where, results = f"{name}, batch {batch}", []
-    for what, action in actions.items():
-        reachable = limits["float32"] if what in ours else None
-        results += _absolute(bench, f"{what}: {where}", action, found[what], reachable)
+    for label, action in actions.items():
+        reachable = limits["float32"] if label in ours else None
+        results += _absolute(bench, f"{label}: {where}", action, found[label], reachable)
     results += [
-        Result.of(f"{what}: {where}, against a plain forward pass", ratio(found[what], found[FORWARD]))
-        for what in actions
-        if what != FORWARD
+        Result.of(f"{label}: {where}, against a plain forward pass", ratio(found[label], found[FORWARD]))
+        for label in actions
+        if label != FORWARD
     ]
     gain = ratio(found["gradient"], found[SALIENCY])
     return [*results, Result.of(f"gradient: {where}, against {SALIENCY}", gain)]
@@ -124,28 +127,31 @@ def _smoothgrad(
 ) -> list[Result]:
     """SmoothGrad of one image in every precision, against Captum's at its best chunk."""
     model, inputs = bench.model(name), bench.inputs(1).to(bench.watch.device)
-    smooths = contestants(model, inputs, bench.samples, bench.precisions, bench.watch)
+    smoothers = contestants(model, inputs, bench.samples, bench.precisions, bench.watch)
     found = interleave(
-        {what: bench.watch.timed(one.action) for what, one in smooths.items()}, seconds, least=rounds, progress=progress
+        {label: bench.watch.timed(smoother.action) for label, smoother in smoothers.items()},
+        seconds,
+        least=rounds,
+        progress=progress,
     )
     results = []
-    for what, one in smooths.items():
-        reachable = limits[one.precision] if one.explainer is not None else None
-        results += _absolute(bench, f"{what}: {name}", one.action, found[what], reachable)
-    captum = next(what for what, one in smooths.items() if one.explainer is None)
-    for what, true in fidelities(smooths, inputs, bench.samples).items():
-        against = ratio(found[what], found[captum])
-        chunks = {"chunk": smooths[what].chunk, "captum_chunk": smooths[captum].chunk}
-        results.append(Result.of(f"{what}: {name}, against {captum}", against, **chunks, **asdict(true)))
-    return [*results, _growth(bench, name, smooths)]
+    for label, smoother in smoothers.items():
+        reachable = limits[smoother.precision] if smoother.explainer is not None else None
+        results += _absolute(bench, f"{label}: {name}", smoother.action, found[label], reachable)
+    captum = next(label for label, smoother in smoothers.items() if smoother.explainer is None)
+    for label, true in fidelities(smoothers, inputs, bench.samples).items():
+        against = ratio(found[label], found[captum])
+        chunks = {"chunk": smoothers[label].chunk, "captum_chunk": smoothers[captum].chunk}
+        results.append(Result.of(f"{label}: {name}, against {captum}", against, **chunks, **asdict(true)))
+    return [*results, _growth(bench, name, smoothers)]
 
 
-def _growth(bench: Bench, name: str, smooths: Mapping[str, Smooths]) -> Result:
+def _growth(bench: Bench, name: str, smoothers: Mapping[str, Smoother]) -> Result:
     """Peak memory of many samples against few, with chunks of one size.
 
     The few make two chunks, so that the sums of the first live beside the pass of the second.
     """
-    ours = next(one for one in smooths.values() if one.explainer is not None)
+    ours = next(one for one in smoothers.values() if one.explainer is not None)
     assert ours.explainer is not None
     ours.explainer.chunk = min(ours.explainer.chunk, bench.samples)
     counts = 2 * bench.samples, 8 * bench.samples

@@ -23,13 +23,12 @@ import click
 import torch
 import torchvision
 
-from devtools.bench import archives, children, soak
+from devtools.bench import archives, children, in_process, soak
 from devtools.bench.networks import NETWORKS, images
 from devtools.bench.rounds import ratio
 from devtools.fuzz import pictures
 from devtools.growth import settled_and_end
 from heatserve import Explainer, Query
-from heatserve.serving import settings, start
 from heatserve.serving.heap import Heap
 from heatserve_tools.demo.photographs import photographs
 
@@ -53,11 +52,11 @@ def main(rounds: int, count: int, names: tuple[str, ...]) -> None:
         for _ in range(rounds):
             for kind, costs in found.items():
                 costs += children.run("devtools.bench.heap", "cost", kind, name)
-        for what in found[FIXED][0]:
-            fixed, own = ([each[what] for each in found[kind]] for kind in (FIXED, OWN))
+        for work in found[FIXED][0]:
+            fixed, own = ([each[work] for each in found[kind]] for kind in (FIXED, OWN))
             compared = ratio(fixed, own)
             interval = f"{compared.median:.3f} ({compared.low:.3f} to {compared.high:.3f})"
-            click.echo(f"{name}, {what}: {interval} × glibc's own {statistics.median(own):.1f} ms")
+            click.echo(f"{name}, {work}: {interval} × glibc's own {statistics.median(own):.1f} ms")
     with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
         archive = archives.ours(Path(scratch))
         for kind in (FIXED, OWN) if count else ():
@@ -83,7 +82,7 @@ def cost(kind: str, name: str) -> Iterator[dict[str, float]]:
     }
     for action in actions.values():
         action()
-    yield {what: statistics.median(_milliseconds(action) for _ in range(15)) for what, action in actions.items()}
+    yield {work: statistics.median(_milliseconds(action) for _ in range(15)) for work, action in actions.items()}
 
 
 def _milliseconds(action: Callable[[], object]) -> float:
@@ -94,24 +93,22 @@ def _milliseconds(action: Callable[[], object]) -> float:
 
 def memory(kind: str, archive: Path, count: int) -> Iterator[dict[str, float]]:
     """The child: MB after each request. With `own` the garbage collector keeps its default too."""
-    sys.path.insert(0, str(archive))
-    manifest = json.loads((archive / "MAR-INF" / "MANIFEST.json").read_text())
-    service = start.service(archive, manifest, settings.read_settings({}, {}), torch.device("cpu"))
-    heap = Heap()
-    if kind == FIXED:
-        heap.settle()
     good = [*photographs().values()]
-    for index in range(count):
-        chosen = random.Random(index)
-        turn = soak.TURN[index % len(soak.TURN)] if index % 10 == 5 else {"method": "gradcam"}
-        picture = (
-            bytes(LARGE) if index % 10 == 0 else pictures.any_picture(chosen) if index % 2 else chosen.choice(good)
-        )
-        soak.answer(service, picture, turn)
+    with in_process.serving(archive) as service:
+        heap = Heap()
         if kind == FIXED:
-            heap.trim_when_idle()
-        figures = {"resident": children.status("VmRSS") / 1e6, "highest": children.status("VmHWM") / 1e6}
-        yield {**figures, **_of_glibc()}
+            heap.settle()
+        for index in range(count):
+            chosen = random.Random(index)
+            turn = soak.TURN[index % len(soak.TURN)] if index % 10 == 5 else {"method": "gradcam"}
+            picture = (
+                bytes(LARGE) if index % 10 == 0 else pictures.any_picture(chosen) if index % 2 else chosen.choice(good)
+            )
+            in_process.answer(service, picture, turn)
+            if kind == FIXED:
+                heap.trim_when_idle()
+            figures = {"resident": children.status("VmRSS") / 1e6, "highest": children.status("VmHWM") / 1e6}
+            yield {**figures, **_of_glibc()}
 
 
 class _Figures(ctypes.Structure):
@@ -133,9 +130,9 @@ def _of_glibc() -> dict[str, float]:
     return {name: getattr(figures, name) / 1e6 for name in ("arena", "hblkhd", "uordblks", "fordblks", "keepcost")}
 
 
-def child(what: str, kind: str, *arguments: Any) -> None:
+def child(measurement: str, kind: str, *arguments: Any) -> None:
     torch.set_num_threads(1)
-    found = cost(kind, arguments[0]) if what == "cost" else memory(kind, Path(arguments[0]), int(arguments[1]))
+    found = cost(kind, arguments[0]) if measurement == "cost" else memory(kind, Path(arguments[0]), int(arguments[1]))
     for line in found:
         print(json.dumps(line), flush=True)
 

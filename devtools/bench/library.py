@@ -36,30 +36,34 @@ def measure(name: str, batch: int, seconds: float, rounds: int, progress: Progre
     actions = {
         FORWARD: forward(deepcopy(model), inputs),
         **ours(Explainer(deepcopy(model), inputs, optimize=True), inputs),
-        **{what + AS_IT_IS: action for what, action in as_it_is.items()},
+        **{label + AS_IT_IS: action for label, action in as_it_is.items()},
         # Last: the memory that they leave to the allocator is theirs, and the next forward pass follows for everybody.
         **peers(model, network.layer, inputs),
     }
-    contestants = {what: timed(action) for what, action in actions.items()}
+    contestants = {label: timed(action) for label, action in actions.items()}
     found = interleave(contestants, seconds, least=rounds, progress=progress)
-    medians = {what: round(1000 * statistics.median(values), 3) for what, values in found.items()}
+    medians = {label: round(1000 * statistics.median(values), 3) for label, values in found.items()}
     where = f"{name}, batch {batch}"
 
-    def against(what: str, other: str, said: str, limit: float | None = None) -> Result:
-        times = ratio(found[what], found[other])
+    def against(label: str, other: str, said: str, limit: float | None = None) -> Result:
+        times = ratio(found[label], found[other])
         return Result.of(
-            f"{what}: {where}, against {said}", times, limit, median_ms=medians[what], other_median_ms=medians[other]
+            f"{label}: {where}, against {said}",
+            times,
+            limit,
+            median_ms=medians[label],
+            other_median_ms=medians[other],
         )
 
     in_predictions = [
-        against(what + how, PREDICTION + how, "a prediction of the same network", limit)
+        against(label + how, PREDICTION + how, "a prediction of the same network", limit)
         for how in ("", AS_IT_IS)
-        for what, limit in IN_PREDICTIONS.items()
+        for label, limit in IN_PREDICTIONS.items()
     ]
     return [
         *in_predictions,
         against("gradient", SALIENCY, SALIENCY, AGAINST_SALIENCY),
-        *(against(what, FORWARD, "a plain forward pass") for what in contestants if what != FORWARD),
+        *(against(label, FORWARD, "a plain forward pass") for label in contestants if label != FORWARD),
     ]
 
 
@@ -108,7 +112,7 @@ def ours(explainer: Explainer, inputs: Tensor) -> dict[str, Action]:
         "Grad-CAM of the top 5": [Query("gradcam", rank=rank) for rank in range(5)],
         "gradient": [Query("gradient")],
     }
-    return {what: partial(explainer.run, inputs, [asked] * len(inputs)) for what, asked in queries.items()}
+    return {label: partial(explainer.run, inputs, [asked] * len(inputs)) for label, asked in queries.items()}
 
 
 def peers(model: nn.Module, layer: str, inputs: Tensor) -> dict[str, Action]:

@@ -23,8 +23,8 @@ _FORWARD = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thn
 _BACKWARD = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
 
 
-def measure(progress: Progress) -> list[Result]:
-    """The shares of a chunk's time in each precision, and the kinks that noisy copies meet."""
+def measure(progress: Progress, copies: int | None = None) -> list[Result]:
+    """The shares of a chunk's time in each precision, and the kinks that so many noisy copies meet, or `COPIES`."""
     found: list[Result] = []
     for number, name in enumerate(NETWORKS):
         seconds = {precision: _operations(name, precision) for precision in PRECISIONS}
@@ -39,7 +39,7 @@ def measure(progress: Progress) -> list[Result]:
                 found.append(
                     Result(f"SmoothGrad, time of convolutions {way}: {name}, {precision} against float32", times)
                 )
-        found += _kinks(name)
+        found += _kinks(name, copies or COPIES)
         progress((number + 1) / len(NETWORKS))
     return found
 
@@ -65,7 +65,7 @@ def _operations(name: str, precision: str) -> Counter[str]:
     return spent
 
 
-def _kinks(name: str) -> list[Result]:
+def _kinks(name: str, count: int) -> list[Result]:
     """The number of noisy copies whose gradient alone differs from that in a pass of four.
 
     Rounding moved a pre-activation of theirs across the kink of a rectifier.
@@ -74,14 +74,14 @@ def _kinks(name: str) -> list[Result]:
     explainer = Explainer(NETWORKS[name].build(), image)
     noise, query = Noise(image[0], 0.15, seed=0), [Query("gradient", target=0)]
     jumps = []
-    for first in range(0, COPIES, 4):
+    for first in range(0, count, 4):
         copies = noise.draw(first, 4)
         together = _gradients(explainer, copies, query)
         alone = torch.cat([_gradients(explainer, copy[None], query) for copy in copies])
         jumps += ((together - alone).abs().amax((1, 2, 3)) / together.abs().amax((1, 2, 3))).tolist()
-    count = sum(jump > JUMP for jump in jumps)
+    jumped = sum(jump > JUMP for jump in jumps)
     return [
-        Result(f"noisy copies of {COPIES} whose gradient jumps, alone against among four: {name}", count, ""),
+        Result(f"noisy copies of {count} whose gradient jumps, alone against among four: {name}", jumped, ""),
         Result(f"the largest such jump, of the gradient's maximum: {name}", 100 * max(jumps), "%"),
     ]
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from devtools.bench import archives
+from devtools.bench import archives, in_process
 from devtools.bench.library import FORWARD
 from devtools.bench.results import Result
 from devtools.bench.rounds import Measure, Progress, interleave
 from devtools.bench.series import Line, Series
-from heatserve.serving import settings, start
-from heatserve.serving.service import Row, Service
+from heatserve.serving.service import Service
 
 MEGAPIXELS = (0.1, 0.5, 2.0, 8.0, 24.0)
 
@@ -31,7 +27,10 @@ def over_megapixels(
     seconds: float, rounds: int, progress: Progress, megapixels: Sequence[float] = MEGAPIXELS
 ) -> list[Result]:
     """Reading a JPEG and writing the answer of its Grad-CAM, against a plain forward pass of the same service."""
-    with _service() as service:
+    with (
+        tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch,
+        in_process.serving(archives.ours(Path(scratch))) as service,
+    ):
         return of_service(service, seconds, rounds, progress, megapixels)
 
 
@@ -70,20 +69,20 @@ def of_service(
 
 
 class Errand:
-    """One photograph's explanation, without a server: reading it and writing the answer are timed, the model is not."""
+    """One photograph's explanation, without a server. Its reading and its answer are timed, the model is not."""
 
     def __init__(self, service: Service, picture: bytes) -> None:
         self._service, self._picture = service, picture
 
     def read(self) -> float:
         """Seconds from the bytes to the tensor."""
-        headers = {"Content-Length": str(len(self._picture)), "explain": "True", "X-Explain-Method": "gradcam"}
+        row = in_process.asking(self._picture, {"method": "gradcam"})
         started = time.perf_counter()
-        self._service.loop.admit(Row("one", {"body": self._picture}, headers))
+        self._service.loop.admit(row)
         return time.perf_counter() - started
 
     def write(self) -> float:
-        """Seconds from the map of what was read to the bytes of its answer."""
+        """Seconds from the map of the photograph to the bytes of its answer."""
         while self._service.loop.busy:
             self._service.loop.step()
         row = self._service.loop.take("one")
@@ -118,16 +117,3 @@ def _forward(service: Service) -> float:
     started = time.perf_counter()
     explainer.run(image, [[]])
     return time.perf_counter() - started
-
-
-@contextmanager
-def _service() -> Iterator[Service]:
-    """The service of an archive with default settings, in this process."""
-    with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch:
-        archive = archives.ours(Path(scratch))
-        manifest = json.loads((archive / "MAR-INF" / "MANIFEST.json").read_text())
-        sys.path.insert(0, str(archive))
-        try:
-            yield start.service(archive, manifest, settings.read_settings({}, {}), torch.device("cpu"))
-        finally:
-            sys.path.remove(str(archive))

@@ -38,13 +38,13 @@ def smoothgrad(samples: Sequence[int], threads: int, rounds: int, progress: Prog
         progress((done + 1) / rounds)
     return [
         Result.of(
-            f"SmoothGrad, peak {what}: {count} samples against {samples[0]} (lite0)",
+            f"SmoothGrad, peak {name}: {count} samples against {samples[0]} (lite0)",
             ratio(peaks[kind, count], peaks[kind, samples[0]]),
             GROWTH,
             peak_mb=peaks[kind, count],
             first_peak_mb=peaks[kind, samples[0]],
         )
-        for kind, what in (("tensors", "memory of tensors"), ("resident", "resident memory"))
+        for kind, name in (("tensors", "memory of tensors"), ("resident", "resident memory"))
         for count in samples[1:]
     ]
 

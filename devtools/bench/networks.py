@@ -1,4 +1,4 @@
-"""The networks that are measured, each with the layer that the peers are told to look at."""
+"""The networks that are measured, each with the layer whose output the peers look at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of results: how a cost grows, and ratios beside what is asked of them."""
+"""Charts of results: the growth of a cost, and ratios with the limits that are asked of them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def series(detail: Mapping[str, Any], path: Path) -> Path:
 
 
 def ratios(results: Sequence[Result], path: Path, title: str, against: str = "") -> Path:
-    """Writes a chart of the ratios among the results, a row for each, with what is asked of it as a mark.
+    """Writes a chart of the ratios among the results, a row for each, with a mark for the limit that is asked of it.
 
     against: takes only the results whose names end with ", against <this>", and says so once for all of them.
     """
@@ -160,7 +160,7 @@ def _digits(value: float) -> str:
 
 
 def _ticks(axis: Axis, span: float) -> None:
-    """Numbers as people write them, at 1, 2 and 5 where that is not too many. span: the largest by the smallest."""
+    """Numbers as people write them, at 1, 2 and 5 unless that is too many. span: the largest by the smallest."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if span < 500 else (1.0,), numticks=20))
     axis.set_major_formatter(FuncFormatter(_plain))
     axis.set_minor_formatter(NullFormatter())

@@ -11,7 +11,7 @@ import numpy as np
 
 #: A piece of work.
 Action = Callable[[], object]
-#: A piece of work that gives what it took, mostly in seconds.
+#: A piece of work that gives its cost, mostly in seconds.
 Measure = Callable[[], float]
 #: A function that is told the share that is done, from 0 to 1.
 Progress = Callable[[float], None]

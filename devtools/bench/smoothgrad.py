@@ -32,7 +32,7 @@ EXACT, FASTEST, SAME_ERROR = 0.72, 0.5, 0.6
 
 
 @dataclass(frozen=True)
-class Smooths:
+class Smoother:
     """A contestant.
 
     of: makes an action with so many samples, which gives its attribution.
@@ -58,47 +58,53 @@ def measure(name: str, seconds: float, rounds: int, progress: Progress, part: in
     """
     watch, samples = stopwatch.host(), SAMPLES
     model, inputs = NETWORKS[name].build(), photograph()
-    among = contestants(model, inputs, samples, PRECISIONS, watch)
-    captum = next(what for what, smooths in among.items() if smooths.explainer is None)
+    smoothers = contestants(model, inputs, samples, PRECISIONS, watch)
+    captum = next(label for label, smoother in smoothers.items() if smoother.explainer is None)
     found = interleave(
-        {what: watch.timed(smooths.action) for what, smooths in among.items()},
+        {label: watch.timed(smoother.action) for label, smoother in smoothers.items()},
         seconds,
         warm_up=1,
         least=rounds,
         progress=progress,
     )
     results, cheapest = [], None
-    faithful = fidelities(among, inputs, part)
+    faithful = fidelities(smoothers, inputs, part)
     # float32 has no bias, and neither has Captum: both have the same error of as many samples.
     error = next(iter(faithful.values())).error(samples)
-    for what, true in faithful.items():
-        smooths = among[what]
-        exact = smooths.precision == "float32"
-        times = ratio(found[what], found[captum])
-        detail: dict[str, Any] = {**asdict(true), "chunk": smooths.chunk, "captum_chunk": among[captum].chunk}
+    for label, true in faithful.items():
+        smoother = smoothers[label]
+        exact = smoother.precision == "float32"
+        times = ratio(found[label], found[captum])
+        detail: dict[str, Any] = {**asdict(true), "chunk": smoother.chunk, "captum_chunk": smoothers[captum].chunk}
         if exact:
-            detail["distance_to_captum_at_the_same_noise"] = _distance_to_captum(model, inputs, smooths)
+            detail["distance_to_captum_at_the_same_noise"] = _distance_to_captum(model, inputs, smoother)
         limit = EXACT if exact else FASTEST
-        results.append(Result.of(f"{what}: {name}, against Captum NoiseTunnel", times, limit, **detail))
-        results += errors(name, smooths.precision, true, error)
+        results.append(Result.of(f"{label}: {name}, against Captum NoiseTunnel", times, limit, **detail))
+        results += errors(name, smoother.precision, true, error)
         needed = true.samples_for(error)
         share = None if needed is None else needed / samples
         if share is not None and (cheapest is None or times.median * share < cheapest[0].median):
-            cheapest = Ratio(times.median * share, times.low * share, times.high * share, times.rounds), what, share
+            cheapest = (
+                Ratio(times.median * share, times.low * share, times.high * share, times.rounds),
+                label,
+                share,
+            )
     assert cheapest is not None
-    times, what, share = cheapest
-    said = f"SmoothGrad to the total error of Captum's n = {samples}: {name}, against Captum NoiseTunnel"
-    return [*results, Result.of(said, times, SAME_ERROR, by=what, samples=round(samples * share, 1))]
+    times, label, share = cheapest
+    what = f"SmoothGrad to the total error of Captum's n = {samples}: {name}, against Captum NoiseTunnel"
+    return [*results, Result.of(what, times, SAME_ERROR, by=label, samples=round(samples * share, 1))]
 
 
 def faithfulness(name: str, progress: Progress, part: int = PART) -> list[Result]:
     """The biases and errors of one network's smoothed maps in each precision, without any timing."""
     model, inputs = NETWORKS[name].build(), photograph()
-    among = ours(model, inputs, SAMPLES, PRECISIONS)
-    faithful = fidelities(among, inputs, part)
+    smoothers = ours(model, inputs, SAMPLES, PRECISIONS)
+    faithful = fidelities(smoothers, inputs, part)
     progress(1.0)
     error = next(iter(faithful.values())).error(SAMPLES)
-    return [line for what, found in faithful.items() for line in errors(name, among[what].precision, found, error)]
+    return [
+        line for label, found in faithful.items() for line in errors(name, smoothers[label].precision, found, error)
+    ]
 
 
 def errors(name: str, precision: str, found: Fidelity, error: float) -> list[Result]:
@@ -118,43 +124,43 @@ def errors(name: str, precision: str, found: Fidelity, error: float) -> list[Res
     return lines
 
 
-def fidelities(among: Mapping[str, Smooths], inputs: Tensor, part: int) -> dict[str, Fidelity]:
+def fidelities(smoothers: Mapping[str, Smoother], inputs: Tensor, part: int) -> dict[str, Fidelity]:
     """The fidelity of each of ours against the first, by name. inputs: (1, C, H, W)."""
-    ours = {what: smooths.explainer for what, smooths in among.items() if smooths.explainer is not None}
+    ours = {label: smoother.explainer for label, smoother in smoothers.items() if smoother.explainer is not None}
     exact = next(iter(ours.values()))
-    return {what: fidelity(explainer, exact, inputs[0], TARGET, part) for what, explainer in ours.items()}
+    return {label: fidelity(explainer, exact, inputs[0], TARGET, part) for label, explainer in ours.items()}
 
 
-def _distance_to_captum(model: nn.Module, inputs: Tensor, smooths: Smooths) -> float:
+def _distance_to_captum(model: nn.Module, inputs: Tensor, smoother: Smoother) -> float:
     """The relative L2 distance to the mean of Captum's gradients at our noisy copies."""
     from captum.attr import Saliency
 
-    found = _attribution(smooths)
+    found = _attribution(smoother)
     noise, total = Noise(inputs[0], found.query.noise_level, found.query.seed), torch.zeros_like(inputs[0]).double()
-    for index in range(smooths.samples):
+    for index in range(smoother.samples):
         copy = noise.draw(index, 1).requires_grad_()
         total += Saliency(model).attribute(copy, target=TARGET, abs=False)[0].double()
-    theirs = total / smooths.samples
+    theirs = total / smoother.samples
     return float((found.values - theirs).norm() / theirs.norm())
 
 
 def contestants(
     model: nn.Module, inputs: Tensor, samples: int, precisions: Sequence[str], watch: Stopwatch
-) -> dict[str, Smooths]:
+) -> dict[str, Smoother]:
     """Ours in each precision, and Captum's; by name. inputs: (1, C, H, W)."""
     found = ours(model, inputs, samples, precisions)
-    model = model.requires_grad_(False)  # the graph of the peer keeps nothing for the weights either
+    model = model.requires_grad_(False)  # the peer's graph keeps nothing for the weights either
     chunk = best_chunk(lambda size: _captum(model, inputs, size)(samples), samples, watch)
-    found[f"Captum NoiseTunnel n = {samples}"] = Smooths(_captum(model, inputs, chunk), samples, chunk)
+    found[f"Captum NoiseTunnel n = {samples}"] = Smoother(_captum(model, inputs, chunk), samples, chunk)
     return found
 
 
-def ours(model: nn.Module, inputs: Tensor, samples: int, precisions: Sequence[str]) -> dict[str, Smooths]:
+def ours(model: nn.Module, inputs: Tensor, samples: int, precisions: Sequence[str]) -> dict[str, Smoother]:
     """Ours in each precision, by name. The others are compared with the first."""
     found = {}
     for precision in precisions:
         explainer = Explainer(deepcopy(model), inputs, optimize=True, precision=precision)
-        found[f"SmoothGrad n = {samples}, {precision}"] = Smooths(
+        found[f"SmoothGrad n = {samples}, {precision}"] = Smoother(
             _ours(explainer, inputs), samples, min(explainer.chunk, samples), precision, explainer
         )
     return found
@@ -174,8 +180,8 @@ def best_chunk(of: Callable[[int], Action], samples: int, watch: Stopwatch) -> i
     return min(seconds, key=lambda size: seconds[size])
 
 
-def _attribution(smooths: Smooths) -> Attribution:
-    found = smooths.action()
+def _attribution(smoother: Smoother) -> Attribution:
+    found = smoother.action()
     assert isinstance(found, Attribution)
     return found
 

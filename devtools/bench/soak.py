@@ -7,15 +7,12 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from devtools.bench import archives, children
+from devtools.bench import archives, children, in_process
 from devtools.bench.results import Result
 from devtools.bench.rounds import Progress
-from heatserve.serving import settings, start
-from heatserve.serving.service import Row, Service
 from heatserve_tools.demo.photographs import photographs
 
 GROWTH = 1.01
@@ -50,14 +47,14 @@ def measure(count: int, threads: int, progress: Progress) -> list[Result]:
         for reading in children.run("devtools.bench.soak", archive, count, threads):
             readings.append(reading)
             progress(len(readings) / count)
-    return [_growth(what, [reading[kind] for reading in readings]) for kind, what in MEMORIES.items()]
+    return [_growth(name, [reading[kind] for reading in readings]) for kind, name in MEMORIES.items()]
 
 
-def _growth(what: str, resident: list[int]) -> Result:
+def _growth(name: str, resident: list[int]) -> Result:
     settled = statistics.median(resident[SETTLED - WINDOW // 2 : SETTLED + WINDOW // 2])
     end = statistics.median(resident[-WINDOW:])
     return Result(
-        f"{len(resident)} explanations: {what} at the end against after {SETTLED}",
+        f"{len(resident)} explanations: {name} at the end against after {SETTLED}",
         end / settled,
         limit=GROWTH,
         detail={
@@ -69,30 +66,16 @@ def _growth(what: str, resident: list[int]) -> Result:
 
 
 def main(archive: Path, count: int, threads: int) -> None:
-    """The child: the serving loop without a server; prints its resident memory after each explanation."""
+    """The child: explains in this process, and prints its resident memory after each explanation."""
     torch.set_num_threads(threads)
-    sys.path.insert(0, str(archive))
-    manifest = json.loads((archive / "MAR-INF" / "MANIFEST.json").read_text())
-    service = start.service(archive, manifest, settings.read_settings({}, {}), torch.device("cpu"))
     pictures = list(photographs().values())
-    for index in range(count):
-        answered = answer(service, pictures[index % len(pictures)], TURN[index % len(TURN)])
-        if answered.status != 200:
-            raise SystemExit(f"{TURN[index % len(TURN)]}: {answered.status} {answered.body!r}")
-        print(json.dumps({kind: children.status(kind) for kind in MEMORIES}), flush=True)
-
-
-def answer(service: Service, picture: bytes, options: dict[str, str]) -> Any:
-    """The answer to one request for an explanation, without a server."""
-    headers = {
-        "Content-Length": "1",
-        "explain": "True",
-        **{f"X-Explain-{name}": value for name, value in options.items()},
-    }
-    row = Row("one", {"body": picture}, headers)
-    while (reply := service.call([row])).left:
-        pass
-    return reply.answers["one"]
+    with in_process.serving(archive) as service:
+        for index in range(count):
+            options = TURN[index % len(TURN)]
+            answered = in_process.answer(service, pictures[index % len(pictures)], options)
+            if answered.status != 200:
+                raise SystemExit(f"{options}: {answered.status} {answered.body!r}")
+            print(json.dumps({name: children.status(name) for name in MEMORIES}), flush=True)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,10 @@ def write(scene: Scene, folder: Path) -> dict[str, Any]:
     for name, content in scene.files.items():
         (folder / name).write_bytes(content)
     model = {"modelName": "recorded", "modelVersion": "1.0", "configFile": "config.yaml", **scene.model}
-    ours = {"weights_sha256": "w", "contents_sha256": "c", **scene.manifest}
+    ours: dict[str, Any] = {"weights_sha256": "w", "contents_sha256": "c"}
     if "modelFile" not in model:
         ours["architecture"] = f"devtools.recorded.networks:{scene.network}"
+    ours.update(scene.manifest)
     manifest = {"model": model, "heatserve": ours}
     if scene.verified:
         ours["members"] = {

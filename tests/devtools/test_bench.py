@@ -119,7 +119,7 @@ def test_help_names_every_suite_and_every_suite_has_help():
         assert f"\n  {suite} " in text
         told = CliRunner().invoke(main, [suite, "--help"]).output
         assert "--threads" in told and "--output" in told
-        assert ("--quick" in told) == (suite not in ("limits", "soak", "endurance", "deaths"))
+        assert ("--quick" in told) == (suite not in ("soak", "endurance", "deaths"))
     for script in ("heap", "frontend"):
         assert CliRunner().invoke(main, [script, "--help"]).exit_code == 0
     assert CliRunner().invoke(main, []).output == text

@@ -253,7 +253,8 @@ def test_the_shell_writes_the_overlay_beside_the_picture(server: Server, model: 
     command = [
         sys.executable,
         "-m",
-        "heatserve_tools.explain",
+        "heatserve_tools",
+        "explain",
         str(tmp_path / "cat.png"),
         "--url",
         server.inference,

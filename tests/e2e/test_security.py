@@ -114,13 +114,13 @@ def test_tokens_are_used_and_renewed_as_the_page_says(guarded: Server, folder: P
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     asking, renewing = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    explain = f"{sys.executable} -m heatserve_tools.explain --url {guarded.inference}"
+    explain = f"{sys.executable} -m heatserve_tools explain --url {guarded.inference}"
 
     def shell(lines: str) -> str:
         for there, here in (
             ("http://127.0.0.1:8080", guarded.inference),
             ("http://127.0.0.1:8081", guarded.management),
-            ("scripts/explain", explain),
+            ("heatserve explain", explain),
             ("curl", "curl -sSf"),
         ):
             lines = lines.replace(there, here)

@@ -113,10 +113,13 @@ def neighbours(count: int) -> int:
             return first
 
 
-def test_a_model_is_packaged_inspected_served_and_asked(serving: Environment, packaged: Path) -> None:
+def test_an_archive_is_inspected_without_a_server(serving: Environment, packaged: Path) -> None:
     inspected = serving.run("heatserve", "inspect", packaged)
     assert inspected.returncode == 0, inspected.stderr
     assert "gradcam" in inspected.stdout and "smoothgrad" in inspected.stdout
+
+
+def test_a_packaged_model_is_served_and_asked(serving: Environment, packaged: Path) -> None:
     with server(serving) as url:
         done = serving.run("heatserve", "explain", "noise.png", "--url", url, "--model", "small", "--method", "cam")
         assert done.returncode == 0, done.stderr

@@ -187,17 +187,17 @@ def test_a_stream_gets_better_and_a_path_that_is_cut_off_is_near_the_whole_one()
 
 @pytest.mark.parametrize("chunk", [1, 4, 64])
 def test_masks_end_at_a_standard_error_whatever_the_chunk(chunk: int) -> None:
-    query = Query("rise", target=2, samples=400, standard_error=0.25)
+    query = Query("rise", target=2, samples=200, standard_error=0.25)
     (found,) = Explainer(small().double(), IMAGE.double(), chunk=chunk).explain(IMAGE.double(), query)
     (whole,) = Explainer(small().double(), IMAGE.double(), chunk=7).explain(IMAGE.double(), query)
-    assert found.reached and 10 <= found.samples_used == whole.samples_used < 400
+    assert found.reached and 10 <= found.samples_used == whole.samples_used < 200
 
 
 @ONCE
 def test_the_price_of_a_draw_is_a_forward_pass_and_two_more_for_a_backward_pass() -> None:
     assert (FORWARD, WITH_BACKWARD) == (1, 3)
     priced = {
-        "rise": (1, 400),
+        "rise": (1, 200),
         "integrated_gradients": (3, 60),
         "smoothgrad": (3, 150),
         "gradient": (3, 3),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heatserve.engine import METHODS, register, registry
 from heatserve.serving.errors import Refusal
 from heatserve.serving.formats import FORMATS
 from heatserve.serving.options import OPTIONS
@@ -16,15 +18,17 @@ from heatserve.serving.protocols import protocol_of
 from heatserve.serving.requests import Request, RequestParser
 from heatserve.serving.settings import Limits
 from heatserve.serving.vocabulary import Vocabulary, parse
+from tests.engine.added import integrated_gradients
 from tests.serving.small import LABELS
 
 VOCABULARY = Vocabulary(len(LABELS), dict(enumerate(LABELS)), ("trunk",))
 EXPLAIN = {"explain": "True", "url_path": ""}
+HTTP = {"Content-Length": "1"}
 
 
 def read(row: Any, headers: dict[str, Any] | None = None, defaults: dict[str, Any] | None = None) -> Request:
-    """The request of a row's first instance, as it would come over HTTP."""
-    sent = {"Content-Length": "1", **(EXPLAIN if headers is None else headers)}
+    """The request of a row's first input, as it would come over HTTP."""
+    sent = {**HTTP, **(EXPLAIN if headers is None else headers)}
     protocol = protocol_of(row, sent)
     return RequestParser(VOCABULARY, defaults or {}, Limits(), (32, 32)).parse(protocol.inputs[0], protocol, sent)
 
@@ -226,3 +230,47 @@ def test_a_standard_error_takes_as_many_samples_as_the_archive_allows() -> None:
     assert [query.samples for query in read({"body": {**asked, "target": "top3"}}, EXPLAIN).queries] == [66] * 3
     with pytest.raises(Refusal, match="standard_error belongs to smoothed maps"):
         read({"body": {**asked, "method": "gradcam"}}, EXPLAIN)
+
+
+@pytest.fixture
+def path_method() -> Iterator[Vocabulary]:
+    """The words of an archive that knows a method of a path too, whose draws are not random."""
+    before = dict(METHODS)
+    register(integrated_gradients.METHOD)
+    yield Vocabulary(len(LABELS), dict(enumerate(LABELS)), ("trunk",))
+    registry._methods.clear()
+    registry._methods.update(before)
+
+
+def test_a_method_that_is_registered_later_can_be_asked_for(path_method: Vocabulary) -> None:
+    assert "integrated_gradients" in OPTIONS["method"].allowed and "integrated_gradients" in path_method.methods
+    protocol = protocol_of({"data": b"\x89", "method": "integrated_gradients", "samples": 7}, {**EXPLAIN, **HTTP})
+    request = RequestParser(path_method, {"standard_error": 0.1}, Limits(), (32, 32)).parse(
+        protocol.inputs[0], protocol, {**EXPLAIN, **HTTP}
+    )
+    (query,) = request.queries
+    assert (query.method, query.samples, query.standard_error) == ("integrated_gradients", 7, None)
+    # A forward pass that predictions share, and seven points with a backward pass each.
+    assert request.work == 1 + 7 * 3
+
+
+def test_a_standard_error_of_draws_that_are_not_random_is_refused(path_method: Vocabulary) -> None:
+    row = {"data": b"\x89", "method": "integrated_gradients", "standard_error": "0.1"}
+    protocol = protocol_of(row, {**EXPLAIN, **HTTP})
+    with pytest.raises(Refusal, match="random samples, which integrated_gradients does not take") as refusal:
+        RequestParser(path_method, {}, Limits(), (32, 32)).parse(protocol.inputs[0], protocol, {**EXPLAIN, **HTTP})
+    assert refusal.value.code == 400
+
+
+@pytest.mark.parametrize(
+    ("asked", "work"),
+    [
+        ({}, 1),
+        ({"method": "gradient"}, 1 + 3),
+        ({"method": "gradcam", "samples": 4}, 1 + 4 * 3),
+        ({"method": "gradient", "target": "top3"}, 1 + 3 * 3),
+        ({"method": "smoothgrad", "samples": 5, "target": "top2"}, 1 + 2 * 5 * 3),
+    ],
+)
+def test_a_request_costs_a_pass_and_three_for_each_sample(asked: dict[str, Any], work: int) -> None:
+    assert read({"body": {"data": "aQ==", **asked}}).work == work

@@ -1,4 +1,4 @@
-"""What a client can be told, each with its status; the one place where a fault becomes an answer."""
+"""Refusals: every error that a client may get, with its status. This is the one place where a fault becomes one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import traceback
 from ..engine import is_device_lost, is_out_of_memory
 from ..imaging import ImageTooLarge, UnreadableImage
 
-#: By status: the `type` in the body, and what it means to whoever asked.
+#: For each status: the `type` in the body, and its meaning for the client.
 STATUSES = {
     400: ("BadRequest", "the client can correct it: the message names the option and what is allowed"),
     406: ("NotAcceptable", "nothing in `Accept` can be sent"),
@@ -26,9 +26,12 @@ STATUSES = {
 
 
 class Refusal(Exception):
-    """A request that gets no other answer than this. The message is a sentence for the client.
+    """A refusal of a request.
 
-    It never holds a path, a traceback, or anything that the request held beyond a short option name.
+    code: the status.
+    message: a sentence for the client. It holds no path and no traceback, and of the request a short option name at
+        most.
+    retry_after: seconds after which the client may ask again; None for a request that would be refused again.
     """
 
     def __init__(self, code: int, message: str, retry_after: int | None = None) -> None:
@@ -39,10 +42,11 @@ class Refusal(Exception):
 
     @property
     def type(self) -> str:
+        """The name of the status."""
         return STATUSES[self.code][0]
 
     def body(self, kserve: bool = False) -> dict[str, object]:
-        """TorchServe's own shape of an error; KServe's clients look for a member `error` besides."""
+        """The error in TorchServe's own shape; kserve: with the member `error` that KServe's clients look for."""
         own: dict[str, object] = {"code": self.code, "type": self.type, "message": self.message}
         if self.retry_after is not None:
             own["retry_after"] = self.retry_after
@@ -50,10 +54,10 @@ class Refusal(Exception):
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """What a client is told of any exception.
+    """The refusal that a client gets for an exception of any type.
 
-    It is kept until its row is answered, and so without traceback, cause and context: their frames hold the row itself,
-    and that circle would live until a full garbage collection.
+    A refusal lives until its row is answered. It loses its traceback, cause and context, as their frames hold the row
+    itself, and that circle would live until a full garbage collection.
     """
     if isinstance(error, Refusal):
         error.__traceback__ = error.__cause__ = error.__context__ = None
@@ -70,16 +74,16 @@ def refusal_of(error: BaseException) -> Refusal:
 
 
 def where(error: BaseException) -> str:
-    """An exception for the log: its type and where it was raised, without its text, which a client may have written."""
+    """An exception for the log: its type and the lines that raised it, without its text, which may be a client's."""
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     places = " < ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in reversed(frames))
     return f"{type(error).__name__} at {places}"
 
 
 def printable(text: object, limit: int = 40) -> str:
-    """Anything that came from outside, made safe for a log line, a metric or a sentence: short, ASCII, one line.
+    """A value from outside, made safe for a log line, a metric or a sentence: short, ASCII, one line.
 
-    Of what is no text its type: a list that is nested deeply enough cannot even be written out.
+    A value that is no text is shown as its type, as a list that is nested deeply enough cannot be written out.
     """
     shown = text if isinstance(text, str) else type(text).__name__
     safe = "".join(c if c.isascii() and c.isprintable() and c not in "#|\\" else "?" for c in shown[:limit])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import FORWARD, METHODS, Method, Query
+from ..engine import FORWARD, Query
 from .accept import negotiated
 from .answers import Envelope
 from .encoded import picture_bytes
@@ -17,6 +17,7 @@ from .errors import Refusal
 from .formats import FORMATS, Content
 from .options import OPTIONS
 from .protocols import Input, RowProtocol
+from .queries import queries
 from .settings import Limits
 from .vocabulary import Vocabulary, parse, unknown
 
@@ -84,14 +85,14 @@ class RequestParser:
         # Over gRPC there are no headers, but inputs under any name that a client likes.
         options = self._options(sent.options, headers if protocol.http else {})
         output, stream = negotiated(options, headers, protocol.envelope)
-        queries = self._queries(options)
-        if alone and FORMATS[output].content is Content.PICTURE and len(queries) > 1:
+        maps = queries(options, self.defaults, self.limits.max_samples)
+        if alone and FORMATS[output].content is Content.PICTURE and len(maps) > 1:
             raise Refusal(400, f"output {output} shows one map; for several targets ask for json")
         image, tensor = self._picture(sent)
         return Request(
             image,
             tensor,
-            queries,
+            maps,
             output=output,
             overlay=options["overlay"],
             colormap=options["colormap"],
@@ -128,52 +129,6 @@ class RequestParser:
             options[name] = parse(name, value, self.vocabulary)
         return options
 
-    def _queries(self, options: Mapping[str, Any]) -> tuple[Query, ...]:
-        """One query for each map."""
-        method = METHODS[options["method"]]
-        target = options["target"]
-        ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
-        samples = self._samples(method, options, len(ranks))
-        _refuse_without_meaning(method, options)
-        query = Query(
-            method=method.name,
-            target=target if isinstance(target, int) else None,
-            contrast=options["contrast"],
-            layer=options["layer"],
-            samples=samples,
-            noise_level=options["noise_level"],
-            seed=options["seed"],
-            standard_error=self._standard_error(method, options, samples),
-        )
-        if len(ranks) * samples > self.limits.max_samples:
-            raise Refusal(413, f"targets x samples: at most {self.limits.max_samples} are allowed here")
-        return tuple(replace(query, rank=rank) for rank in ranks)
-
-    def _samples(self, method: Method, options: Mapping[str, Any], maps: int) -> int:
-        """The samples of each map. A standard error ends them, so that it takes as many as the archive allows."""
-        samples: int | None = options["samples"]
-        if samples is None:
-            until = options["standard_error"] is not None and method.samples > 1 and method.drawn.random
-            samples = self.limits.max_samples // maps if until else method.samples
-        if samples > self.limits.max_samples:
-            raise Refusal(413, f"samples: at most {self.limits.max_samples} are allowed here")
-        try:
-            method.check_samples(samples)
-        except ValueError as error:
-            raise Refusal(400, str(error)) from None
-        return samples
-
-    def _standard_error(self, method: Method, options: Mapping[str, Any], samples: int) -> float | None:
-        """The standard error that ends the samples. The archive's default is left out where a map has none."""
-        error: float | None = options["standard_error"]
-        if error is None or (samples > 1 and method.drawn.random):
-            return error
-        if error == self.defaults.get("standard_error"):
-            return None
-        if samples == 1:
-            raise Refusal(400, "standard_error belongs to smoothed maps: ask for samples too, as the most to take")
-        raise Refusal(400, f"standard_error belongs to random samples, which {method.name} does not take")
-
     def _lenient_top_k(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> int | None:
         """The one option of `/predictions`, which like the stock handler refuses no value."""
         value = fields.get("top_k", _header_options(headers, strict=False).get("top_k"))
@@ -181,17 +136,6 @@ class RequestParser:
             return None if value is None else min(parse("top_k", value, self.vocabulary), self.vocabulary.classes)
         except Refusal:
             return None
-
-
-def _refuse_without_meaning(method: Method, options: Mapping[str, Any]) -> None:
-    """Raises Refusal 400 for an option that has no meaning for the method."""
-    if options["layer"] is not None and method.signal != "layer":
-        raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the {method.signal}")
-    if options["layer"] is not None and method.needs_linear_head:
-        raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
-    noise = "noise_level" in method.drawn.parameters
-    if method.statistic == "variance" and noise and options["noise_level"] == 0:
-        raise Refusal(400, f"noise_level must be above 0 for {method.name}: equal copies have no variance")
 
 
 def _path(headers: Mapping[str, Any]) -> list[str]:

@@ -61,6 +61,6 @@ METHOD = Method(
     probability,
     lambda attribution: attribution,
     draws=Masks,
-    samples=400,
+    samples=200,
     display="maximum",
 )

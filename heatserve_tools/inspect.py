@@ -1,0 +1,76 @@
+"""The command `heatserve inspect`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from heatserve_tools import extras
+from heatserve_tools.errors import ToolError
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command(short_help="Show a model's layers and methods.")
+@click.argument("target", metavar="ARCHIVE|ARCHITECTURE", shell_complete=FILE.shell_complete)
+@click.option("--weights", type=FILE, help="An architecture's state dict; without it the weights are random.")
+@click.option("--labels", type=FILE, help="An architecture's class names, as `package` takes them.")
+@click.option("--config", type=FILE, help="An architecture's model-config.yaml.")
+@click.option("--layer", "layers", multiple=True, metavar="NAME", help="A layer to take maps from; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--verbose", is_flag=True, help="On failure, show what led to it.")
+@click.pass_context
+def main(
+    context: click.Context,
+    target: str,
+    weights: Path | None,
+    labels: Path | None,
+    config: Path | None,
+    layers: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Show the layers and methods of a model, and the reasons for those that are refused, without a server.
+
+    \b
+    ARCHIVE       model_store/lite0.mar
+    ARCHITECTURE  torchvision.models:resnet18, or model.py:Net
+
+    The model's code runs, in a process of its own. The exit status is 1 where a server would refuse the model.
+    """
+    extras.need(extras.MODEL)
+    from heatserve_tools.packaging import inspector
+
+    console = Console(stderr=True, highlight=False, emoji=False)
+    try:
+        with console.status(f"Loading {target} in a process of its own (its code runs there), and trying its layers"):
+            if ":" in target:
+                inspected = inspector.network(target, weights, labels, config, layers)
+            elif weights or labels or config or layers:
+                raise ToolError(
+                    "An archive has its own weights, labels and settings: these options need an architecture."
+                )
+            else:
+                inspected = inspector.archive(_archive(target))
+    except ToolError as error:
+        if verbose and error.detail:
+            console.print(error.detail, markup=False)
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(inspected.json(), indent=1))
+    else:
+        from heatserve_tools import inspected as printed
+
+        printed.show(Console(highlight=False, emoji=False), inspected)
+    sys.exit(0 if inspected.sound else 1)
+
+
+def _archive(target: str) -> Path:
+    path = Path(target)
+    if not path.is_file():
+        raise ToolError(f"There is no archive {target}; an architecture is package.module:callable or model.py:Class.")
+    return path

@@ -1,0 +1,121 @@
+"""The inspection of an archive or of an architecture, in a process of its own.
+
+An archive is unpacked there, and an architecture is laid out as an archive would be. So both are read by the code that
+a server would run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from heatserve.serving.integrity import LABELS, MANIFEST
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging import architecture, isolated, labels, root, servable, state_dict
+from heatserve_tools.packaging.mar import Content
+from heatserve_tools.packaging.packager import CONFIG, configuration
+
+_WORKER = Path(__file__).with_name("inspect_worker.py")
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """The findings about one target.
+
+    target: as the user named it.
+    trouble: the reason why TorchServe cannot start with the archive, told from the file alone; None where nothing is
+        seen, or the target is an architecture.
+    manifest: the archive's.
+    found: as `heatserve.serving.inspection` gives it.
+    """
+
+    target: str
+    trouble: str | None
+    manifest: Mapping[str, Any]
+    found: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sound(self) -> bool:
+        """Whether a server would serve it."""
+        return self.trouble is None and bool(self.found) and self.found["refused"] is None
+
+    def json(self) -> dict[str, Any]:
+        """All findings as JSON values."""
+        return {"target": self.target, "trouble": self.trouble, "manifest": self.manifest, **self.found}
+
+
+def archive(path: Path) -> Inspected:
+    """The findings about an archive. Raises ToolError where it cannot be loaded at all."""
+    trouble = servable.trouble(path)
+    try:
+        with zipfile.ZipFile(path) as members:
+            manifest = json.loads(members.read(MANIFEST))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError):
+        raise ToolError(f"{path.name} {trouble or 'cannot be read'}.") from None
+    if trouble is not None:
+        return Inspected(str(path), f"{path.name} {trouble}", manifest)
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(path) as members:
+            members.extractall(folder)
+
+    return Inspected(str(path), None, manifest, _ask(unpack))
+
+
+def network(
+    text: str,
+    weights: Path | None = None,
+    names: Path | None = None,
+    config: Path | None = None,
+    layers: tuple[str, ...] = (),
+) -> Inspected:
+    """The findings about an architecture, as an archive would have it. Raises ToolError.
+
+    weights: None for those that the architecture makes by itself.
+    names: a file of labels.
+    config: a model-config.yaml.
+    layers: in place of the layers that the configuration names.
+    """
+    model = architecture.read(text)
+    members: dict[str, Content] = {**root.archive_root(), **model.members}
+    entry = {"modelName": model.reference.rpartition(":")[2], "modelVersion": "", "handler": root.HANDLER}
+    if weights is not None:
+        entry["serializedFile"], members_of_weights = state_dict.for_archive(weights)
+        members[entry["serializedFile"]] = members_of_weights
+    if names is not None:
+        members[LABELS] = json.dumps(labels.read(names)).encode()
+    settings = yaml.safe_load(configuration(config) or b"{}")
+    if layers:
+        settings["explain"] = {**(settings.get("explain") or {}), "layer": list(layers)}
+    if settings:
+        entry["configFile"] = CONFIG
+        members[CONFIG] = yaml.safe_dump(settings).encode()
+    manifest = {
+        "model": entry,
+        "heatserve": {"version": root.version(root.archive_root()), "architecture": model.reference},
+    }
+
+    def unpack(folder: Path) -> None:
+        for name, content in {**members, MANIFEST: json.dumps(manifest).encode()}.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                target.write_bytes(content)
+            else:
+                shutil.copyfile(content, target)
+
+    return Inspected(text, None, manifest, _ask(unpack))
+
+
+def _ask(unpack: Any) -> Mapping[str, Any]:
+    found, _ = isolated.ask(_WORKER, unpack, [])
+    if "error" in found:
+        raise ToolError(f"{found['error']}.")
+    return dict(found)
