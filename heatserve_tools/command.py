@@ -32,16 +32,13 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name=NAME)
 def heatserve() -> None:
-    """Package, serve and ask image classifiers that show which parts of a picture decided.
-
-    `heatserve completion bash` prints what makes the Tab key complete commands and options.
-    """
+    """Package, serve and ask image classifiers that show which parts of a picture decided."""
 
 
-@heatserve.command()
+@heatserve.command(short_help="Print the completion script of a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell.
+    """Print the script that lets the Tab key complete commands and options.
 
     \b
     bash, in ~/.bashrc:   eval "$(heatserve completion bash)"

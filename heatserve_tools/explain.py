@@ -34,7 +34,7 @@ def _options(context: click.Context, parameter: click.Parameter, pairs: tuple[st
     return options
 
 
-@click.command()
+@click.command(short_help="Ask a server about pictures.")
 @click.argument("paths", nargs=-1, metavar="[PICTURE]...", type=click.Path(path_type=Path))
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The server's address.")
 @click.option("--model", metavar="NAME", help="The model's name. `heatserve serve` prints the names.")

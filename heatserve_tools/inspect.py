@@ -15,8 +15,8 @@ from heatserve_tools.errors import ToolError
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-@click.command()
-@click.argument("target", metavar="ARCHIVE|ARCHITECTURE")
+@click.command(short_help="Show a model's layers and methods.")
+@click.argument("target", metavar="ARCHIVE|ARCHITECTURE", shell_complete=FILE.shell_complete)
 @click.option("--weights", type=FILE, help="An architecture's state dict; without it the weights are random.")
 @click.option("--labels", type=FILE, help="An architecture's class names, as `package` takes them.")
 @click.option("--config", type=FILE, help="An architecture's model-config.yaml.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-@click.command()
+@click.command(short_help="Build an archive from a model's weights.")
 @click.argument("name")
 @click.option(
     "--architecture",

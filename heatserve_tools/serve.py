@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEYS, LOGS = "key_file.json", "logs"
 
 
-@click.command()
+@click.command(short_help="Serve archives with TorchServe.")
 @click.option("--model", "names", multiple=True, metavar="NAME", help="Serve this one only; may be repeated.")
 @click.option(
     "--model-store",
@@ -32,7 +32,7 @@ KEYS, LOGS = "key_file.json", "logs"
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("."),
-    show_default="this one",
+    show_default=True,
     help=f"The folder that {KEYS} and {LOGS}/ are written to.",
 )
 @click.option("--port", type=int, help="Inference port; management and metrics take the next two. [8080]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from devtools.bench import archives
@@ -42,12 +43,15 @@ def of_asking(
         latest[count] = crowd.burst(max(2, -(-REQUESTS // count)), count)
         return latest[count].seconds / len(latest[count].latencies)
 
+    def latency_of(count: int) -> float:
+        return statistics.median(latest[count].latencies)
+
     with Crowd([ask] * max(clients)) as crowd:
         contestants: dict[str, Measure] = {}
         for count in clients:
             # In this order: the latency is that of the burst before.
-            contestants[f"each {count}"] = lambda n=count: per_answer(n)
-            contestants[f"latency {count}"] = lambda n=count: statistics.median(latest[n].latencies)
+            contestants[f"each {count}"] = partial(per_answer, count)
+            contestants[f"latency {count}"] = partial(latency_of, count)
         found = interleave(contestants, seconds, warm_up=1, least=rounds, progress=progress)
     # The more answers a second, the less time each takes.
     rates = {key: [1 / value for value in values] for key, values in found.items()}

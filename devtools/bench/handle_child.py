@@ -2,7 +2,8 @@
 
     python -m devtools.bench.handle_child CLOCK
 
-CLOCK is the name of a function of Python's `time`. The process reads lines `KIND COUNT`, and answers each with a line of JSON: for every request the seconds of `PARTS`.
+CLOCK is the name of a function of Python's `time`. The process reads lines `KIND COUNT`, and answers each with a line
+of JSON: for every request the seconds of `PARTS`.
 """
 
 from __future__ import annotations

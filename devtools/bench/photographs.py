@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -73,7 +74,7 @@ def measure(seconds: float, rounds: int, progress: Progress) -> list[Result]:
                 progress(done / total)
     results = []
     for name, picture in crowds.items():
-        about = {
+        about: dict[str, Any] = {
             "picture": picture.name,
             "bytes": len(picture.body),
             "promised_ms": round(picture.ms),
@@ -119,7 +120,7 @@ _CODINGS = (
 )
 
 
-def _encoded(megapixels: float, form: str, mode: str, options: dict[str, object]) -> bytes:
+def _encoded(megapixels: float, form: str, mode: str, options: Mapping[str, object]) -> bytes:
     """A picture of 3 : 2 in smooth colours. Decoders take as long as for any other, encoders are faster."""
     width = round((1.5e6 * megapixels) ** 0.5)
     coarse = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)

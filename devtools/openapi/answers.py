@@ -8,9 +8,9 @@ from typing import Any
 from devtools.openapi.options import Schema, ref
 from heatserve.engine import METHODS
 from heatserve.serving.errors import STATUSES
-from heatserve.serving.items import STAGES
 from heatserve.serving.protocols import MOST
 from heatserve.serving.protocols.kserve_v2 import OUTPUT_TENSORS
+from heatserve.serving.states import STAGES
 
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}

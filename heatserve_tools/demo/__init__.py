@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command()
+@click.command(short_help="Serve a real model, explain photographs.")
 @click.option("--keep", is_flag=True, help="Leave the server running until Ctrl-C and print curl lines.")
 @click.option(
     "--output",

@@ -1,4 +1,4 @@
-"""Class names, in whichever of the usual files they come, as TorchServe's `index_to_name.json`."""
+"""Class names from the usual kinds of files, for TorchServe's `index_to_name.json`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ Label = Union[str, list[str]]
 
 
 def read(path: Path) -> dict[str, Label]:
-    """{"0": "tench", ...} or {"0": ["n01440764", "tench"], ...}, complete and in the order of the classes.
+    """The names by class, {"0": "tench", ...} or {"0": ["n01440764", "tench"], ...}: complete and in order.
 
-    Reads TorchServe's JSON formats, a JSON list, or a text file with a line for each class. The entries of a
-    JSON mapping stay as they are, so that the stock handler says the same names.
+    path: a file in one of TorchServe's JSON formats, a JSON list, or a text file with a line for each class.
+
+    The entries of a JSON mapping stay as they are, so that the stock handler says the same names. Raises ToolError for
+    a file that names no classes, or not all of them.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A model archive as a file: a zip whose bytes follow from its content alone."""
+"""The file of a model archive: a zip whose bytes follow from its content alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sealed(manifest: Mapping[str, Any], members: Mapping[str, Content]) -> bytes
 
 
 def write(path: Path, members: Mapping[str, Content]) -> None:
-    """Writes the archive: names sorted, times and permissions fixed, weights (which do not shrink) stored."""
+    """Writes the archive with sorted names, times and permissions fixed. Weights are stored: they do not shrink."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(members):
             entry = zipfile.ZipInfo(name, _EPOCH)
@@ -51,7 +51,7 @@ def write(path: Path, members: Mapping[str, Content]) -> None:
 
 
 def temporary(beside: Path) -> Path:
-    """A new empty file in the folder of `beside`, from where it can take that name in one step."""
+    """A new empty file in the folder of `beside`. It can take that name in one step."""
     handle, name = tempfile.mkstemp(prefix=f".{beside.name}.", dir=beside.parent)
     os.close(handle)
     os.chmod(name, 0o644)

@@ -1,6 +1,6 @@
-"""Whether TorchServe can start with an archive, told from the file alone.
+"""The reasons why TorchServe cannot start with an archive, told from the file alone.
 
-Some archives never load, and one whose configuration is empty or no mapping ends the whole server, with exit code 0.
+Some archives never load. One whose configuration is empty, or no mapping, ends the whole server with exit code 0.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import yaml
 
 from heatserve.serving.integrity import MANIFEST
 
-#: What TorchServe takes as the name of a model.
+#: The names of models that TorchServe takes.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
 
 
 class Unservable(ValueError):
-    """TorchServe cannot serve this; the message goes on after the file's name: `is no zip file`."""
+    """TorchServe cannot serve a file. The message goes on after the file's name: `is no zip file`."""
 
 
 def config(content: bytes) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def config(content: bytes) -> dict[str, Any]:
 
 
 def trouble(archive: Path) -> str | None:
-    """Why TorchServe cannot serve an archive, in words that go on after its name; None where nothing is seen."""
+    """The reason why TorchServe cannot serve an archive, as words after its name; None where none is seen."""
     if not NAME.fullmatch(archive.stem):
         return "has a name that TorchServe does not take: letters, digits, '-', '_' and '.' are allowed"
     try:
@@ -76,10 +76,10 @@ def _check(members: zipfile.ZipFile) -> None:
     module = handler.partition(":")[0]
     if module not in names and f"{module}.py" not in names and not _stock(module):
         raise Unservable(f"names the handler {handler}, which is not in it")
-    for what, key in (("configuration", "configFile"), ("weights", "serializedFile")):
+    for kind, key in (("configuration", "configFile"), ("weights", "serializedFile")):
         named = model.get(key)
         if named and named not in names:
-            raise Unservable(f"names the {what} {named}, which {'is' if key == 'configFile' else 'are'} not in it")
+            raise Unservable(f"names the {kind} {named}, which {'is' if key == 'configFile' else 'are'} not in it")
     if model.get("configFile"):
         try:
             config(members.read(model["configFile"]))

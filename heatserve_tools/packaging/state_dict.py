@@ -1,4 +1,4 @@
-"""A model's weights, as a state dict that loads without running any code."""
+"""The weights of a model: a state dict that loads without running any code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 def for_archive(path: Path) -> tuple[str, Union[Path, bytes]]:
-    """The weights' name and content in an archive; ToolError where they are anything but weights."""
+    """The name and content of the weights in an archive. Raises ToolError for a file that is no state dict."""
     if path.suffix not in SUFFIXES:
         raise ToolError(f"The weights {path.name} are none of {', '.join(SUFFIXES)}.")
     if not path.is_file():
@@ -33,7 +33,7 @@ def _load(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about TorchScript, which is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types here, according to what the file really is
+    except Exception as error:  # torch raises a dozen types here, by the kind of the file
         broken = damage(path, error)
         if broken:
             raise ToolError(f"The weights {path.name} are {broken}: copy or save them again.", str(error)) from None

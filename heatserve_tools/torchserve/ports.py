@@ -10,7 +10,7 @@ HOST = "127.0.0.1"
 
 
 def free(count: int) -> list[int]:
-    """Ports below those that systems hand out for outgoing connections, which could take one meanwhile."""
+    """Some free ports, below those that systems hand out for outgoing connections."""
     ports: list[int] = []
     with contextlib.ExitStack() as held:
         for port in random.SystemRandom().sample(range(20000, 32000), 1000):

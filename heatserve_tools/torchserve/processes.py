@@ -1,4 +1,4 @@
-"""One child process with everything that it starts, and its end."""
+"""A child process together with all processes that it starts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import psutil
 
 
 class ProcessGroup:
-    """A process in a session of its own. `stop` ends it and all that it started, and nothing else.
+    """A process in a session of its own. `stop` ends it and the processes that it started, and no others.
 
-    A small shell beside it holds the other end of a pipe: should this process be killed outright, the pipe
-    closes and the shell ends the group and removes `scratch`.
+    A small shell beside it holds the other end of a pipe. If this process is killed, the pipe closes, and the shell
+    ends the group and removes the folder `scratch`.
     """
 
     def __init__(self, command: Sequence[str], *, output: IO[bytes], cwd: Path, env: Mapping[str, str], scratch: Path):
@@ -42,22 +42,24 @@ class ProcessGroup:
         )
 
     def alive(self) -> bool:
-        """Whether the process still runs. It is not reaped here, so that its group's id stays ours."""
+        """Whether the process still runs. It is not reaped here, so that no other group gets its id."""
         try:
             return bool(psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 
     def descendants(self) -> list[psutil.Process]:
-        """What the process has started and what that has started."""
+        """The processes that it has started, and those that these have started."""
         try:
             return list(psutil.Process(self.pid).children(recursive=True))
         except psutil.NoSuchProcess:
             return []
 
     def wait_for_all(self, patience: float) -> None:
-        """Waits until the process and all of its group have ended, for `patience` seconds at most: from then on they
-        write nothing more."""
+        """Waits until the process and all of its group have ended, for `patience` seconds at most.
+
+        From then on they write nothing more.
+        """
         deadline = time.monotonic() + patience
         while self._members() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -72,7 +74,7 @@ class ProcessGroup:
         return found
 
     def stop(self, grace: float = 10.0) -> None:
-        """Asks the process to end, waits for `grace` seconds, and kills what then remains of its group."""
+        """Asks the process to end, waits for `grace` seconds, and then kills the rest of its group."""
         if self._process.returncode is not None:
             return
         started = self.descendants()

@@ -1,4 +1,4 @@
-"""Java's .properties format, as far as TorchServe's configuration uses it."""
+"""The part of Java's .properties format that TorchServe's configuration uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read(path: Path) -> dict[str, str]:
-    """The settings of a file, in its order; comments and empty lines are left out."""
+    """The settings of a file, in its order, without comments and empty lines."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith(("#", "!")))
     return {key.strip(): value.strip() for key, _, value in pairs}

@@ -26,7 +26,7 @@ _OF_ONE_CALL = (
 
 
 class UnsuitableModel(ValueError):
-    """A network cannot be explained in the way that was asked for; the message says what can be done."""
+    """A network cannot be explained in the way that was asked for; the message names a way out."""
 
 
 class OutOfMemory(RuntimeError):

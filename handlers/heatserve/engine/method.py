@@ -61,8 +61,8 @@ class Method:
     signal: "layer", "input" or "score": which signal `attribute` gets.
     attribute: from the signal of N rows to their N attributions.
     reduce: from one attribution to a map, (H, W) or (h, w).
-    draws: what is put into the network in place of the image. None means the image itself, and noisy copies of it where
-        a query asks for more than one sample.
+    draws: the class of the draws that the network gets in place of the image. None means the image itself, and noisy
+        copies of it where a query asks for more than one sample.
     statistic: of the draws' attributions: "mean", "mean_square" or "variance".
     samples: the default number of draws.
     min_samples: the smallest number of draws.
@@ -85,7 +85,7 @@ class Method:
 
     @property
     def drawn(self) -> type[Draws]:
-        """What is drawn where samples are taken."""
+        """The class of the draws where samples are taken."""
         return self.draws or Noise
 
     def check_samples(self, samples: int) -> None:

@@ -1,4 +1,4 @@
-"""The proof of a network: at load, so that no request is the first to find out what it cannot do."""
+"""The proof of a network: it is made at load, so that no request is the first to meet the network's limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A query and its answer: what is asked of one image, and the attribution that is given back."""
+"""A query and its answer: a question about one image, and the attribution that answers it."""
 
 from __future__ import annotations
 

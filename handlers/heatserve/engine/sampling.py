@@ -1,7 +1,7 @@
-"""Sampling: what a method puts into the network in place of one image, and what it makes of the answers.
+"""Sampling: the draws that a method puts into the network in place of one image, and the weights of their attributions.
 
-A method may draw noisy copies, points of a path, or masks. Everything behind that is shared: the statistic and its
-error, chunks, deadlines and streams.
+Draws may be noisy copies, points of a path, or masks. All kinds share the statistic and its error, chunks, deadlines
+and streams.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from PIL import Image
 from .answers import Answer, TensorParts, json_text, ok
 from .drawing import Drawing, draw, view
 from .formats import FORMATS, Content, Format
-from .items import Finished
 from .report import Report
+from .states import Finished
 
 #: The smallest longer side that a picture is shrunk to.
 _SMALLEST_SIDE = 64

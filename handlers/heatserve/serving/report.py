@@ -16,8 +16,8 @@ from ..engine import Explainer, ranking
 from .drawing import Drawing, View, boxes
 from .errors import printable
 from .formats import FORMATS
-from .items import STAGES, Finished
 from .model_info import ModelInfo
+from .states import STAGES, Finished
 from .vocabulary import Vocabulary
 
 _PNG = FORMATS["png"]

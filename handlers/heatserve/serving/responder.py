@@ -13,12 +13,12 @@ from ..engine import Attribution
 from .answers import Answer, Envelope, Part, TensorParts, body_bytes, json_bytes, json_text, ok
 from .errors import Refusal, refusal_of, where
 from .formats import FORMATS
-from .items import Described, Finished, Outcome, Refused
 from .protocols import RowProtocol
 from .rendering import Rendering
 from .report import Report
 from .requests import Request
 from .settings import Limits
+from .states import Described, Finished, Outcome, Refused
 
 logger = logging.getLogger(__name__)
 

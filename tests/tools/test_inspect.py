@@ -1,0 +1,203 @@
+"""`inspect`: its findings against PyTorch, against TorchServe's own loader, and against refusals of the packager."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from heatserve_tools.errors import ToolError
+from heatserve_tools.inspect import main
+from heatserve_tools.packaging import inspector
+from heatserve_tools.packaging.packager import Recipe, package
+
+NET = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.Conv2d(4, 5, 3)
+        self.fc = torch.nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.fc(self.second(self.first(x).relu()).mean((2, 3)))
+
+
+class Flat(Net):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(5 * 4 * 4, 3)
+
+    def forward(self, x):
+        pooled = torch.nn.functional.adaptive_avg_pool2d(self.second(self.first(x).relu()), 4)
+        return self.fc(pooled.sin().flatten(1))
+
+
+class Rows(Net):
+    \"\"\"Its second convolution answers along one axis.\"\"\"
+
+    def forward(self, x):
+        return self.fc(self.second(self.first(x).relu().mean(3, keepdim=True).expand(-1, -1, -1, 9)).mean((2, 3)))
+
+
+class Probable(Net):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+"""
+CONFIG = "preprocess:\n  resize: 32\n  crop: 24\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with a model file and a configuration of a small view."""
+    monkeypatch.chdir(tmp_path)
+    Path("model.py").write_text(NET)
+    Path("config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def inspect(*arguments):
+    """The exit status, the findings, and the output for a terminal's error stream."""
+    done = CliRunner().invoke(main, [*arguments, "--json"], prog_name="heatserve inspect")
+    return done.exit_code, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
+def shape(name):
+    """The shape of a module's output for one picture, by PyTorch itself."""
+    names = {}
+    exec(NET, names)
+    model, found = names["Net"](), []
+    model.get_submodule(name).register_forward_hook(lambda module, inputs, output: found.append(output.shape))
+    model(torch.zeros(1, 3, 24, 24))
+    return [*found[0][1:]]
+
+
+def test_an_architecture_shows_its_layers_and_the_price_of_its_methods(folder):
+    code, found, _ = inspect("model.py:Net", "--config", "config.yaml")
+    network = found["network"]
+    assert code == 0 and found["refused"] is found["trouble"] is None
+    assert network["classes"] == 3
+    assert network["layer"] == {
+        "name": "second",
+        "why": "the scores are the linear layer fc of its mean over all places",
+    }
+    assert {layer["name"]: layer["shape"] for layer in network["layers"]} == {
+        "second": shape("second"),
+        "first": shape("first"),
+    }
+    assert all(layer["refused"] is None for layer in network["layers"])
+    # A pass with a backward pass counts 3 (docs/operate.md), and each answer has its prediction's pass.
+    assert {method["name"]: method["passes"] for method in network["methods"]} == {
+        "gradcam": 1,
+        "cam": 1,
+        "gradient": 1 + 3,
+        "smoothgrad": 1 + 3 * 50,
+        "smoothgrad_squared": 1 + 3 * 50,
+        "vargrad": 1 + 3 * 50,
+    }
+    assert found["description"]["preprocess"]["crop"] == 24
+
+
+def test_an_architecture_may_have_weights_labels_and_a_layer(folder):
+    names = {}
+    exec(NET, names)
+    torch.save(names["Net"]().state_dict(), "weights.pt")
+    Path("labels.txt").write_text("cat\ndog\ncrane\n")
+    given = ["--config", "config.yaml", "--weights", "weights.pt", "--labels", "labels.txt", "--layer", "first"]
+    code, found, _ = inspect("model.py:Net", *given)
+    assert code == 0 and found["description"]["labelled"]
+    assert found["description"]["archive"]["weights"]["member"] == "weights.pt"
+    assert found["network"]["layer"] == {"name": "first", "why": "the archive names it (explain.layer)"}
+    (cam,) = [method for method in found["network"]["methods"] if method["name"] == "cam"]
+    assert cam["passes"] is None and "'first' is not what the network pools (that is 'second')" in cam["refused"]
+
+
+def test_a_method_that_the_network_cannot_answer_is_refused_with_the_reason(folder):
+    code, found, _ = inspect("model.py:Flat", "--config", "config.yaml", "--layer", "second")
+    refused = {method["name"]: method["refused"] for method in found["network"]["methods"]}
+    assert code == 0 and refused["gradcam"] is None
+    assert "does not end in global average pooling and one linear layer" in refused["cam"]
+
+
+def test_a_layer_that_is_no_map_is_refused_with_the_reason(folder):
+    code, found, _ = inspect("model.py:Rows", "--config", "config.yaml", "--layer", "first")
+    refused = {layer["name"]: layer["refused"] for layer in found["network"]["layers"]}
+    assert code == 0 and refused["first"] is None
+    assert refused["second"] is not None and "second" in refused["second"]
+
+
+def test_a_network_of_probabilities_is_refused_in_the_words_of_the_packager(folder):
+    code, found, _ = inspect("model.py:Probable", "--config", "config.yaml")
+    assert code == 1 and "scores before its softmax or sigmoid" in found["refused"]
+    assert found["network"] is None and found["description"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model.py:Other"], "does not define 'Other'"),
+        (["nowhere.py:Net"], "There is no model file nowhere.py."),
+        (["nowhere.mar"], "There is no archive nowhere.mar; an architecture is"),
+        (["noise.mar"], "noise.mar is no zip file, or not a whole one."),
+        (["noise.mar", "--layer", "first"], "these options need an architecture"),
+        (["model.py:Net", "--config", "model.py"], "The configuration model.py is"),
+    ],
+)
+def test_a_target_that_is_none_is_a_sentence(folder, arguments, said):
+    Path("noise.mar").write_bytes(b"not a zip")
+    code, found, error = inspect(*arguments)
+    assert code == 1 and found is None
+    (line,) = error.splitlines()
+    assert line.startswith("Error: ") and said in line
+
+
+@pytest.fixture
+def archive(folder):
+    """A packaged archive of the network."""
+    names = {}
+    exec(NET, names)
+    torch.save(names["Net"]().state_dict(), "weights.pt")
+    return package(Recipe("net", "model.py:Net", Path("weights.pt"), config=Path("config.yaml")), Path("store"))
+
+
+def rewritten(path, **members):
+    """The archive with other contents of some members."""
+    with zipfile.ZipFile(path) as read:
+        contents = {name: read.read(name) for name in read.namelist()}
+    with zipfile.ZipFile("net.mar", "w") as written:
+        for name, content in {**contents, **members}.items():
+            written.writestr(name, content)
+    return "net.mar"
+
+
+def test_an_archive_describes_itself_as_under_torchserve(archive):
+    code, found, _ = inspect(str(archive.path))
+    assert code == 0
+    assert found["description"] == archive.trial.description
+    assert found["description"]["archive"]["verified"] is True
+    assert found["manifest"]["heatserve"]["contents_sha256"] == archive.contents_sha256
+    assert found["network"]["layer"]["name"] == archive.trial.layer == "second"
+    done = CliRunner().invoke(main, [str(archive.path)])
+    assert done.exit_code == 0
+    for line in ("verified", "weights.pt sha256", "resize 32, crop 24", "second", "5 x 9 x 9", "smoothgrad"):
+        assert line in done.stdout
+
+
+def test_an_archive_with_a_changed_member_is_refused_by_its_name(archive):
+    code, found, _ = inspect(rewritten(archive.path, **{"model.py": NET + "\n"}))
+    assert code == 1 and "member model.py is not what was packaged" in found["refused"]
+
+
+def test_an_archive_that_torchserve_cannot_start_with_is_not_run(archive):
+    code, found, _ = inspect(rewritten(archive.path, **{"model-config.yaml": "", "model.py": "1 / 0"}))
+    assert code == 1 and "model-config.yaml that is empty" in found["trouble"] and "network" not in found
+
+
+def test_an_archive_with_another_heatserve_is_a_sentence(archive):
+    path = rewritten(archive.path, **{"heatserve/serving/inspection.py": "raise ImportError('no inspection')"})
+    with pytest.raises(ToolError, match="no heatserve that inspects it"):
+        inspector.archive(Path(path))
