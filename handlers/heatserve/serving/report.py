@@ -150,7 +150,7 @@ def _standard_error(of: View) -> float | None:
 def _converged(of: View) -> bool | None:
     """Whether the map's standard error is as small as the query asked for.
 
-    For a query that asked for none: False where a deadline ended the map before its samples, else None.
+    For a query that asked for none it is False if a deadline ended the map before its samples, else None.
     """
     query = of.attribution.query
     if query.standard_error is not None:

@@ -111,7 +111,7 @@ class Responder:
             return refusal, ItemFacts(protocol.explains, outcome.request, refusal, outcome.seconds)
 
     def _prediction(self, finished: Finished, envelope: Envelope) -> Part:
-        """A plain prediction, whose JSON the host writes where it stands alone."""
+        """A plain prediction. The host writes the JSON of one that stands alone."""
         prediction = self.report.prediction(finished)
         return TensorParts(json_text(prediction)) if envelope is Envelope.TENSORS else Answer(200, prediction)
 
@@ -138,7 +138,7 @@ def _facts(finished: Finished, rendering: Rendering) -> ItemFacts:
 
 
 def _told(error: Exception) -> Refusal:
-    """The refusal that the client gets for a fault; the log says where a fault of the server's own was."""
+    """The refusal that the client gets for a fault; the log names the lines of a fault of the server's own."""
     if refusal_of(error).code == 500:
         logger.error("heatserve: an answer could not be written: %s", where(error))
     return refusal_of(error)
