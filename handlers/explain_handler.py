@@ -6,17 +6,15 @@ import logging
 import os
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
 from heatserve.serving import heap, metrics, settings, start
-from heatserve.torchserve import batch, device, emitter, ending, modes
+from heatserve.torchserve import batch, device, emitter, ending, modes, profiler
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         self.context = context
         given = batch.Batch(data, context, _send_parts)
         try:
-            with self._profiler():
+            with profiler.profiler(self.service.info.name):
                 reply = modes.answered(self.service, given)
             self.metrics.count(reply.facts)
         except Exception as error:
@@ -64,15 +62,6 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         if not reply.left:
             self.heap.trim_when_idle()
         return sent
-
-    def _profiler(self) -> Any:
-        """TorchServe's ENABLE_TORCH_PROFILER: a Chrome trace of each batch, in the folder of BaseHandler's traces."""
-        if not os.environ.get("ENABLE_TORCH_PROFILER"):
-            return nullcontext()
-        folder = os.path.join("/tmp/pytorch_profiler", self.service.info.name)
-        return torch.profiler.profile(
-            record_shapes=True, on_trace_ready=torch.profiler.tensorboard_trace_handler(folder)
-        )
 
 
 def _send_parts(bodies: Any, request_ids: Any, context: Any) -> None:

@@ -16,12 +16,14 @@ MODULES = {
 
 
 def need(*extras: str) -> None:
-    """Raises click.ClickException where a module of these extras is missing, with the line that installs it."""
+    """Raises click.ClickException where a module of these extras is missing, with the line that installs it.
+
+    extras: the smaller before the larger. Each brings those before it, so the last one that lacks a module is named.
+    """
     missing = {extra: [name for name in MODULES[extra] if find_spec(name) is None] for extra in extras}
     lacking = [extra for extra, names in missing.items() if names]
     if not lacking:
         return
     names = ", ".join(name for extra in lacking for name in missing[extra])
-    extra = lacking[0] if len(lacking) == 1 else ALL
     command = click.get_current_context().command_path
-    raise click.ClickException(f"{command} needs {names}, not installed here: pip install 'heatserve[{extra}]'")
+    raise click.ClickException(f"{command} needs {names}, not installed here: pip install 'heatserve[{lacking[-1]}]'")

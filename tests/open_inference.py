@@ -1,7 +1,7 @@
-"""The public OpenAPI description of the Open Inference Protocol, version 2.0, of what is on the wire.
+"""Checks of bodies against the public OpenAPI description of the Open Inference Protocol, version 2.0.
 
-It is read from the client that was generated from it (open-inference-openapi 2.0.0.1), whose own reader would convert
-what does not fit.
+The description is read from the client that was generated from it (open-inference-openapi 2.0.0.1). That client's own
+reader would convert a member of another type instead of refusing it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def check_answer(body: Any) -> None:
 
 
 def check_error(body: Any) -> None:
-    """Raises jsonschema.ValidationError, or AssertionError where nothing is said."""
+    """Raises jsonschema.ValidationError, or AssertionError for an empty message."""
     _ERROR.validate(body)
     assert body["error"]

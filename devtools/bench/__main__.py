@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from devtools.bench import frontend, heap, plots, results, scaling, servers, soak, suites
+from devtools.bench import frontend, handle, heap, plots, results, scaling, servers, soak, suites
 from devtools.bench.children import ChildFailed
 from devtools.bench.results import Result
 from devtools.bench.suites import Steps
@@ -29,8 +29,8 @@ from heatserve_tools.torchserve.server import ServerError
 def main() -> None:
     """Measure heatserve, and print each figure beside the limit that is asked of it.
 
-    Choose a suite; `library` is the first one to run. All but heap and frontend write DATE-MACHINE-SUITE.json, a table
-    in .md, and plots.
+    Choose a suite; `library` is the first one to run. All but handle, heap and frontend write DATE-MACHINE-SUITE.json,
+    a table in .md, and plots.
     """
 
 
@@ -87,6 +87,7 @@ for _name, (_make, _options) in SUITES.items():
     main.add_command(_command(_name, _make, _options))
 main.add_command(heap.main, "heap")
 main.add_command(frontend.main, "frontend")
+main.add_command(handle.main, "handle")
 
 
 @main.command(params=[QUICK, THREADS, OUTPUT])

@@ -1,6 +1,6 @@
 """The time of `handle` beside decoding and the network, of one handler or of two against each other.
 
-    python -m devtools.bench.handle [ROOT] --against OTHER_ROOT
+    scripts/bench handle [ROOT] --against OTHER_ROOT
 
 A root is a folder that holds `explain_handler.py` and `heatserve/`, such as `handlers/` of another checkout.
 """
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import TracebackType
@@ -29,7 +30,7 @@ REQUESTS = 5
 
 
 class Handler:
-    """A handler in a process of its own, while the `with` block lasts. It keeps what each request took."""
+    """A handler in a process of its own, while the `with` block lasts. It keeps the times of its requests."""
 
     def __init__(self, root: Path, clock: str) -> None:
         self.root, self._clock = root.resolve(), clock
@@ -100,7 +101,7 @@ def main(root: Path, against: Path | None, seconds: float, processor: bool) -> N
 def _compared(kind: str, handlers: Mapping[str, Handler], seconds: float) -> None:
     for handler in handlers.values():
         handler.taken.clear()
-    measures = {name: lambda handler=handler: handler.rest(kind) for name, handler in handlers.items()}
+    measures = {name: partial(handler.rest, kind) for name, handler in handlers.items()}
     found = interleave(measures, seconds, warm_up=1)
     for name, handler in handlers.items():
         medians = [1000 * median(each[part] for each in handler.taken) for part in PARTS]
@@ -114,4 +115,4 @@ def _compared(kind: str, handlers: Mapping[str, Handler], seconds: float) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="scripts/bench handle")

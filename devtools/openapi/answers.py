@@ -8,14 +8,14 @@ from typing import Any
 from devtools.openapi.options import Schema, ref
 from heatserve.engine import METHODS
 from heatserve.serving.errors import STATUSES
-from heatserve.serving.items import STAGES
 from heatserve.serving.protocols import MOST
 from heatserve.serving.protocols.kserve_v2 import OUTPUT_TENSORS
+from heatserve.serving.states import STAGES
 
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
-NUMBER: Schema = {"type": ["number", "null"], "description": "null where the model's number is not finite"}
+NUMBER: Schema = {"type": ["number", "null"], "description": "null for a number of the model that is not finite"}
 BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 PNG: Schema = {**BASE64, "contentMediaType": "image/png"}
 
@@ -65,32 +65,32 @@ def schemas() -> dict[str, Schema]:
             {"layer": or_null(TEXT), "samples": COUNT, "noise_level": or_null({"type": "number"}),
              "seed": or_null(COUNT), "contrast": or_null(COUNT)},
             {"standard_error": or_null({"type": "number"}), "precision": TEXT},
-            "what the map was made with",
+            "the options that made the map",
         ),
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,
              "converged": {"type": ["boolean", "null"]}},
-            said="standard_error: of the mean attribution, relative to the true one's size (L2); null where the mean "
-            "is no larger than its noise, and where nothing was smoothed",
+            said="standard_error: of the mean attribution, relative to the true one's size (L2); null if the mean "
+            "is no larger than its noise, and for a map that is not smoothed",
         ),
         "Box": exactly({"x0": WHOLE, "y0": WHOLE, "x1": WHOLE, "y1": WHOLE, "score": NUMBER}),
         "Image": exactly(
             {"width": COUNT, "height": COUNT, "seen": a_list(WHOLE, 4, 4)},
-            said="the photograph as a viewer shows it; seen: what the model's crop showed to it",
+            said="the photograph as a viewer shows it; seen: the part of it that the model's crop showed",
         ),
         "Model": exactly({"name": TEXT, "version": TEXT}, dict.fromkeys(
             ("weights_sha256", "contents_sha256"), or_null(TEXT))),
         "Description": {
             "type": "object",
-            "description": "what this archive can be asked for",
+            "description": "the methods, options, layers and limits of this archive",
             "required": ["model", "archive", "methods", "options", "layers", "classes", "limits", "versions"],
             "properties": {
                 "model": ref("Model"),
                 "archive": exactly(
                     {"verified": {"type": "boolean"}, "weights": exactly(dict.fromkeys(
                         ("member", "member_sha256", "source_sha256"), or_null(TEXT)))},
-                    said="verified: its files are what was packaged; the weights' hashes as they lie in it and as they "
-                    "were given to scripts/package",
+                    said="verified: the files are those that were packaged. The hashes are of the weights in the "
+                    "archive and of the weights that scripts/package was given",
                 ),
                 "methods": a_list({"enum": [*METHODS]}),
                 "options": {"type": "object", "additionalProperties": exactly(

@@ -1,4 +1,4 @@
-"""The whole document: what each endpoint takes and gives."""
+"""The whole document: the endpoints, with their bodies and answers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from heatserve import __version__
 from heatserve.serving.options import OPTIONS
 
 _ABOUT = """\
-What an archive of heatserve answers behind TorchServe. On explanations an unknown or ill-typed option is a 400; members
-and form fields win over headers, headers over the path, the path over the archive's defaults. `Accept` picks among the
-media types where `output` does not. Where TorchServe asks for tokens, a request without one, or with an old one, is a
-400 of type InvalidKeyException."""
+The endpoints of an archive of heatserve behind TorchServe. An explanation refuses an unknown or ill-typed option with
+400. Members and form fields win over headers, headers over the path, the path over the archive's defaults. `Accept`
+picks among the media types for a request without `output`. A TorchServe that asks for tokens answers a request without
+a valid one with 400, type InvalidKeyException."""
 #: The one option of a prediction.
 _TOP_K = [header(OPTIONS["top_k"])]
-_MODEL = ("model_name", "what the server knows the model by")
+_MODEL = ("model_name", "the model's name on this server")
 _VERSION = ("model_version", "as the archive has it")
 
 
@@ -54,10 +54,10 @@ def _path_parameters() -> Schema:
 def _rest() -> Schema:
     predict = operation("predict", "Predict", _TOP_K, bodies("PredictionJson", "PredictionForm"),
                          content(ref("Prediction")), without=(406,))  # fmt: skip
-    explain = operation("explain", "Predict, and show where the model looked", [*headers()],
+    explain = operation("explain", "Predict, and show the parts of the picture that count for a class", [*headers()],
                          bodies("ExplanationJson", "ExplanationForm"), explained())  # fmt: skip
     method = {"name": "method", "in": "path", "required": True, "schema": schema(OPTIONS["method"])}
-    describe = operation("describe", "What the archive can be asked for", [], None, content(ref("Description")),
+    describe = operation("describe", "Describe the archive", [], None, content(ref("Description")),
                          without=(406, 413, 415))  # fmt: skip
     paths: Schema = {}
     for name, asks in (("predictions", predict), ("explanations", explain)):
@@ -90,14 +90,16 @@ def _kserve() -> Schema:
 
 
 def _invocations() -> Schema:
-    """The same bodies, which say by themselves what they want."""
+    """The addresses of all bodies: a member of the body asks for an explanation."""
     enveloped = {"oneOf": [ref(name) for name in ("InvocationJson", "V1Invocation", "V2Invocation")]}
     sent = {"content": {**bodies("", "InvocationForm")["content"], JSON: {"schema": enveloped}}, "required": True}
     found = explained()
     envelopes = ("V1Predictions", "V1Explanations", "V2Answer")
     anything = {"anyOf": [ref(name) for name in ("Prediction", "Explanation", *envelopes)]}
     found["content"] = {**found["content"], **content(anything)["content"]}
-    invoke = operation("invoke", "Predict; explain where the body says so", [*headers()], sent, found, envelopes)
+    invoke = operation(
+        "invoke", "Predict; or explain, for a body with `explain: true`", [*headers()], sent, found, envelopes
+    )
     model = {"name": "model_name", "in": "query", "required": True, "schema": {"type": "string"}}
     by_query = {"post": {**_of(invoke, "ByQuery"), "parameters": [model, *invoke["parameters"]]}}
     return {"/invocations": by_query, "/models/{model_name}/invoke": _path("post", invoke)}

@@ -1,4 +1,4 @@
-"""heatserve: ask any prediction where it looked, at about the price of the prediction itself."""
+"""heatserve serves image classifiers and shows which parts of a picture raised the score of a class."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_help_names_every_suite_and_every_suite_has_help():
         told = CliRunner().invoke(main, [suite, "--help"]).output
         assert "--threads" in told and "--output" in told
         assert ("--quick" in told) == (suite not in ("soak", "endurance", "deaths"))
-    for script in ("heap", "frontend"):
+    for script in ("handle", "heap", "frontend"):
         assert CliRunner().invoke(main, [script, "--help"]).exit_code == 0
     assert CliRunner().invoke(main, []).output == text
 

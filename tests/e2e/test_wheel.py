@@ -113,10 +113,15 @@ def neighbours(count: int) -> int:
             return first
 
 
-def test_an_archive_is_inspected_without_a_server(serving: Environment, packaged: Path) -> None:
-    inspected = serving.run("heatserve", "inspect", packaged)
-    assert inspected.returncode == 0, inspected.stderr
-    assert "gradcam" in inspected.stdout and "smoothgrad" in inspected.stdout
+def test_models_are_inspected_without_a_server_and_without_torchserve(
+    wheel: Path, packaged: Path, serving: Environment, tmp_path: Path
+) -> None:
+    environment = make(tmp_path, wheel, ["model"])
+    assert environment.run("python", "-c", "import ts").returncode == 1
+    for target in (packaged, f"{serving.home / 'network.py'}:Small"):
+        done = environment.run("heatserve", "inspect", target)
+        assert done.returncode == 0, done.stderr
+        assert "gradcam" in done.stdout and "smoothgrad" in done.stdout
 
 
 def test_a_packaged_model_is_served_and_asked(serving: Environment, packaged: Path) -> None:
@@ -178,5 +183,6 @@ def test_a_command_whose_extra_is_missing_says_how_to_get_it(client: Environment
     }
     done = client.run("heatserve", command, *arguments.get(command, []))
     assert done.returncode not in (0, 2)
-    assert "Traceback" not in done.stderr and "pip install" in done.stderr and "heatserve[" in done.stderr
+    extra = {"inspect": "model", "demo": "all"}.get(command, "serve")
+    assert "Traceback" not in done.stderr and f"pip install 'heatserve[{extra}]'" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -87,6 +87,14 @@ def test_small_passes_say_nothing_of_the_room_for_large_ones() -> None:
     assert room.size == 4
 
 
+def test_a_pass_that_was_halved_does_not_count_as_one_that_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, fitted = Explainer(small(), IMAGE, chunk=8), list[int]()
+    monkeypatch.setattr(Room, "fitted", lambda self, rows: fitted.append(rows))
+    Device(one, 4, monkeypatch)
+    one.explain(IMAGE, Query("smoothgrad", target=1, samples=16))
+    assert one.fallbacks == 1 and fitted == [4, 4]
+
+
 def test_a_chunk_that_is_set_is_the_size_to_come_back_to() -> None:
     one = Explainer(small(), IMAGE, chunk=8)
     one.chunk = 3

@@ -5,7 +5,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from heatserve.engine import Explainer, Query, UnsuitableModel
+from heatserve.engine import Explainer, Query, UnsuitableModel, network
+from heatserve.engine.head import LinearHead
 from heatserve.engine.layout import axes_of_places
 from heatserve.engine.scores import prove_scores
 from tests.engine.networks import Small, pictures, seeded, small
@@ -295,3 +296,13 @@ def test_a_change_of_all_places_at_once_does_not_hide_the_corner():
 def test_what_no_corner_answers_to_is_not_decided():
     assert axes_of_places(torch.zeros(5, 3, 4, 4)) is None
     assert axes_of_places(torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))) is None
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 2.0])
+def test_a_head_whose_closed_form_is_not_autograds_gradient_is_refused_at_load(monkeypatch, wrong):
+    def linear_head(model, structure):
+        return LinearHead(structure.head.layer, wrong * model.linear.weight.detach())
+
+    monkeypatch.setattr(network, "linear_head", linear_head)
+    with pytest.raises(UnsuitableModel, match="layer 'trunk': the closed-form gradient differs from autograd's"):
+        Explainer(small(), pictures(2))

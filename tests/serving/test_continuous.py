@@ -22,9 +22,9 @@ from explain_handler import ExplainHandler
 from heatserve.engine import Explainer, Query
 from heatserve.serving import admission
 from heatserve.serving.integrity import ArchiveError
-from heatserve.serving.items import UnderWay
 from heatserve.serving.service import Row
 from heatserve.serving.settings import Settings
+from heatserve.serving.states import UnderWay
 from heatserve.torchserve import lock, modes
 from heatserve_tools.packaging.trial_worker import parse
 from heatserve_tools.torchserve.shipped import METRICS

@@ -431,3 +431,26 @@ def test_no_pass_has_more_rows_than_it_should_and_a_small_request_does_not_wait_
         service.loop.step()
     assert [rows for rows, _ in passes] == [16, 16, 16, 16, 1]
     service.loop.begin([])
+
+
+def test_torchserves_profiler_runs_around_a_batch(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[str] = []
+    monkeypatch.setenv("ENABLE_TORCH_PROFILER", "1")
+    monkeypatch.setattr(
+        torch.profiler, "tensorboard_trace_handler", lambda folder: lambda _: traced.append(f"written to {folder}")
+    )
+    assert ask(small, ({"body": picture()}, PREDICT))[0][0] == 200
+    assert traced == ["written to /tmp/pytorch_profiler/small"]
+
+
+def test_a_profiler_that_fails_costs_the_answers_and_not_the_worker(
+    small: tuple[ExplainHandler, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENABLE_TORCH_PROFILER", "1")
+    monkeypatch.setattr(torch.profiler, "tensorboard_trace_handler", lambda folder: lambda _: 1 / 0)
+    row = ({"body": picture()}, PREDICT)
+    assert [status for status, _, _ in ask(small, row, row)] == [500, 500]
+    monkeypatch.undo()
+    assert ask(small, row)[0][0] == 200

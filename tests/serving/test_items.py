@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from heatserve.serving.errors import Refusal
-from heatserve.serving.items import Admitted, Decoded, Described, Finished, Item, OpenRow, Refused, State, UnderWay
+from heatserve.serving.items import Item, OpenRow
 from heatserve.serving.loop import Loop
 from heatserve.serving.service import Row, Service
+from heatserve.serving.states import Admitted, Decoded, Described, Finished, Refused, State, UnderWay
 from tests.serving.small import picture, small_service
 
 HEADERS = {"Content-Length": "1", "explain": "True"}

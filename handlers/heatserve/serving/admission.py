@@ -16,11 +16,12 @@ import torch
 from ..imaging import Preprocess, decode, inspect, plan, refuse_dear, shown_ms
 from .errors import Refusal
 from .faults import Faults
-from .items import Admitted, Decoded, Described, Item, Refused
+from .items import Item
 from .protocols import MOST, Input, RowProtocol
 from .requests import Request, RequestParser
 from .scheduling import Policy
 from .settings import Limits
+from .states import Admitted, Decoded, Described, Refused
 
 
 class Admission:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from ..engine import WITH_BACKWARD, Explainer
 from .faults import Faults
-from .items import Decoded, Item, UnderWay
+from .items import Item
 from .passes import Passes, Share, Steps
 from .scheduling import Policy
+from .states import Decoded, UnderWay
 
 _END = object()
 

@@ -16,10 +16,10 @@ from .answers import JSON, json_bytes
 
 
 class Content(enum.Enum):
-    """What a format holds, and so what its encoder takes.
+    """The content of a format, which its encoder takes.
 
     DOCUMENT: JSON values.
-    PICTURE: an RGB picture, and text by name that says what it shows.
+    PICTURE: an RGB picture, and text by name that describes it.
     ARRAY: the maps on the model's view.
     LINES: the bytes of a document, for each line.
     """

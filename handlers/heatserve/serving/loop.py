@@ -18,12 +18,13 @@ from .chunks import Chunks
 from .contract import Row
 from .errors import Refusal
 from .faults import Faults
-from .items import Admitted, Decoded, Item, OpenRow, Refused, UnderWay
+from .items import Item, OpenRow
 from .passes import Passes
 from .protocols import protocol_of
 from .requests import RequestParser
 from .scheduling import Policy
 from .settings import Limits
+from .states import Admitted, Decoded, Refused, UnderWay
 
 
 class Loop:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .errors import where
-from .items import STAGES, OpenRow
+from .items import OpenRow
 from .responder import ItemFacts
+from .states import STAGES
 
 logger = logging.getLogger(__name__)
 

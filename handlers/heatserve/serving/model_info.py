@@ -12,7 +12,7 @@ class ModelInfo:
     """The part of an archive's manifest that answers repeat.
 
     name, version: as the archive was packaged.
-    weights_sha256: of the weights as they were given to the packager; None where the manifest has no hashes.
+    weights_sha256: of the weights as they were given to the packager; None if the manifest has no hashes.
     contents_sha256: of the archive's members; None likewise.
     """
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..engine import Attribution, Explainer, Smoothing, ranking
 from .faults import Faults
-from .items import Decoded, Finished, Item, Job, UnderWay
+from .items import Item
 from .scheduling import Policy
+from .states import Decoded, Finished, Job, UnderWay
 
 #: Work that may stop after each of its passes, or parts of a pass.
 Steps = Generator[None, None, None]

@@ -37,7 +37,7 @@ def queries(options: Mapping[str, Any], defaults: Mapping[str, Any], max_samples
 
 
 def _samples(method: Method, options: Mapping[str, Any], maps: int, most: int) -> int:
-    """The samples of each map; where a standard error ends them, as many as the archive allows."""
+    """The samples of each map. If a standard error ends them, their number is the most that the archive allows."""
     samples: int | None = options["samples"]
     if samples is None:
         until = options["standard_error"] is not None and method.samples > 1 and method.drawn.random

@@ -14,8 +14,8 @@ from PIL import Image
 from .answers import Answer, TensorParts, json_text, ok
 from .drawing import Drawing, draw, view
 from .formats import FORMATS, Content, Format
-from .items import Finished
 from .report import Report
+from .states import Finished
 
 #: The smallest longer side that a picture is shrunk to.
 _SMALLEST_SIDE = 64
@@ -61,7 +61,7 @@ class Rendering:
         return Answer(200, picture, form.media_type, headers)
 
     def tensors(self) -> TensorParts:
-        """The item for typed tensors: its maps, or pictures of them where the request names a picture format."""
+        """The item for typed tensors: its maps, or pictures of them if the request names a picture format."""
         request = self._finished.request
         entries = [self._report.about(self._finished, each) for each in self._views]
         about = json_text(self._report.document(self._finished, entries, self.seconds))
@@ -82,7 +82,7 @@ class Rendering:
         return [picture.decode("ascii") for picture in self._pictures(form, base64.b64encode)]
 
     def _pictures(self, form: Format, wrap: Callable[[bytes], bytes] = bytes) -> list[bytes]:
-        """One overlay for each map. wrap: what it is sent as."""
+        """One overlay for each map. wrap: the encoding around a picture."""
         request, report = self._finished.request, self._report
         texts = [report.picture_text(report.headers(self._finished, each)) for each in self._views]
 

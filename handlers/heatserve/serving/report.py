@@ -16,8 +16,8 @@ from ..engine import Explainer, ranking
 from .drawing import Drawing, View, boxes
 from .errors import printable
 from .formats import FORMATS
-from .items import STAGES, Finished
 from .model_info import ModelInfo
+from .states import STAGES, Finished
 from .vocabulary import Vocabulary
 
 _PNG = FORMATS["png"]
@@ -150,7 +150,7 @@ def _standard_error(of: View) -> float | None:
 def _converged(of: View) -> bool | None:
     """Whether the map's standard error is as small as the query asked for.
 
-    For a query that asked for none: False where a deadline ended the map before its samples, else None.
+    For a query that asked for none it is False if a deadline ended the map before its samples, else None.
     """
     query = of.attribution.query
     if query.standard_error is not None:

@@ -54,7 +54,7 @@ class Request:
 
     @property
     def work(self) -> int:
-        """The price in forward passes: of the pass that predictions share, and of what the queries need beyond it."""
+        """The price in forward passes: of the pass that predictions share, and of the queries beyond it."""
         return FORWARD + sum(query.work for query in self.queries)
 
 

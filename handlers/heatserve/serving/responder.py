@@ -13,12 +13,12 @@ from ..engine import Attribution
 from .answers import Answer, Envelope, Part, TensorParts, body_bytes, json_bytes, json_text, ok
 from .errors import Refusal, refusal_of, where
 from .formats import FORMATS
-from .items import Described, Finished, Outcome, Refused
 from .protocols import RowProtocol
 from .rendering import Rendering
 from .report import Report
 from .requests import Request
 from .settings import Limits
+from .states import Described, Finished, Outcome, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Responder:
             return refusal, ItemFacts(protocol.explains, outcome.request, refusal, outcome.seconds)
 
     def _prediction(self, finished: Finished, envelope: Envelope) -> Part:
-        """A plain prediction, whose JSON the host writes where it stands alone."""
+        """A plain prediction. The host writes the JSON of one that stands alone."""
         prediction = self.report.prediction(finished)
         return TensorParts(json_text(prediction)) if envelope is Envelope.TENSORS else Answer(200, prediction)
 
@@ -138,7 +138,7 @@ def _facts(finished: Finished, rendering: Rendering) -> ItemFacts:
 
 
 def _told(error: Exception) -> Refusal:
-    """The refusal that the client gets for a fault; the log says where a fault of the server's own was."""
+    """The refusal that the client gets for a fault; the log names the lines of a fault of the server's own."""
     if refusal_of(error).code == 500:
         logger.error("heatserve: an answer could not be written: %s", where(error))
     return refusal_of(error)

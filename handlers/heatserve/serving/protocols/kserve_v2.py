@@ -79,7 +79,7 @@ def _tensor_parts(part: Part) -> TensorParts:
 
 
 def _tensors(parts: Sequence[TensorParts]) -> dict[str, _Tensor]:
-    """The outputs of all pictures together, by name. Raises Refusal 400 where some are maps and some are pictures."""
+    """The outputs of all pictures together, by name. Raises Refusal 400 for maps and pictures together."""
     maps = [each for part in parts for each in part.maps]
     pictures = [each for part in parts for each in part.pictures]
     overlays = [each for part in parts for each in part.overlays]

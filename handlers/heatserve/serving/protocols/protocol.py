@@ -23,7 +23,7 @@ class Input:
     options: by name, not checked yet.
     tensor: numbers of the model's view, sent in place of an encoded picture.
     shape: of the tensor, (3, H, W).
-    refusal: set where the input is refused already.
+    refusal: of an input that is refused already; else None.
     """
 
     image: Any = None
@@ -81,7 +81,7 @@ def members(name: str, value: Any) -> list[Any] | Refusal:
 
 
 def enveloped(body: bytes, parts: Sequence[Part]) -> Answer:
-    """An envelope as an answer: 200 where one part or more is good, else the status of the first refusal."""
+    """An envelope as an answer: 200 if one part or more is good, else the status of the first refusal."""
     refusals = [part for part in parts if isinstance(part, Refusal)]
     if len(refusals) < len(parts):
         return ok(body)
