@@ -44,12 +44,16 @@ def main(
     """
     extras.need(extras.MODEL)
     from heatserve_tools.packaging import inspector
+    from heatserve_tools.packaging.packager import Recipe
 
     console = Console(stderr=True, highlight=False, emoji=False)
     try:
         with console.status(f"Loading {target} in a process of its own (its code runs there), and trying its layers"):
             if ":" in target and not Path(target).exists():
-                inspected = inspector.network(target, weights, labels, config, layers)
+                inspected = inspector.network(
+                    target,
+                    Recipe(target.rpartition(":")[2], target, weights, labels, config, version="", layers=layers),
+                )
             elif weights or labels or config or layers:
                 raise ToolError(
                     "An archive has its own weights, labels and settings: these options need an architecture."
