@@ -15,6 +15,7 @@ from rich.console import Console
 
 from heatserve_tools import extras
 from heatserve_tools.errors import ToolError
+from heatserve_tools.tool import Tool, working
 
 if TYPE_CHECKING:
     from heatserve_tools.torchserve.server import Server
@@ -23,7 +24,7 @@ KEYS, LOGS = "key_file.json", "logs"
 APIS = ("inference", "management", "metrics")
 
 
-@click.command(short_help="Serve archives with TorchServe.")
+@click.command(cls=Tool, short_help="Serve archives with TorchServe.")
 @click.option("--model", "names", multiple=True, metavar="NAME", help="Serve this one only; may be repeated.")
 @click.option(
     "--model-store",
@@ -79,7 +80,7 @@ def main(
     environment = {"LOG_LOCATION": str(logs.resolve()), "METRICS_LOCATION": str(logs.resolve())}
     try:
         with _own(folder, log):
-            with console.status(f"Starting TorchServe with {', '.join(chosen)} (log: {log})"):
+            with working(f"Starting TorchServe with {', '.join(chosen)} (log: {log})"):
                 server = Server(chosen, settings, environment, log, cwd=folder, partly=not names).start()
             try:
                 _announce(console, server, folder)
