@@ -76,6 +76,10 @@ def main(
 
 def _archive(target: str) -> Path:
     path = Path(target)
+    if path.is_dir():
+        raise ToolError(f"{target} is a folder: name one archive in it.")
+    if path.suffix == ".py":
+        raise ToolError(f"{target} is a model file: write {target}:CALLABLE, with the function or class in it.")
     if not path.is_file():
         raise ToolError(f"There is no archive {target}; an architecture is package.module:callable or model.py:Class.")
     return path

@@ -63,7 +63,7 @@ def archive(path: Path) -> Inspected:
         with zipfile.ZipFile(path) as members:
             members.extractall(folder)
 
-    return Inspected(str(path), None, manifest, _ask(unpack))
+    return Inspected(str(path), None, manifest, _ask(unpack, f"the archive {path.name}"))
 
 
 def network(target: str, recipe: Recipe) -> Inspected:
@@ -82,11 +82,11 @@ def network(target: str, recipe: Recipe) -> Inspected:
             else:
                 shutil.copyfile(content, path)
 
-    return Inspected(target, None, json.loads(bytes(members[MANIFEST])), _ask(unpack))
+    return Inspected(target, None, json.loads(bytes(members[MANIFEST])), _ask(unpack, f"the architecture {target}"))
 
 
-def _ask(unpack: Any) -> Mapping[str, Any]:
-    found, _ = isolated.ask(_WORKER, unpack, [])
+def _ask(unpack: Any, subject: str) -> Mapping[str, Any]:
+    found, _ = isolated.ask(_WORKER, unpack, [], subject=subject)
     if "error" in found:
         raise ToolError(f"{found['error']}.")
     return dict(found)

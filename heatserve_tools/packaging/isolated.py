@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,21 @@ _CACHES = ("PYTHON", "XDG_", "TORCH_HOME", "HF_")
 
 
 def ask(
-    script: Path, unpack: Callable[[Path], object], arguments: Iterable[str], hidden: Iterable[Path] = ()
+    script: Path,
+    unpack: Callable[[Path], object],
+    arguments: Iterable[str],
+    hidden: Iterable[Path] = (),
+    *,
+    subject: str = "the archive",
 ) -> tuple[Any, str]:
     """The JSON that the script wrote, and its output. Raises ToolError where it wrote none.
 
     The script gets the archive's folder, the path of the JSON, `arguments` and the hidden folders. The user's home is
-    an empty folder in its process.
+    an empty folder in its process. All processes that it started end with it.
 
     unpack: fills the archive's folder.
     hidden: the files whose folders the script is to hide.
+    subject: the model, for a sentence about it.
     """
     with tempfile.TemporaryDirectory(prefix="heatserve-trial-") as scratch:
         archive, home, temporary = (Path(scratch, part) for part in ("model", "home", "tmp"))
@@ -36,21 +44,39 @@ def ask(
         result = Path(scratch, "result.json")
         folders = sorted({str(path.resolve().parent) for path in hidden})
         environment = {key: value for key, value in os.environ.items() if not key.startswith(_CACHES)}
-        try:
-            # -I: nothing but the archive and the installed packages can be imported.
-            process = subprocess.run(
-                [sys.executable, "-I", script, archive, result, *arguments, *folders],
-                cwd=archive,
-                env={**environment, "HOME": str(home), "TMPDIR": str(temporary)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=TIMEOUT,
-            )
-        except subprocess.TimeoutExpired:
-            raise ToolError(f"The archive did not load and answer within {TIMEOUT} s.") from None
+        log = Path(scratch, "output")
+        # -I: nothing but the archive and the installed packages can be imported.
+        command: list[str | Path] = [sys.executable, "-I", script, archive, result, *arguments, *folders]
+        ended = _run(command, archive, {**environment, "HOME": str(home), "TMPDIR": str(temporary)}, log)
+        output = log.read_text(encoding="utf-8", errors="replace")
+        if ended is None:
+            raise ToolError(f"{subject[0].upper()}{subject[1:]} did not load and answer within {TIMEOUT} s.", output)
         if not result.is_file():
-            raise ToolError(
-                f"The process that loaded the archive ended with {process.returncode} (see --verbose).", process.stdout
-            )
-        return json.loads(result.read_text(encoding="utf-8")), process.stdout
+            raise ToolError(f"The process that loaded {subject} {ended}: --verbose shows its output.", output)
+        return json.loads(result.read_text(encoding="utf-8")), output
+
+
+def _run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str], log: Path) -> str | None:
+    """The end of the process as the end of a sentence; None where it took too long.
+
+    Its output goes to a file, for a process that it leaves behind would keep a pipe open.
+    """
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"

@@ -58,7 +58,7 @@ def run(archive: Path, name: str, sources: Iterable[Path] = ()) -> Trial:
         # The process may not find it where it lies: a source may lie in a folder above.
         shutil.copy(METRICS, folder.parent)
 
-    said, log = isolated.ask(script, unpack, [name], sources)
+    said, log = isolated.ask(script, unpack, [name], sources, subject=f"the archive {name}.mar")
     if said["error"]:
         raise ToolError(said["error"], said["detail"] or log)
     return Trial(*_read(said["answers"], log), tuple(said["warnings"]))

@@ -1,9 +1,11 @@
 """`inspect`: its findings against PyTorch, against TorchServe's own loader, and against refusals of the packager."""
 
 import json
+import time
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -142,6 +144,9 @@ def test_a_network_of_probabilities_is_refused_in_the_words_of_the_packager(fold
         (["model.py:Other"], "does not define 'Other'"),
         (["nowhere.py:Net"], "There is no model file nowhere.py."),
         (["nowhere.mar"], "There is no archive nowhere.mar; an architecture is"),
+        (["model.py"], "write model.py:CALLABLE"),
+        (["."], "is a folder"),
+        (["ends.py:Net"], "that loaded the architecture ends.py:Net ended with status 3: --verbose shows"),
         (["noise.mar"], "noise.mar is no zip file, or not a whole one."),
         (["noise.mar", "--layer", "first"], "these options need an architecture"),
         (["model.py:Net", "--config", "model.py"], "The configuration model.py is"),
@@ -149,6 +154,7 @@ def test_a_network_of_probabilities_is_refused_in_the_words_of_the_packager(fold
 )
 def test_a_target_that_is_none_is_a_sentence(folder, arguments, said):
     Path("noise.mar").write_bytes(b"not a zip")
+    Path("ends.py").write_text("import os\nos._exit(3)\nclass Net: pass\n")
     code, found, error = inspect(*arguments)
     assert code == 1 and found is None
     (line,) = error.splitlines()
@@ -201,3 +207,14 @@ def test_an_archive_with_another_heatserve_is_a_sentence(archive):
     path = rewritten(archive.path, **{"heatserve/serving/inspection.py": "raise ImportError('no inspection')"})
     with pytest.raises(ToolError, match="no heatserve that inspects it"):
         inspector.archive(Path(path))
+
+
+def test_a_process_that_a_model_leaves_behind_ends_with_the_inspection(folder):
+    left = "import subprocess\nchild = subprocess.Popen(['sleep', '600'])\n"
+    left += f"open({str(folder / 'pid')!r}, 'w').write(str(child.pid))\n"
+    Path("leaves.py").write_text(left + NET)
+    start = time.monotonic()
+    code, _, _ = inspect("leaves.py:Net", "--config", "config.yaml")
+    assert code == 0 and time.monotonic() - start < 300
+    child = int(Path("pid").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
