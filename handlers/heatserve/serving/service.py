@@ -80,7 +80,10 @@ class Service:
         return self._unless_lost(rows, reply)
 
     def fail(self, rows: Sequence[Row], error: Exception) -> Reply:
-        """Refuses all rows: an error left no other way. For errors of the host, too. Never raises."""
+        """Refuses all rows: an error left no other way. For errors of the host, too. Never raises.
+
+        The reply has no facts on these rows: the metrics count no answer for them.
+        """
         logger.error("heatserve: the batch failed: %s", where(error))
         return self._unless_lost(rows, Reply(self._refused(rows, error)))
 
@@ -106,10 +109,13 @@ class Service:
         answered: dict[str, Sequence[ItemFacts]] = {}
         for row_id in loop.done:
             if not (answered and loop.late):
-                rendered = self._rendered(loop.take(row_id))
+                rendered = self._rendered(loop.rows[row_id])
                 answers[row_id], answered[row_id] = rendered.answer, rendered.facts
         answers.update(self._lines())
         facts = CallFacts(admitted, answered, given_up, loop.under_way, self.explainer.fallbacks)
+        # Not before: a fault until here refuses each row in its own protocol, which the loop knows.
+        for row_id in answered:
+            loop.take(row_id)
         reply = Reply(answers, facts=facts)
         return replace(reply, left=bool(reply.unanswered(rows)))
 
