@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from heatserve.serving.metrics import CallFacts, Metrics
-from heatserve.serving.responder import ItemFacts
+from heatserve.serving.facts import CallFacts, ItemFacts
+from heatserve.serving.metrics import Metrics
 from heatserve.serving.service import Reply, Row, Service
 from tests.serving.small import picture, small_service
 

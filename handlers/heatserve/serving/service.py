@@ -14,12 +14,12 @@ from .answers import Answer
 from .contract import CONTRACT as CONTRACT
 from .contract import Row as Row
 from .errors import Refusal, where
+from .facts import CallFacts, ItemFacts, row_kind
 from .integrity import Integrity
 from .items import OpenRow
 from .loop import Loop
-from .metrics import CallFacts, row_kind
 from .model_info import ModelInfo
-from .responder import ItemFacts, Rendered, Responder
+from .responder import Rendered, Responder
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Service:
             try:
                 rendered = self.responder.line(item.presented())
             except Exception as error:
-                rendered = self.loop.faults.refusal(error)
+                rendered = self.loop.faults.record(error)
             if isinstance(rendered, Refusal):
                 item.refuse(rendered)
             else:
