@@ -48,12 +48,9 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         started = time.time()
         self.context = context
         given = batch.Batch(data, context, _send_parts)
-        try:
-            with profiler.profiler(self.service.info.name):
-                reply = modes.answered(self.service, given)
-            self.metrics.count(reply.facts)
-        except Exception as error:
-            reply = self.service.fail(given.rows, error)
+        with profiler.profiler(self.service.info.name):
+            reply = modes.reply_to(self.service, given)
+        self.metrics.count(reply.facts)
         if reply.lost:
             logger.error("heatserve: this worker ends, so that TorchServe starts another")
             ending.end_once_answered(context)

@@ -231,6 +231,19 @@ def test_a_registered_method_is_in_the_live_mapping_which_nobody_can_write_into(
     assert pickle.loads(pickle.dumps(query)) == query == replace(query)
 
 
+class Half:
+    """Draws that lack a half of their members."""
+
+    parameters = ()
+
+    @classmethod
+    def of(cls, image: Tensor, sampling: object) -> Half:
+        return cls()
+
+    def draw(self, first: int, count: int) -> Tensor:
+        return torch.zeros(count, 3, 24, 36)
+
+
 @ONCE
 @pytest.mark.parametrize(
     ("change", "said"),
@@ -244,6 +257,8 @@ def test_a_registered_method_is_in_the_live_mapping_which_nobody_can_write_into(
         ({"name": "new", "display": "minimum"}, "display must be one of: maximum, percentile"),
         ({"name": "new", "min_samples": 500}, "samples must be at least min_samples"),
         ({"name": "new", "draws": None}, "a score has no map"),
+        ({"name": "describe"}, "cannot be named 'describe': a request with that word in its path asks for"),
+        ({"name": "new", "draws": Half}, "'new': its draws must have weigh, random$"),
         ({"name": "new", "needs_linear_head": True}, "needs_linear_head belongs to a method of a layer"),
     ],
 )
@@ -320,6 +335,21 @@ def test_a_module_that_fails_is_named_with_its_reason(folder: Path, text: str, s
     (folder / "broken_method.py").write_text(text, encoding="utf-8")
     with pytest.raises(ExtensionError, match=said):
         load_modules(["broken_method"])
+
+
+@ONCE
+@pytest.mark.parametrize(("end", "raised"), [("1 / 0", ExtensionError), ("raise KeyboardInterrupt", KeyboardInterrupt)])
+def test_a_module_that_fails_leaves_no_method_and_fails_alike_again(
+    folder: Path, end: str, raised: type[BaseException]
+) -> None:
+    before, said = dict(METHODS), []
+    (folder / "half_a_module.py").write_text(f"{MODULE.format(name='halved')}\n{end}\n", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(raised) as caught:
+            load_modules(["half_a_module"])
+        assert before == METHODS
+        said.append(str(caught.value))
+    assert said[0] == said[1]
 
 
 @ONCE

@@ -33,6 +33,18 @@ def refused(net, images=IMAGES, layers=()):
     return message
 
 
+def hooks(net):
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules())
+
+
+def test_a_network_that_is_refused_keeps_no_hook():
+    net = small()
+    linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    assert hooks(net) == 0
+    refused(net, layers=linear)
+    assert hooks(net) == 0
+
+
 # Scores
 
 

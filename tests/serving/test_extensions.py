@@ -107,6 +107,53 @@ def test_a_module_that_fails_is_a_sentence(
     assert message.startswith("explain.extensions: ") and name in message and said in message and "\n" not in message
 
 
+GRADIENT = """
+from dataclasses import replace
+from heatserve.engine import METHODS, register
+from heatserve.engine.sampling import Noise
+from tests.engine.added import rise
+"""
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            "replace(METHODS['gradient'], name='odd', reduce=lambda a: a)",
+            r"reduce must give a map \(h, w\) of floats, ",
+        ),
+        ("replace(METHODS['gradient'], name='odd', attribute=lambda s: 1 / 0)", "ZeroDivisionError: division by zero"),
+        ("replace(METHODS['gradient'], name='odd', attribute=lambda s: exit(3))", "SystemExit: 3"),
+        (
+            "replace(METHODS['gradient'], name='odd', attribute=lambda s: s.gradients[:1])",
+            "one attribution for each row",
+        ),
+        ("replace(METHODS['smoothgrad'], name='odd', reduce=lambda a: a.mean())", "reduce must give"),
+        (
+            "replace(rise.METHOD, name='odd', draws=type('D', (rise.Masks,), {'weigh': lambda s, f, a: a[:1]}))",
+            "weigh must give 2 attributions for 2, and gives 1",
+        ),
+        (
+            "replace(rise.METHOD, name='odd', draws=type('D', (rise.Masks,), {'weigh': lambda s, f, a: a}))",
+            "reduce must",
+        ),
+        (
+            "replace(rise.METHOD, name='odd', draws=type('D', (rise.Masks,), {'draw': lambda s, f, n: s._image}))",
+            "draw must give",
+        ),
+    ],
+)
+def test_an_added_method_that_fails_is_a_sentence_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, said: str
+) -> None:
+    name = f"brought_{abs(hash(row))}"
+    archive(tmp_path, monkeypatch, **{name: f"{GRADIENT}\nregister({row})\n"})
+    with pytest.raises(
+        ArchiveError, match=f"^method 'odd' fails on this network: .*{said}.*; correct the method, or do"
+    ):
+        small_service(tmp_path, {"explain": {"extensions": [name]}})
+
+
 def test_an_installed_package_that_fails_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     class Entry:
         name = "theirs"

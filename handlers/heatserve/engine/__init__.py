@@ -13,6 +13,7 @@ from .ranking import ranking
 from .registry import METHODS, ExtensionError, load_installed, load_modules, register
 from .sampling import Draws, Sampling, sample_seed
 from .smoothing import Smoothing
+from .trial import try_added
 
 __all__ = [
     "FORWARD",
@@ -39,4 +40,5 @@ __all__ = [
     "ranking",
     "register",
     "sample_seed",
+    "try_added",
 ]

@@ -31,7 +31,7 @@ class Explainer:
     Predictions, and maps that share their pass, keep the precision that the process is in. The proofs at load are made
     in float32.
 
-    Raises UnsuitableModel for a model or a layer that cannot be explained.
+    Raises UnsuitableModel for a model or a layer that cannot be explained; no hook stays on it then.
     """
 
     def __init__(
@@ -46,7 +46,13 @@ class Explainer:
     ) -> None:
         with tensor_float(False):
             network = Network(model, example, layers, optimize=optimize, precision=precision)
-            prove(network, example, named=bool(layers))
+        try:
+            with tensor_float(False):
+                prove(network, example, named=bool(layers))
+            self._room = Room(chunk or suitable_chunk(network, example[:1]))
+        except BaseException:
+            network.close()
+            raise
         self.network = network
         self.model = network.model
         self.device = network.device
@@ -56,7 +62,6 @@ class Explainer:
         self.head = network.head
         self.optimized = network.optimized
         self.precision = network.precision
-        self._room = Room(chunk or suitable_chunk(network, example[:1]))
 
     @property
     def layer(self) -> str:

@@ -22,6 +22,8 @@ _WORDS = {
     "statistic": ("mean", "mean_square", "variance"),
     "display": ("maximum", "percentile"),
 }
+#: The members that draws must have (`sampling.Draws`).
+_MEMBERS = ("of", "draw", "weigh", "random", "parameters")
 _methods: dict[str, Method] = {}
 
 #: Every method by its name: read-only, and live.
@@ -29,7 +31,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(_methods)
 
 
 class ExtensionError(ValueError):
-    """A module that should bring methods cannot be loaded; the message names it and says why."""
+    """A module that should bring methods cannot be loaded, or a method of one fails; the message says which and why."""
 
 
 def register(method: Method) -> Method:
@@ -42,6 +44,11 @@ def register(method: Method) -> Method:
             f"a method cannot be named {method.name!r}: lower case letters, digits and underscores are allowed, "
             "50 at most, a letter first"
         )
+    if method.name == "describe":
+        raise ValueError(
+            "a method cannot be named 'describe': a request with that word in its path asks for the description of the "
+            "archive"
+        )
     if method.name in _methods:
         raise ValueError(
             f"there is a method {method.name!r} already ({_methods[method.name].source}); choose a new name"
@@ -53,6 +60,9 @@ def register(method: Method) -> Method:
         raise ValueError(f"method {method.name!r}: samples must be at least min_samples, and that at least 1")
     if method.signal == "score" and method.draws is None:
         raise ValueError(f"method {method.name!r}: a score has no map; a method of the score needs draws that weigh it")
+    missing = [member for member in _MEMBERS if method.draws is not None and not hasattr(method.draws, member)]
+    if missing:
+        raise ValueError(f"method {method.name!r}: its draws must have {', '.join(missing)}")
     if method.needs_linear_head and method.signal != "layer":
         raise ValueError(f"method {method.name!r}: needs_linear_head belongs to a method of a layer")
     _methods[method.name] = method
@@ -85,9 +95,15 @@ def _entry_points() -> Sequence[Any]:
 
 
 def _load(source: str, load: Callable[[], object]) -> None:
+    """Loads all methods of a source, or none."""
+    before = dict(_methods)
     try:
         load()
     except BaseException as error:  # a module may do anything when it is imported, even call sys.exit()
+        _methods.clear()
+        _methods.update(before)
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise ExtensionError(f"{source} brings no methods: {type(error).__name__}: {error}") from error
 
 

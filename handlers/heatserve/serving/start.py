@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine import METHODS, Explainer, UnsuitableModel, is_out_of_memory
+from ..engine import METHODS, Explainer, ExtensionError, UnsuitableModel, is_out_of_memory, try_added
 from . import describe, integrity
 from .contract import CONTRACT
 from .errors import Refusal, printable
 from .integrity import ArchiveError, Integrity
-from .loading import load_extensions, load_labels, load_model, said
+from .loading import in_one_line, load_extensions, load_labels, load_model, said
 from .loop import Loop
 from .model_info import model_info
 from .options import OPTIONS
@@ -48,6 +48,7 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     model = load_model(model_dir, manifest, on)
     labels = load_labels(model_dir)
     explainer = _explainer(model, settings, on)
+    _try_added(explainer, settings, on)
     classes = explainer.classes
     if labels and set(labels) != set(range(classes)):
         raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
@@ -112,6 +113,16 @@ def _explainer(model: nn.Module, settings: Settings, on: torch.device) -> Explai
             raise
         raise ArchiveError(
             f"the network fails on a view of {height} x {width} pixels (preprocess.crop): {said(error)}"
+        ) from error
+
+
+def _try_added(explainer: Explainer, settings: Settings, on: torch.device) -> None:
+    """Runs each added method once. Raises ArchiveError for one that fails."""
+    try:
+        try_added(explainer, _example(settings, on))
+    except ExtensionError as error:
+        raise ArchiveError(
+            f"{in_one_line(error)}; correct the method, or do without the module or package that brings it"
         ) from error
 
 

@@ -28,15 +28,20 @@ def check_mode(settings: Settings, name: str, manifest: Mapping[str, Any], envel
         only_worker(name, str(manifest.get("model", {}).get("modelVersion", "")))
 
 
-def answered(service: Service, batch: Batch) -> Reply:
-    """The reply to a batch.
+def reply_to(service: Service, batch: Batch) -> Reply:
+    """The reply to a batch. Never raises.
 
     In continuous batching it is that of one call, and the rows that are left come again. In the ordinary mode the call
-    is repeated until all rows are answered, and lines of streams are sent in between.
+    is repeated until all rows are answered, and lines of streams are sent in between. A fault of sending refuses the
+    rows that still wait, and no others.
     """
     reply = whole = service.call(batch.rows)
     while reply.left and not service.settings.continuous:
-        batch.send(reply.lines)
-        reply = service.call(whole.unanswered(batch.rows))
+        waiting = whole.unanswered(batch.rows)
+        try:
+            batch.send(reply.lines)
+        except Exception as error:
+            return whole.then(service.fail(waiting, error))
+        reply = service.call(waiting)
         whole = whole.then(reply)
     return whole
