@@ -1,4 +1,4 @@
-"""The how-tos: what they tell a reader to write works, and their tables are the code's."""
+"""The how-tos: their examples and commands work, and their tables are the code's."""
 
 from __future__ import annotations
 
