@@ -11,11 +11,12 @@ from rich.console import Console
 
 from heatserve_tools import extras
 from heatserve_tools.errors import ToolError
+from heatserve_tools.tool import Tool
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-@click.command(short_help="Show a model's layers and methods.")
+@click.command(cls=Tool, short_help="Show a model's layers and methods.")
 @click.argument("target", metavar="ARCHIVE|ARCHITECTURE", shell_complete=FILE.shell_complete)
 @click.option("--weights", type=FILE, help="An architecture's state dict; without it the weights are random.")
 @click.option("--labels", type=FILE, help="An architecture's class names, as `package` takes them.")

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from heatserve_tools import extras
 from heatserve_tools.errors import ToolError
+from heatserve_tools.tool import Tool, working
 
 if TYPE_CHECKING:
     from heatserve_tools.packaging.packager import Packaged
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
-@click.command(short_help="Build an archive from a model's weights.")
+@click.command(cls=Tool, short_help="Build an archive from a model's weights.")
 @click.argument("name")
 @click.option(
     "--architecture",
@@ -92,7 +93,7 @@ def main(
     recipe = Recipe(name, architecture, weights, labels, config, packages, version, continuous, extensions)
     console = Console(stderr=True, highlight=False, emoji=False)
     try:
-        with console.status(f"Building {name}.mar and trying it"):
+        with working(f"Building {name}.mar and trying it"):
             packaged = package(recipe, export_path, force)
     except ToolError as error:
         if verbose and error.detail:
