@@ -1,4 +1,4 @@
-"""The README's picture: `python -m devtools.panel` draws it from what `scripts/demo` wrote."""
+"""The README's picture: `python -m devtools.panel` draws it from the files that `scripts/demo` wrote."""
 
 from __future__ import annotations
 

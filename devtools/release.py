@@ -34,7 +34,7 @@ BACKEND = (
 
 
 class Unfit(Exception):
-    """The release is not as it has to be. The message says what to change."""
+    """The release is not as it has to be. The message names the change to make."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def version_of(source: Path) -> str:
 
 
 def checkout(root: Path, target: Path) -> Path:
-    """A copy of the files that git knows or would add. A wheel would hold what an old build folder holds."""
+    """A copy of the files that git knows or would add. A wheel would also hold the files of an old build folder."""
     listed = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard"], cwd=root, capture_output=True, check=True
     )

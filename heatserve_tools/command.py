@@ -58,5 +58,10 @@ def main() -> None:
 
 
 def end_as_ctrl_c() -> None:
-    """Makes SIGTERM end this process as Ctrl-C does: processes and temporary files are cleaned up."""
+    """Makes SIGTERM and SIGHUP end this process as Ctrl-C does: processes and temporary files are cleaned up.
+
+    `nohup` ignores SIGHUP, and that stays.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)

@@ -125,7 +125,3 @@ def _way_out(error: HeatserveError) -> str:
     if error.code == 400:
         return "--describe prints what the model can be asked for."
     return "`heatserve serve` starts a server, and --url names its address."
-
-
-if __name__ == "__main__":
-    main(prog_name="heatserve explain")

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
 
 from heatserve_tools import extras
 from heatserve_tools.errors import ToolError
+from heatserve_tools.tool import Tool, working
 
 if TYPE_CHECKING:
     from heatserve_tools.torchserve.server import Server
 
 KEYS, LOGS = "key_file.json", "logs"
+APIS = ("inference", "management", "metrics")
 
 
-@click.command(short_help="Serve archives with TorchServe.")
+@click.command(cls=Tool, short_help="Serve archives with TorchServe.")
 @click.option("--model", "names", multiple=True, metavar="NAME", help="Serve this one only; may be repeated.")
 @click.option(
     "--model-store",
@@ -34,8 +40,18 @@ KEYS, LOGS = "key_file.json", "logs"
     show_default=True,
     help=f"The folder that {KEYS} and {LOGS}/ are written to.",
 )
-@click.option("--port", type=int, help="Inference port; management and metrics take the next two. [8080]")
-@click.option("--grpc-port", type=int, help="gRPC inference port; gRPC management takes the next. [7070]")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65533),
+    metavar="PORT",
+    help="Inference port; management and metrics take the next two. [8080]",
+)
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(1, 65534),
+    metavar="PORT",
+    help="gRPC inference port; gRPC management takes the next. [7070]",
+)
 @click.option("--open", "without_tokens", is_flag=True, help="Ask for no tokens; still on loopback only.")
 @click.pass_context
 def main(
@@ -56,16 +72,16 @@ def main(
 
     console = Console(emoji=False)
     chosen = _chosen(console, names, model_store, context.command_path.removesuffix("serve") + "package")
-    logs, keys = folder / LOGS, folder / KEYS
+    settings = _settings(port, grpc_port, without_tokens)
+    _check_ports(settings)
+    logs = folder / LOGS
     logs.mkdir(parents=True, exist_ok=True)
-    keys.unlink(missing_ok=True)
     log = logs / "serve.log"
     environment = {"LOG_LOCATION": str(logs.resolve()), "METRICS_LOCATION": str(logs.resolve())}
     try:
-        with console.status(f"Starting TorchServe with {', '.join(chosen)} (log: {log})") as status:
-            settings = _settings(port, grpc_port, without_tokens)
-            server = Server(chosen, settings, environment, log, cwd=folder, partly=not names).start()
-            status.stop()
+        with _own(folder, log):
+            with working(f"Starting TorchServe with {', '.join(chosen)} (log: {log})"):
+                server = Server(chosen, settings, environment, log, cwd=folder, partly=not names).start()
             try:
                 _announce(console, server, folder)
                 server.wait()
@@ -76,8 +92,40 @@ def main(
         console.print("Stopped.")
     except (ServerError, ToolError) as error:
         raise click.ClickException(str(error)) from None
-    finally:
+
+
+@contextmanager
+def _own(folder: Path, log: Path) -> Iterator[None]:
+    """The time in which the log and the key file of a folder are this server's. The key file ends with it.
+
+    Raises click.ClickException where another server has them. The lock ends with this process, however that ends.
+    """
+    with open(log, "ab") as locked:
+        try:
+            fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise click.ClickException(
+                f"Another server runs in the folder {folder.resolve()}; --folder names another."
+            ) from None
+        keys = folder / KEYS
         keys.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            keys.unlink(missing_ok=True)
+
+
+def _check_ports(settings: Mapping[str, str]) -> None:
+    """Raises click.ClickException for the first port where TorchServe could not listen."""
+    from heatserve_tools.torchserve import ports
+
+    apis = [urlsplit(settings[f"{api}_address"]).port or 0 for api in APIS]
+    grpc = [int(settings[f"grpc_{api}_port"]) for api in APIS[:2]]
+    for option, own, others in (("--port", apis, grpc), ("--grpc-port", grpc, [])):
+        for port in own:
+            refusal = "is asked for twice" if port in others else ports.refusal(port)
+            if refusal:
+                raise click.ClickException(f"Port {port} {refusal}; {option} names another.")
 
 
 def _chosen(console: Console, names: tuple[str, ...], model_store: Path, package: str) -> dict[str, Path]:
@@ -110,7 +158,7 @@ def _settings(port: int | None, grpc_port: int | None, without_tokens: bool) -> 
 
     settings = {**properties.read(SERVER_CONFIG), "metrics_config": str(METRICS)}
     if port is not None:
-        for offset, api in enumerate(("inference", "management", "metrics")):
+        for offset, api in enumerate(APIS):
             settings[f"{api}_address"] = f"http://{HOST}:{port + offset}"
     if grpc_port is not None:
         settings["grpc_inference_port"] = str(grpc_port)
@@ -122,7 +170,6 @@ def _settings(port: int | None, grpc_port: int | None, without_tokens: bool) -> 
 
 def _announce(console: Console, server: Server, folder: Path) -> None:
     """Prints the models that failed, the addresses, and a line to try."""
-    model = next(name for name in server.models if name not in server.failed)
     for error in server.failed.values():
         reason = str(error).splitlines()[0]
         console.print(f"not served    {reason}", highlight=False, markup=False, soft_wrap=True)
@@ -130,6 +177,8 @@ def _announce(console: Console, server: Server, folder: Path) -> None:
     if server.key():
         read = 'import json; print(json.load(open("key_file.json"))["inference"]["key"])'
         token = f" -H \"Authorization: Bearer $(python3 -c '{read}')\""
+    served = [name for name in server.models if name not in server.failed]
+    console.print(f"models        {', '.join(served)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"predictions   {server.inference}/predictions/NAME", highlight=False)
     console.print(f"explanations  {server.inference}/explanations/NAME", highlight=False)
     console.print(f"metrics       {server.metrics}/metrics", highlight=False)
@@ -138,7 +187,7 @@ def _announce(console: Console, server: Server, folder: Path) -> None:
     place = f", in {shlex.quote(str(folder.resolve()))}" if token and not here else ""
     console.print(f"\nTry it{place}:", highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"  curl{token} {server.inference}/explanations/{model} -T PHOTO.jpg",
+        f"  curl{token} {server.inference}/explanations/{served[0]} -T PHOTO.jpg",
         soft_wrap=True,
         highlight=False,
         markup=False,

@@ -1,4 +1,7 @@
-"""A file of code holds one concept: it is short, or its first line says why it is not."""
+"""A file of code holds one concept: it is short, or its first line says why it is not.
+
+Files of tests are left out: a list of cases may be long.
+"""
 
 from __future__ import annotations
 

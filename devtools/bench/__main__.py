@@ -110,7 +110,7 @@ def _measure(chosen: Mapping[str, Steps], threads: int, output: Path, quick: boo
         try:
             found, failed = _run(steps, console)
         except KeyboardInterrupt:
-            console.print("stopped; what was not finished is not written")
+            console.print("stopped; unfinished steps are not written")
             sys.exit(130)
         missing += failed
         page = results.write(output, about, found, f"-{name}" * (name != "library") + "-quick" * quick)

@@ -15,7 +15,7 @@ from devtools.paths import HANDLERS, ROOT
 
 
 class ChildFailed(RuntimeError):
-    """A measurement's process ended badly. The message is the end of what it wrote."""
+    """A measurement's process ended badly. The message is the end of its output."""
 
 
 def run(module: str, *arguments: object) -> Iterator[Any]:

@@ -59,7 +59,7 @@ def of_service(
     )
     first, last = both.at[0].median, both.at[-1].median
     sentence = (
-        f"What the handler does around the model grows with the photograph as MP^{both.exponent.median:.2f}: "
+        f"The handler's work around the model grows with the photograph as MP^{both.exponent.median:.2f}: "
         f"{first:.2f} forward passes at {megapixels[0]:g} megapixels and {last:.2f} at {megapixels[-1]:g}, "
         f"{both.marginal.median:.2f} for each further megapixel."
     )

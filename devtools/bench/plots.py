@@ -81,7 +81,7 @@ def ratios(results: Sequence[Result], path: Path, title: str, against: str = "")
             va="center",
             fontsize=8.5,
         )
-    axes.set_xlabel(f"ratio to {against or 'what it is measured against'}: median over rounds, 95 % interval")
+    axes.set_xlabel(f"ratio to {against or 'the one beside it'}: median over rounds, 95 % interval")
     _rows(axes, places, labels, sum(heights), rows)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
     return _save(figure, path)

@@ -1,4 +1,4 @@
-"""Results: a measurement beside what is asked of it, written as JSON and as a Markdown table."""
+"""Results of measurements beside the values that were asked for, as JSON and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "torchserve", "captum", "
 class Result:
     """One measurement.
 
-    what: its name, which also says what a ratio is to.
+    what: its name; that of a ratio also names the measurement that it is divided by.
     unit: "×" for a ratio.
     low, high: the 95 % interval, None where there is none.
-    limit: asked is at most this, None where nothing is.
-    least: asked is at least this, None where nothing is.
+    limit: the largest value that is asked for, None where none is.
+    least: the smallest value that is asked for, None where none is.
     rounds: the number of rounds behind a ratio.
     detail: further figures for the JSON.
     """

@@ -8,6 +8,8 @@ import random
 from typing import Any
 
 from devtools.fuzz.pictures import any_picture, noise, plain
+from heatserve.engine import METHODS
+from heatserve.serving.formats import OUTPUTS
 from heatserve.serving.options import OPTIONS
 
 #: The side of the model's view. It is small, so that most time goes into reading requests.
@@ -16,10 +18,10 @@ FORGED = "[METRICS]forged.Count:1|#a:b"
 #: A mark in JSON bodies. A list nested about as deeply as TorchServe's parser allows takes its place.
 DEEP = "<deep>"
 _GOOD: dict[str, list[Any]] = {
-    "method": ["gradcam", "cam", "gradient", "smoothgrad", "vargrad"],
+    "method": [*METHODS],
     "target": ["predicted", "top3", "top10", 7, "tabby"],
     "samples": [1, 2, 4],
-    "output": ["json", "png", "npy", "webp", "jpeg"],
+    "output": [*OUTPUTS],
     "overlay": [True],
     "boxes": [True],
     "top_k": [1, 1000],

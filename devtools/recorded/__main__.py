@@ -22,7 +22,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def _options(function: Callable[..., None]) -> Callable[..., None]:
-    """What is asked: the handler in this process, or a server."""
+    """Adds the options that choose the source of the answers: the handler in this process, or a server."""
     for option in (
         click.option("--grpc", type=int, metavar="PORT", help="With --url: the port of gRPC; left out without."),
         click.option("--model", "models", multiple=True, help="With --url: a model of EfficientNet-Lite0 to ask."),

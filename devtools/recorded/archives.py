@@ -20,7 +20,7 @@ class Scene:
     network: the name of one in `networks`.
     explain, preprocess, server: blocks of model-config.yaml, `server` for TorchServe's own keys.
     labels: by class index; empty for an archive without labels.
-    manifest, model: what is added to the manifest's blocks `heatserve` and `model`.
+    manifest, model: members that are added to the manifest's blocks `heatserve` and `model`.
     files: further members by their name.
     verified: whether the manifest has the hashes of all members.
     environment: variables of the worker.

@@ -23,7 +23,7 @@ _GREY, _COLOUR = 1, 8
 
 
 def report(old: Mapping[str, Any], new: Mapping[str, Any], only: str, most: int, tolerance: float = 0.0) -> int:
-    """Prints how many cases are equal, and of the others what differs; 1 where one does, else 0.
+    """Prints the number of equal cases and the differences of the others; 1 where there are any, else 0.
 
     tolerance: see `between`.
     """

@@ -1,4 +1,4 @@
-"""The making of a recording: every case is sent, and all that came back is written down."""
+"""The maker of a recording: it sends every case and writes down each answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def prepare() -> None:
 
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
-    # What a lost device ends is the worker; here it is the recording.
+    # A lost device ends the worker by this call, and the worker is the recording here.
     setattr(os, "_exit", lambda code: None)  # noqa: B010
     import heatserve
 

@@ -23,7 +23,7 @@ METRICS = "model_metrics:\n  gauge:\n    - name: HandlerTime\n      unit: ms\n  
 
 
 class Connection:
-    """Stands for the socket to the frontend; keeps what is sent before a call ends."""
+    """A socket to the frontend that keeps the messages sent before a call ends."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -60,7 +60,7 @@ class Worker:
             handler.initialize(self._service.context)
 
     def ask(self, rows: Mapping[str, Row]) -> dict[str, Any]:
-        """Sends rows until all are answered: what each got, in which call, and the metrics."""
+        """The answers to rows, which are sent until all are answered, with the call of each answer, and the metrics."""
         waiting = dict(rows)
         streaming: set[str] = set()
         answers: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from heatserve_tools import extras
 from heatserve_tools.errors import ToolError
+from heatserve_tools.tool import Tool, working
 
 if TYPE_CHECKING:
     from heatserve_tools.torchserve.server import Server
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command(short_help="Serve a real model, explain photographs.")
+@click.command(cls=Tool, short_help="Serve a real model, explain photographs.")
 @click.option("--keep", is_flag=True, help="Leave the server running until Ctrl-C and print curl lines.")
 @click.option(
     "--output",
@@ -46,7 +47,7 @@ def main(keep: bool, output: Path, model_store: Path, repeat: int) -> None:
     console = Console(highlight=False, soft_wrap=True)
     try:
         archives = _packaged(console, model_store)
-        with console.status("Starting TorchServe"):
+        with working("Starting TorchServe"):
             server = Server(archives).start()
         try:
             _show(console, server, output, repeat)
@@ -64,7 +65,7 @@ def _packaged(console: Console, model_store: Path) -> dict[str, Path]:
 
     archives = {}
     for name in ("lite0", "lite0_live"):
-        with console.status(f"Packaging {name}.mar and trying it"):
+        with working(f"Packaging {name}.mar and trying it"):
             packaged = lite0.build(model_store, name, continuous=name == "lite0_live")
         console.print(f"packaged {packaged.path.name}: layer {packaged.trial.layer}")
         archives[name] = packaged.path

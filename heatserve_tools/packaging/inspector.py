@@ -14,13 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from heatserve.serving.integrity import LABELS, MANIFEST
+from heatserve.serving.integrity import MANIFEST
 from heatserve_tools.errors import ToolError
-from heatserve_tools.packaging import architecture, isolated, labels, root, servable, state_dict
-from heatserve_tools.packaging.mar import Content
-from heatserve_tools.packaging.packager import CONFIG, configuration
+from heatserve_tools.packaging import isolated, packager, servable
+from heatserve_tools.packaging.packager import Recipe
 
 _WORKER = Path(__file__).with_name("inspect_worker.py")
 
@@ -30,8 +27,8 @@ class Inspected:
     """The findings about one target.
 
     target: as the user named it.
-    trouble: the reason why TorchServe cannot start with the archive, told from the file alone; None where nothing is
-        seen, or the target is an architecture.
+    trouble: the reason why TorchServe cannot start with the archive, told from the file alone; None where there is
+        none, or the target is an architecture.
     manifest: the archive's.
     found: as `heatserve.serving.inspection` gives it.
     """
@@ -69,49 +66,23 @@ def archive(path: Path) -> Inspected:
     return Inspected(str(path), None, manifest, _ask(unpack))
 
 
-def network(
-    text: str,
-    weights: Path | None = None,
-    names: Path | None = None,
-    config: Path | None = None,
-    layers: tuple[str, ...] = (),
-) -> Inspected:
-    """The findings about an architecture, as an archive would have it. Raises ToolError.
+def network(target: str, recipe: Recipe) -> Inspected:
+    """The findings about an architecture, as an archive of this recipe would have it. Raises ToolError.
 
-    weights: None for those that the architecture makes by itself.
-    names: a file of labels.
-    config: a model-config.yaml.
-    layers: in place of the layers that the configuration names.
+    target: as the user named it.
     """
-    model = architecture.read(text)
-    members: dict[str, Content] = {**root.archive_root(), **model.members}
-    entry = {"modelName": model.reference.rpartition(":")[2], "modelVersion": "", "handler": root.HANDLER}
-    if weights is not None:
-        entry["serializedFile"], members_of_weights = state_dict.for_archive(weights)
-        members[entry["serializedFile"]] = members_of_weights
-    if names is not None:
-        members[LABELS] = json.dumps(labels.read(names)).encode()
-    settings = yaml.safe_load(configuration(config) or b"{}")
-    if layers:
-        settings["explain"] = {**(settings.get("explain") or {}), "layer": list(layers)}
-    if settings:
-        entry["configFile"] = CONFIG
-        members[CONFIG] = yaml.safe_dump(settings).encode()
-    manifest = {
-        "model": entry,
-        "heatserve": {"version": root.version(root.archive_root()), "architecture": model.reference},
-    }
+    members = packager.members(recipe)
 
     def unpack(folder: Path) -> None:
-        for name, content in {**members, MANIFEST: json.dumps(manifest).encode()}.items():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+        for name, content in members.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):
-                target.write_bytes(content)
+                path.write_bytes(content)
             else:
-                shutil.copyfile(content, target)
+                shutil.copyfile(content, path)
 
-    return Inspected(text, None, manifest, _ask(unpack))
+    return Inspected(target, None, json.loads(bytes(members[MANIFEST])), _ask(unpack))
 
 
 def _ask(unpack: Any) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,22 @@ CONTINUOUS = {"minWorkers": 1, "maxWorkers": 1, "continuousBatching": True, "bat
 class Recipe:
     """All that an archive is made from.
 
+    weights: None for those that the architecture makes by itself; such an archive can be inspected, not packaged.
+    extensions: modules that register methods when the archive starts.
+    layers: in place of the layers that the configuration names.
     handlers: a folder with the handler and the package heatserve; None for those of this installation.
     """
 
     name: str
     architecture: str
-    weights: Path
+    weights: Path | None
     labels: Path | None = None
     config: Path | None = None
     include_packages: tuple[str, ...] = ()
     version: str = "1.0"
     continuous: bool = False
+    extensions: tuple[Path, ...] = ()
+    layers: tuple[str, ...] = ()
     handlers: Path | None = None
 
 
@@ -78,30 +83,30 @@ def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
 
 
 def members(recipe: Recipe) -> dict[str, Content]:
-    """All members of the archive by name, the manifest last."""
+    """All members of the archive by name, the manifest last. Raises ToolError."""
     ours = root.archive_root(recipe.handlers)
     model = architecture.read(recipe.architecture)
-    weights_name, weights_content = state_dict.for_archive(recipe.weights)
-    parts: list[Mapping[str, Content]] = [ours, model.members, {weights_name: weights_content}]
-    parts += [architecture.package_members(name) for name in recipe.include_packages if name != model.package]
-    if recipe.labels:
-        named = labels.read(recipe.labels)
-        parts.append({LABELS: (json.dumps(named, ensure_ascii=False, indent=1) + "\n").encode()})
-    config = configuration(recipe.config, recipe.continuous)
-    if config is not None:
-        parts.append({CONFIG: config})
-    merged: dict[str, Content] = {}
-    for part in parts:
-        clash = sorted(merged.keys() & part.keys())
-        if clash:
-            raise ToolError(f"Two files of the archive would be called {clash[0]}: rename yours.")
-        merged.update(part)
-    entry: dict[str, Any] = {"modelName": recipe.name, "serializedFile": weights_name, "handler": root.HANDLER}
+    parts: list[Mapping[str, Content]] = [ours, model.members]
+    entry: dict[str, Any] = {"modelName": recipe.name}
+    if recipe.weights is not None:
+        entry["serializedFile"], weights = state_dict.for_archive(recipe.weights)
+        parts.append({entry["serializedFile"]: weights})
+    entry["handler"] = root.HANDLER
     if model.model_file:
         entry["modelFile"] = model.model_file
     entry["modelVersion"] = recipe.version
+    parts += [architecture.package_members(name) for name in recipe.include_packages if name != model.package]
+    for path in recipe.extensions:
+        architecture.module_file(path, "extension")
+        parts.append({path.name: path})
+    if recipe.labels:
+        named = labels.read(recipe.labels)
+        parts.append({LABELS: (json.dumps(named, ensure_ascii=False, indent=1) + "\n").encode()})
+    config = configuration(recipe)
     if config is not None:
         entry["configFile"] = CONFIG
+        parts.append({CONFIG: config})
+    merged = _merged(parts)
     contract = root.contract(ours)
     manifest = {
         # A fixed date, as everywhere in the archive: TorchServe asks for one and does nothing with it.
@@ -113,20 +118,54 @@ def members(recipe: Recipe) -> dict[str, Content]:
             "version": root.version(ours),
             **({} if contract is None else {"contract": contract}),
             "architecture": model.reference,
-            "weights_sha256": mar.sha256(recipe.weights),
+            **({} if recipe.weights is None else {"weights_sha256": mar.sha256(recipe.weights)}),
         },
     }
     return {**merged, MANIFEST: mar.sealed(manifest, merged)}
 
 
-def configuration(path: Path | None, continuous: bool = False) -> bytes | None:
-    """The archive's configuration: the file as it is. continuous: its settings of workers and batches become
-    `CONTINUOUS`. Raises ToolError for a file that TorchServe cannot read."""
-    if path is None:
-        return yaml.safe_dump(CONTINUOUS, sort_keys=False).encode() if continuous else None
-    content = path.read_bytes()
+def configuration(recipe: Recipe) -> bytes | None:
+    """The archive's configuration: the recipe's file as it is, unless the recipe changes settings in it.
+
+    None where there is neither. Raises ToolError for a file that TorchServe cannot read.
+    """
+    content = recipe.config.read_bytes() if recipe.config else None
     try:
-        read = servable.config(content)
+        read = {} if content is None else servable.config(content)
     except servable.Unservable as error:
-        raise ToolError(f"The configuration {path.name} {error}.") from None
-    return yaml.safe_dump({**read, **CONTINUOUS}, sort_keys=False).encode() if continuous else content
+        raise ToolError(f"The configuration {recipe.config and recipe.config.name} {error}.") from None
+    changed: dict[str, Any] = {**CONTINUOUS} if recipe.continuous else {}
+    if recipe.layers or recipe.extensions:
+        explain = read.get("explain") or {}
+        if not isinstance(explain, dict):
+            raise ToolError("The configuration's block explain is no mapping of settings.")
+        changed["explain"] = {**explain, **_explain(recipe, explain)}
+    return yaml.safe_dump({**read, **changed}, sort_keys=False).encode() if changed else content
+
+
+def _explain(recipe: Recipe, explain: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the block `explain` that the recipe changes."""
+    changed: dict[str, Any] = {}
+    if recipe.layers:
+        changed["layer"] = list(recipe.layers)
+    if recipe.extensions:
+        named = explain.get("extensions") or []
+        modules = [*(named if isinstance(named, list) else [named]), *(path.stem for path in recipe.extensions)]
+        changed["extensions"] = [module for number, module in enumerate(modules) if module not in modules[:number]]
+    return changed
+
+
+def _merged(parts: Iterable[Mapping[str, Content]]) -> dict[str, Content]:
+    """The members of all parts. Raises ToolError where two have one name."""
+    merged: dict[str, Content] = {}
+    for part in parts:
+        clash = sorted(merged.keys() & part.keys())
+        if clash:
+            raise ToolError(f"Two files of the archive would be called {clash[0]}: rename yours.")
+        merged.update(part)
+    # Python would import the package, and the file would be left unread.
+    packages = {name.split("/")[0] for name in merged if "/" in name}
+    hidden = sorted(name for name in merged if name.endswith(".py") and name[: -len(".py")] in packages)
+    if hidden:
+        raise ToolError(f"The archive would have a file {hidden[0]} beside a package of that name: rename yours.")
+    return merged

@@ -234,7 +234,10 @@ class Server:
         return management.description(self.management, model, token)
 
     def _is_ready(self, model: str) -> bool:
-        return management.is_ready(self._description(model))
+        log = self.log()
+        # Another server may answer at this address until this one finds its port taken.
+        ours = server_log.bound(log) and server_log.loads(log, model) > 0 and self._running().alive()
+        return ours and management.is_ready(self._description(model))
 
 
 class _PortTaken(ServerError):

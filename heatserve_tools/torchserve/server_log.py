@@ -25,6 +25,11 @@ def loads(log: str, model: str) -> int:
     return len(re.findall(_worker(log, model) + r" State change \S+ -> WORKER_MODEL_LOADED", log))
 
 
+def bound(log: str) -> bool:
+    """Whether the server listens at the address of its management API."""
+    return "Management API bind to: " in log
+
+
 def load_failed(log: str, model: str) -> bool:
     """Whether a worker of the model ended while it was loading, or the frontend could not read its archive."""
     died = re.search(_worker(log, model) + _OUTPUT + r" .*(Backend worker process died|Load model failed)", log)

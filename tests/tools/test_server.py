@@ -1,10 +1,12 @@
 """One's own TorchServe, with handlers of a few lines."""
 
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -138,6 +140,23 @@ def test_a_server_whose_child_never_ends_is_still_an_error(tmp_path, monkeypatch
     monkeypatch.setattr("heatserve_tools.torchserve.server.LAST_WORDS", 0.5)
     with pytest.raises(ServerError, match="first words"):
         Server({"echo": archive(tmp_path, ECHO)}).start()
+
+
+def test_the_answer_of_another_server_is_not_taken_for_ones_own(tmp_path, monkeypatch):
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps([{"minWorkers": 1, "workers": [{"status": "READY"}]}]).encode())
+
+    other = http.server.HTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    monkeypatch.setattr(Server, "_command", lambda _: ["sh", "-c", "sleep 1; echo Address already in use; exit 1"])
+    overrides = {"management_address": f"http://127.0.0.1:{other.server_port}"}
+    with pytest.raises(ServerError, match="Address already in use"):
+        Server({"echo": archive(tmp_path, ECHO)}, overrides).start()
+    other.shutdown()
+    other.server_close()
 
 
 def test_a_missing_archive_is_named(tmp_path):

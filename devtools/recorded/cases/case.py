@@ -1,4 +1,4 @@
-"""What a case is."""
+"""One case of a recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods, targets, layers, samples, settings: what maps depend on."""
+"""Explanations: every method, and each target, layer, sample and setting that a map depends on."""
 
 from __future__ import annotations
 

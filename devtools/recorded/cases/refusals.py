@@ -1,4 +1,4 @@
-"""Each error: what is asked wrongly, what is too much, and what fails."""
+"""Requests that are refused: wrong options, costs beyond a limit, and faults of the network."""
 
 from __future__ import annotations
 

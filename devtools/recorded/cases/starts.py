@@ -1,4 +1,4 @@
-"""Archives that cannot be served: the sentence that the log gets. And the line of those that can."""
+"""Starts of archives: each writes one line into the log, which says that it is served or why it is not."""
 
 from __future__ import annotations
 
@@ -84,19 +84,7 @@ def cases() -> list[Case]:
         "network-deep-cam": Scene("Deep", {"method": "cam"}, labels=()),
         "network-flat-gradcam": Scene("Flat", {"method": "gradcam"}),
         "view-too-small": Scene("Flat", preprocess={"resize": 16, "crop": 16}),
-        **{
-            f"network-{name}": Scene(name)
-            for name in (
-                "Probabilities",
-                "Sigmoids",
-                "Disguised",
-                "Percentages",
-                "OneScore",
-                "Pair",
-                "Vanishing",
-                "ChannelsBehind",
-            )
-        },
+        **{f"network-{name}": Scene(name) for name in _NETWORKS},
         **{
             f"network-{name}-float16": Scene(name, {"precision": "float16"})
             for name in ("Vanishing", "Steep", "Deep", "Viewing")

@@ -7,7 +7,7 @@ from .colour import COLORMAPS, colour
 from .cost import MAX_DECODE_MS, refuse_dear, shown_ms
 from .decode import Picture, decode
 from .display import RULES, grey, positive_part, scale_of
-from .encode import jpeg, npy, png, webp
+from .encode import jpeg_file, npy_file, png_file, webp_file
 from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
 from .header import FORMATS, Header, inspect
@@ -31,15 +31,15 @@ __all__ = [
     "decode",
     "grey",
     "inspect",
-    "jpeg",
+    "jpeg_file",
     "largest_box",
-    "npy",
+    "npy_file",
     "overlay",
     "plan",
-    "png",
+    "png_file",
     "positive_part",
     "refuse_dear",
     "scale_of",
     "shown_ms",
-    "webp",
+    "webp_file",
 ]

@@ -15,12 +15,13 @@ class Row:
     """One request that waits for its answer.
 
     id: the host's name for it, the same in every call.
-    body: a mapping. Under "body" or "data" it has the bytes of a picture, or the members of a JSON body as the host
-        parsed them; other entries are fields of a form or of the address. It is read in the call that admits the row,
-        and may be left out of later ones.
-    headers: as the client and the host wrote them. Those of the host decide how the row is read: `Content-Length` says
-        that it came over HTTP, and `explain`, "True" or "False", whether it asks for maps. `url_path` has the words
-        that follow the model in the address.
+    body: a mapping. Its member `body` is the client's body: bytes, or the members of a JSON body, parsed. The fields of
+        a form, and of the address, stand beside it under their names; a picture may also be the field `data`. The body
+        is read in the call that admits the row, and may be left out of later ones.
+    headers: those of the client, and those that a host writes:
+        `Content-Length` as text says that the row came over HTTP, else it counts as gRPC;
+        `explain` is "True" or "False", and a host leaves it out where the address does not say it;
+        `url_path` is the part of the address behind model and version, as "gradcam" or "describe".
 
     The body of an answer is bytes. That of a plain prediction is a dictionary, which the host writes as JSON.
     """

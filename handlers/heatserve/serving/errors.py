@@ -9,7 +9,7 @@ from ..imaging import ImageTooLarge, UnreadableImage
 
 #: For each status: the `type` in the body, and its meaning for the client.
 STATUSES = {
-    400: ("BadRequest", "the client can correct it: the message names the option and what is allowed"),
+    400: ("BadRequest", "the client can correct it: the message names the option and the allowed values"),
     406: ("NotAcceptable", "nothing in `Accept` can be sent"),
     413: (
         "PayloadTooLarge",

@@ -58,10 +58,11 @@ class CallFacts:
         admitted = {**self.admitted, **later.admitted}
         answered = {**self.answered, **later.answered}
         places = {row_id: place for place, row_id in enumerate(admitted)}
+        ordered = sorted(answered, key=lambda row_id: places.get(row_id, -1))
         return CallFacts(
-            admitted,
-            {row_id: answered[row_id] for row_id in sorted(answered, key=lambda row_id: places.get(row_id, -1))},
-            self.given_up + later.given_up,
-            later.under_way,
-            max(self.fallbacks, later.fallbacks),
+            admitted=admitted,
+            answered={row_id: answered[row_id] for row_id in ordered},
+            given_up=self.given_up + later.given_up,
+            under_way=later.under_way,
+            fallbacks=max(self.fallbacks, later.fallbacks),
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from ..imaging import jpeg, npy, png, webp
+from ..imaging import jpeg_file, npy_file, png_file, webp_file
 from .answers import JSON, json_bytes
 
 
@@ -57,10 +57,10 @@ def _line(document: bytes) -> bytes:
 #: In order of preference: of formats that `Accept` likes equally the first one is sent.
 _ALL = (
     Format("json", JSON, Content.DOCUMENT, json_bytes),
-    Format("png", "image/png", Content.PICTURE, png),
-    Format("webp", "image/webp", Content.PICTURE, _without_text(webp)),
-    Format("jpeg", "image/jpeg", Content.PICTURE, _without_text(jpeg)),
-    Format("npy", "application/x-npy", Content.ARRAY, npy),
+    Format("png", "image/png", Content.PICTURE, png_file),
+    Format("webp", "image/webp", Content.PICTURE, _without_text(webp_file)),
+    Format("jpeg", "image/jpeg", Content.PICTURE, _without_text(jpeg_file)),
+    Format("npy", "application/x-npy", Content.ARRAY, npy_file),
     Format("ndjson", "application/x-ndjson", Content.LINES, _line),
 )
 

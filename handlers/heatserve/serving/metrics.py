@@ -44,8 +44,10 @@ OVERDUE = Declared(
     "heatserve_overdue_total", "counter", "Count", ("Method",), "maps that a deadline ended before their samples"
 )
 SAMPLES = Declared("heatserve_samples_total", "counter", "Count", ("Method",), "noisy copies computed")
-BATCHES = Declared("heatserve_batches_total", "counter", "Count", ("Composition",), "batches, by what was in them")
-BATCH_ROWS = Declared("heatserve_batch_rows_total", "counter", "Count", ("Kind",), "rows, by what they asked for")
+BATCHES = Declared(
+    "heatserve_batches_total", "counter", "Count", ("Composition",), "batches, by the kind of their rows"
+)
+BATCH_ROWS = Declared("heatserve_batch_rows_total", "counter", "Count", ("Kind",), "rows, by kind")
 EMPTY_MAPS = Declared("heatserve_empty_maps_total", "counter", "Count", ("Method",), "maps without a positive part")
 FALLBACKS = Declared("heatserve_fallbacks_total", "counter", "Count", ("Kind",), "forward passes halved for memory")
 

@@ -42,6 +42,7 @@ class Option:
     low, high: the range of an integer or a number, with both ends.
     choices: names that a choice allows; those of methods change as methods are registered.
     words: the allowed values in words, for an option whose range does not say them.
+    set_by_archive: whether an archive may set a default of its own under `explain:`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Option:
     high: float = math.inf
     choices: Collection[str] = ()
     words: str = ""
+    set_by_archive: bool = True
 
     @property
     def allowed(self) -> str:
@@ -73,8 +75,8 @@ class Option:
 
 _ALL = (
     Option("method", "choice", "gradcam", "how to explain", choices=_Methods()),
-    Option("target", "target", "predicted", "the class to explain; topN gives one map for each"),
-    Option("contrast", "class", None, "explain the target's score minus this class's"),
+    Option("target", "target", "predicted", "the class to explain; topN gives one map for each", set_by_archive=False),
+    Option("contrast", "class", None, "explain the target's score minus this class's", set_by_archive=False),
     Option(
         "samples",
         "integer",
@@ -95,7 +97,7 @@ _ALL = (
     ),
     Option("noise_level", "number", 0.15, "noise as a share of the input's range (useful: 0.10 to 0.20)", 0, 1),
     Option("seed", "integer", 0, "of the noise: the same seed gives the same map", 0, 2**53),
-    Option("layer", "layer", None, "the layer that CAM-family maps come from"),
+    Option("layer", "layer", None, "the layer that CAM-family maps come from", set_by_archive=False),
     Option("top_k", "integer", 5, "how many predictions to list", 1, 1000),
     Option(
         "output",
@@ -117,7 +119,13 @@ _ALL = (
         1,
         _MAX_DEADLINE_MS,
     ),
-    Option("stream", "boolean", False, "send a smoothed map as it gets better, a line of JSON each time"),
+    Option(
+        "stream",
+        "boolean",
+        False,
+        "send a smoothed map as it gets better, a line of JSON each time",
+        set_by_archive=False,
+    ),
 )
 
 OPTIONS: Mapping[str, Option] = {option.name: option for option in _ALL}

@@ -91,7 +91,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     typos.refuse(config, environment, [ENVIRONMENT_PREFIX + name.upper() for name in limit_names])
     _refuse_unsupported(config, environment)
     explain = _section(config, "explain")
-    default_names = [name for name in OPTIONS if name not in ("layer", "target", "contrast", "stream")]
+    default_names = [name for name, option in OPTIONS.items() if option.set_by_archive]
     allowed = [*default_names, "layer", "extensions", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
     for key in explain:
         if key not in allowed:
