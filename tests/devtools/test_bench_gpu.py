@@ -119,7 +119,7 @@ def test_captums_chunk_is_the_fastest_that_fits():
 
 
 class Events:
-    """The part of `torch.cuda` that the stopwatch uses: a queue of work, and a clock that moves when one waits for it."""
+    """The part of `torch.cuda` that the stopwatch uses: a queue of work, and a clock that moves on a wait."""
 
     def __init__(self):
         self.calls = []
