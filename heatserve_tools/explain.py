@@ -10,6 +10,7 @@ import click
 
 from heatserve.client import Client, HeatserveError
 from heatserve_tools.overlays import Run, explain_all, printable
+from heatserve_tools.tool import Tool
 
 #: The options that the command needs for itself, with the reason that it gives.
 RESERVED = {
@@ -34,7 +35,7 @@ def _options(context: click.Context, parameter: click.Parameter, pairs: tuple[st
     return options
 
 
-@click.command(short_help="Ask a server about pictures.")
+@click.command(cls=Tool, short_help="Ask a server about pictures.")
 @click.argument("paths", nargs=-1, metavar="[PICTURE]...", type=click.Path(path_type=Path))
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The server's address.")
 @click.option("--model", metavar="NAME", help="The model's name. `heatserve serve` prints the names.")
@@ -93,14 +94,15 @@ def main(
         raise click.UsageError("Which picture? Only --describe needs none.")
     named = {"method": method, "target": target, "samples": samples}
     options.update({name: value for name, value in named.items() if value is not None})
+    token = token.strip() or None if token else None
     try:
-        client = Client(url, model, _header(token), version=version, timeout=timeout)
+        client = Client(url, model, token, version=version, timeout=timeout)
         if describe:
             click.echo(json.dumps(client.describe(), indent=1))
         run = Run(client, "-".join(part for part in (model, version) if part), options, output, as_json)
         complete = explain_all(run, paths)
     except HeatserveError as error:
-        raise click.ClickException(printable(f"{error}\n{_way_out(error)}", keep="\n")) from None
+        raise click.ClickException(printable(f"{error}\n{_way_out(error, token)}", keep="\n")) from None
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
@@ -109,17 +111,12 @@ def main(
         sys.exit(1)
 
 
-def _header(token: str | None) -> str | None:
-    """The token without the white space around it. Raises ValueError if no header can carry it."""
-    token = token.strip() if token else None
-    if token and not (token.isascii() and token.isprintable()):
-        raise ValueError("The token holds characters that no header can carry.")
-    return token
-
-
-def _way_out(error: HeatserveError) -> str:
+def _way_out(error: HeatserveError, token: str | None) -> str:
     if error.code in (401, 403) or "Token Authorization" in error.message:
-        return "The server asks for its inference key: --token, or HEATSERVE_TOKEN."
+        place = "the inference key in key_file.json, in the folder where the server was started"
+        if token:
+            return f"The server does not take this token. Keys end after an hour, or with the server: see {place}."
+        return f"Give a token by HEATSERVE_TOKEN or --token: {place}. `heatserve serve --open` asks for none."
     if error.code == 404:
         return "--model names a model that the server has, and --version its version."
     if error.code == 400:

@@ -23,6 +23,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 EXPLAINED = "explained"
 #: The statuses that every picture of a run would get: no server, a wrong option or token, an unknown model.
 OF_EVERY_PICTURE = (0, 400, 401, 403, 404)
+#: The bytes of an overlay's name without its number and suffix. File systems take 255 with them.
+LONGEST = 240
 
 #: A picture, and the folder that its overlays are written to.
 Source = tuple[Path, Path]
@@ -109,7 +111,7 @@ def _overlays(run: Run, picture: Path, folder: Path) -> list[str]:
     ranking = ", ".join(f"{entry.label} {entry.probability:.2f}" for entry in result.predictions[:3])
     lines = [f"{_shown(picture)}: {printable(ranking)}"]
     for found, content in zip(result.explanations, pictures):
-        written = _write(folder, f"{picture.stem}-{run.model}-{found.method}-{found.target.index}", content)
+        written = _write(folder, picture.stem, f"-{run.model}-{found.method}-{found.target.index}", content)
         margin = "" if found.standard_error is None else f", standard error {found.standard_error:.2f} of the map"
         about = printable(f"{found.method} of {found.target.label}")
         lines.append(f"  {about}: {_shown(written)}{margin}{' (empty map)' if found.empty else ''}")
@@ -133,10 +135,15 @@ def _png(result: Result, index: int) -> bytes:
     return content.getvalue()
 
 
-def _write(folder: Path, name: str, content: bytes) -> Path:
-    """Writes a PNG file and gives back its path. A file of that name stays, and the new name gets a number."""
+def _write(folder: Path, stem: str, end: str, content: bytes) -> Path:
+    """Writes the PNG file `stem` + `end` and gives back its path. A stem that is too long for a name is shortened.
+
+    A file of that name stays, and the new name gets a number.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    safe = re.sub(r"[^\w.-]", "_", name)
+    stem, end = (re.sub(r"[^\w.-]", "_", part) for part in (stem, end))
+    room = max(0, LONGEST - len(end.encode()))
+    safe = stem.encode()[:room].decode(errors="ignore") + end
     for number in itertools.count(1):
         path = folder / (f"{safe}.png" if number == 1 else f"{safe}-{number}.png")
         with suppress(FileExistsError), open(path, "xb") as file:

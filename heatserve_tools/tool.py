@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +15,15 @@ from rich.markup import escape
 
 
 class Tool(click.Command):
-    """A command that ends in one sentence where a file or a folder cannot be read or written."""
+    """A command that ends in one sentence where a file or a folder cannot be read or written.
+
+    Characters that the output's encoding does not have are printed by their numbers, as Python does on the error
+    stream.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except OSError as error:

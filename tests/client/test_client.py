@@ -68,6 +68,12 @@ def test_the_token_the_version_and_the_options_travel(server: Scripted) -> None:
     assert headers["Authorization"] == "Bearer secret" and headers["X-Explain-top-k"] == "3"
 
 
+@pytest.mark.parametrize("token", ["geheimnißvoll", "secret\n"])
+def test_a_token_that_no_header_can_carry_is_refused_at_once(token: str) -> None:
+    with pytest.raises(ValueError, match="the token holds characters that no header can carry"):
+        Client("http://127.0.0.1:1", "m", token=token)
+
+
 def test_a_label_of_any_script_travels_as_json(server: Scripted) -> None:
     server.plan = [refusal(400, "seen")]
     with pytest.raises(HeatserveError, match="seen"):

@@ -164,6 +164,35 @@ def test_a_token_that_no_header_can_carry_is_not_printed(server: Scripted, tmp_p
     assert done.exit_code == 1 and "geheim" not in done.output
 
 
+@pytest.mark.parametrize(("token", "said"), [(None, "--open"), ("old", "Keys end after an hour")])
+def test_a_token_that_is_missing_or_wrong_is_to_be_found_in_the_servers_folder(
+    server: Scripted, tmp_path: Path, token: str | None, said: str
+) -> None:
+    server.plan = [refusal(400, "Token Authorization failed.")]
+    given = {} if token is None else {"HEATSERVE_TOKEN": token}
+    done = run(server, *pictures(tmp_path, "1.png"), **given)
+    assert done.exit_code == 1 and said in done.stderr and "key_file.json" in done.stderr
+
+
+@pytest.mark.parametrize("letter", ["a", "ä"])
+def test_a_name_that_is_too_long_for_its_overlays_is_shortened(server: Scripted, tmp_path: Path, letter: str) -> None:
+    given = pictures(tmp_path, letter * (250 // len(letter.encode())) + ".png", "2.png")
+    server.plan = [explained("cam", 7)] * 4
+    for _ in range(2):
+        assert run(server, *given, "--output", tmp_path / "out").exit_code == 0
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(written) == 4 and written[2].endswith(f"{letter}-m-cam-7-2.png")
+
+
+def test_a_label_that_the_outputs_encoding_lacks_is_printed_by_number(server: Scripted, tmp_path: Path) -> None:
+    status, headers, content = explained("cam", 7)
+    server.plan = [(status, headers, content.replace(b'"cat"', rb'"\u732b"'))]
+    (picture,) = pictures(tmp_path, "1.png")
+    command = [sys.executable, "-m", "heatserve_tools", "explain", str(picture), "--url", server.url, "--model", "m"]
+    done = subprocess.run(command, env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert done.returncode == 0 and "\\u732b 0.90" in done.stdout
+
+
 def test_json_is_a_line_for_each_picture_and_writes_nothing(server: Scripted, tmp_path: Path) -> None:
     given = pictures(tmp_path, "1.png", "2.png")
     server.plan = [explained("cam", 7), explained("cam", 8)]
@@ -203,9 +232,19 @@ def test_ctrl_c_ends_the_command_with_130(tmp_path: Path) -> None:
     (picture,) = pictures(tmp_path, "1.png")
     server = Silent()
     with running(server):
-        command = [sys.executable, "-m", "heatserve_tools.explain", str(picture), "--url", server.url, "--model", "m"]
+        command = [
+            sys.executable,
+            "-m",
+            "heatserve_tools",
+            "explain",
+            str(picture),
+            "--url",
+            server.url,
+            "--model",
+            "m",
+        ]
         process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
-        while not server.reached:
+        while not server.reached and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
@@ -215,7 +254,17 @@ def test_ctrl_c_ends_the_command_with_130(tmp_path: Path) -> None:
 def test_a_bar_on_the_terminal_leaves_the_lines_to_the_file(server: Scripted, tmp_path: Path) -> None:
     given = pictures(tmp_path, "1.png", "2.png")
     server.plan = [explained("cam", 7)] * 2
-    command = [sys.executable, "-m", "heatserve_tools.explain", *map(str, given), "--url", server.url, "--model", "m"]
+    command = [
+        sys.executable,
+        "-m",
+        "heatserve_tools",
+        "explain",
+        *map(str, given),
+        "--url",
+        server.url,
+        "--model",
+        "m",
+    ]
     terminal, end = pty.openpty()
     with open(tmp_path / "lines", "wb") as lines:
         process = subprocess.Popen(command, env={**ENVIRONMENT, "TERM": "xterm"}, stdout=lines, stderr=end)

@@ -24,7 +24,8 @@ class Client:
 
     url: the server's address, `http://host:port` or https.
     model: the model's name.
-    token: TorchServe's inference key, for a server whose authorization is on.
+    token: TorchServe's inference key, for a server whose authorization is on. ValueError for one that no header can
+        carry.
     version: the model's version. The server chooses one by default.
     timeout: the seconds to wait without a byte from the server.
     retries: how often a request is sent again after a busy server refused it. The client waits as long as the server
@@ -43,6 +44,8 @@ class Client:
         retries: int = 3,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        if token and not (token.isascii() and token.isprintable()):
+            raise ValueError("the token holds characters that no header can carry")
         self._transport = Transport(server_of(url), token, timeout, retries, sleep)
         self._path = "/".join(quote(part, safe="") for part in (model, version) if part)
         # The path of `describe` has a version in every case.
