@@ -45,7 +45,7 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
         build = _only_class(model_block["modelFile"])
     else:
         raise ArchiveError(
-            "the archive names no architecture: build it with scripts/package, or give torch-model-archiver a "
+            "the archive names no architecture: build it with heatserve package, or give torch-model-archiver a "
             "--model-file with one class (a TorchScript, ONNX or compiled model has no layers to explain)"
         )
     try:

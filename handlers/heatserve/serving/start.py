@@ -76,7 +76,7 @@ def _checked(model_dir: Path, manifest: Mapping[str, Any]) -> Integrity:
     checked = integrity.check(model_dir, manifest)
     if not checked.verified:
         logger.warning(
-            "heatserve: this archive is not verified: its manifest has no hashes of its members, as scripts/package "
+            "heatserve: this archive is not verified: its manifest has no hashes of its members, as heatserve package "
             "writes them; its weights have sha256 %s",
             checked.weights_sha256,
         )
