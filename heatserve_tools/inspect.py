@@ -21,9 +21,19 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--weights", type=FILE, help="An architecture's state dict; without it the weights are random.")
 @click.option("--labels", type=FILE, help="An architecture's class names, as `package` takes them.")
 @click.option("--config", type=FILE, help="An architecture's model-config.yaml.")
+@click.option(
+    "--extension",
+    "extensions",
+    multiple=True,
+    type=FILE,
+    metavar="FILE.py",
+    help="A module that registers methods, as `package` takes it; may be repeated.",
+)
 @click.option("--layer", "layers", multiple=True, metavar="NAME", help="A layer to take maps from; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--verbose", is_flag=True, help="On failure, show what led to it.")
+@click.option(
+    "--verbose", is_flag=True, help="On failure, show the details: a traceback, or the output of the process."
+)
 @click.pass_context
 def main(
     context: click.Context,
@@ -31,6 +41,7 @@ def main(
     weights: Path | None,
     labels: Path | None,
     config: Path | None,
+    extensions: tuple[Path, ...],
     layers: tuple[str, ...],
     as_json: bool,
     verbose: bool,
@@ -51,11 +62,12 @@ def main(
     try:
         with console.status(f"Loading {target} in a process of its own (its code runs there), and trying its layers"):
             if ":" in target and not Path(target).exists():
+                model = target.rpartition(":")[2]
                 inspected = inspector.network(
                     target,
-                    Recipe(target.rpartition(":")[2], target, weights, labels, config, version="", layers=layers),
+                    Recipe(model, target, weights, labels, config, version="", extensions=extensions, layers=layers),
                 )
-            elif weights or labels or config or layers:
+            elif weights or labels or config or extensions or layers:
                 raise ToolError(
                     "An archive has its own weights, labels and settings: these options need an architecture."
                 )

@@ -40,6 +40,14 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     metavar="PACKAGE",
     help="An installed pure-Python package that the model needs and the server may lack; may be repeated.",
 )
+@click.option(
+    "--extension",
+    "extensions",
+    multiple=True,
+    type=FILE,
+    metavar="FILE.py",
+    help="A module of your own that registers methods; may be repeated.",
+)
 @click.option("--version", default="1.0", show_default=True, help="The model's version.")
 @click.option(
     "--export-path",
@@ -54,7 +62,9 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     help="Serve it step by step (continuousBatching), so that predictions never wait for explanations.",
 )
 @click.option("--force", is_flag=True, help="Replace an archive of the same name.")
-@click.option("--verbose", is_flag=True, help="On failure, show what led to it.")
+@click.option(
+    "--verbose", is_flag=True, help="On failure, show the details: a traceback, or the output of the process."
+)
 @click.pass_context
 def main(
     context: click.Context,
@@ -64,6 +74,7 @@ def main(
     labels: Path | None,
     config: Path | None,
     packages: tuple[str, ...],
+    extensions: tuple[Path, ...],
     version: str,
     export_path: Path,
     continuous: bool,
@@ -79,7 +90,7 @@ def main(
     extras.need(extras.MODEL, extras.SERVE)
     from heatserve_tools.packaging.packager import Recipe, package
 
-    recipe = Recipe(name, architecture, weights, labels, config, packages, version, continuous)
+    recipe = Recipe(name, architecture, weights, labels, config, packages, version, continuous, extensions)
     console = Console(stderr=True, highlight=False, emoji=False)
     try:
         with working(f"Building {name}.mar and trying it"):

@@ -1,4 +1,4 @@
-"""What all tests share: those that need a GPU are skipped where there is none."""
+"""The setup of all tests: those that need a GPU are skipped where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The how-tos: what they tell a reader to write works, and their tables are the code's."""
+"""The how-tos: their examples and commands work, and their tables are the code's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import yaml
 from pytorch_grad_cam import HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from devtools.paths import ROOT
+from devtools.paths import HANDLERS, ROOT
 from heatserve.engine import METHODS, Explainer, Query, registry
 from heatserve.serving.errors import STATUSES
 from heatserve.serving.metrics import DECLARED
@@ -29,6 +29,7 @@ from tests.shell import run
 
 #: The scripts of a checkout that are not a command of `heatserve`.
 SCRIPTS = ("setup", "check", "test", "bench", "fuzz", "release")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 #: The model file of an archive that TorchServe's own handlers serve.
 NET = """
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -123,10 +124,9 @@ def test_the_checkpoints_of_the_how_to_become_weights_that_are_taken(
     assert state_dict.for_archive(tmp_path / "whole.pth")[0] == "whole.pth"
 
 
-@pytest.mark.parametrize("document", ["README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_in_a_document_is_there_and_takes_the_options_that_it_is_given(document: str) -> None:
-    folder = ROOT if document == "README.md" else ROOT / "docs"
-    text = (folder / document).read_text(encoding="utf-8")
+    text = (ROOT / document).read_text(encoding="utf-8")
     for line in re.findall(r"(?:^|`)(?:\w+=\S+ )?((?:heatserve|scripts/)[a-z ][^`\n]*)", text, re.MULTILINE):
         name, _, rest = line.removeprefix("heatserve ").removeprefix("scripts/").partition(" ")
         if line.startswith("scripts/"):
@@ -137,6 +137,19 @@ def test_every_command_in_a_document_is_there_and_takes_the_options_that_it_is_g
             assert set(re.findall(r"(?<= )--?[a-z-]+", f" {rest}")) <= known, line
         else:
             assert line.startswith("scripts/") and name in SCRIPTS, line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_that_a_document_names_is_there(document: str) -> None:
+    text = re.sub(r"https?://\S+", "", (ROOT / document).read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    assert all((ROOT / document).parent.joinpath(link).exists() for link in links), links
+    # A path without its first folders begins in one of these.
+    roots = (ROOT, HANDLERS / "heatserve", HANDLERS / "heatserve" / "serving")
+    for path in re.findall(r"(?<![\w/.:{}$-])[A-Za-z_.][\w.-]*(?:/[\w.-]+)+", re.sub(r"\]\([^)]*\)", "", text)):
+        first = path.split("/")[0]
+        if first != "model_store" and any((root / first).is_dir() for root in roots):
+            assert any((root / path.rstrip(".")).exists() for root in roots), path
 
 
 def test_the_parts_of_an_old_archive_are_packaged_by_the_lines_of_the_how_to(tmp_path: Path) -> None:

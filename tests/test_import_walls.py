@@ -1,4 +1,4 @@
-"""The walls between the packages: what may import what, read from the source."""
+"""The walls between the packages: the imports that each may have, read from the source."""
 
 from __future__ import annotations
 

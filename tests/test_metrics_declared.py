@@ -1,4 +1,4 @@
-"""metrics.yaml is what the server knows of metrics: it must say what the code emits."""
+"""metrics.yaml declares metrics to the server: it must have those that the code emits."""
 
 from __future__ import annotations
 

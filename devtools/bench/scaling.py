@@ -25,14 +25,6 @@ PASSES = "cost in forward passes of one image"
 CLASS = 281
 
 
-def measure(seconds: float, rounds: int, progress: Progress) -> list[Result]:
-    """All the series, one after the other: so many seconds for each, and so many rounds at least."""
-    found: list[Result] = []
-    for number, step in enumerate(STEPS.values()):
-        found += step(seconds, rounds, lambda share, n=number: progress((n + share) / len(STEPS)))
-    return found
-
-
 def sentences(results: Sequence[Result]) -> list[str]:
     """A sentence on each slope among the results."""
     return [result.detail[SENTENCE] for result in results if SENTENCE in result.detail]

@@ -90,7 +90,7 @@ def schemas() -> dict[str, Schema]:
                     {"verified": {"type": "boolean"}, "weights": exactly(dict.fromkeys(
                         ("member", "member_sha256", "source_sha256"), or_null(TEXT)))},
                     said="verified: the files are those that were packaged. The hashes are of the weights in the "
-                    "archive and of the weights that scripts/package was given",
+                    "archive and of the weights that heatserve package was given",
                 ),
                 "methods": a_list({"enum": [*METHODS]}),
                 "options": {"type": "object", "additionalProperties": exactly(

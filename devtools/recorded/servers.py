@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,6 @@ TOLERANCE = 1e-5
 #: Headers that differ from answer to answer.
 _OWN = ("x-request-id", "date", "content-length", "transfer-encoding")
 _TIMEOUT = 120
-#: Modules by their places after and before the redesign: the first that exists is used.
-_SERVER = ("heatserve_tools.torchserve.server", "devtools.torchserve")
-_GRPC = ("devtools.grpc_client", "devtools.grpc_door")
-_LITE0 = ("heatserve_tools.demo.lite0", "devtools.lite0")
 
 
 @dataclass(frozen=True)
@@ -37,30 +32,21 @@ class Address:
     grpc: int | None = None
 
 
-def _module(places: Sequence[str], attribute: str) -> Any:
-    """The attribute of the first module that can be imported and has it."""
-    for place in places:
-        try:
-            module = importlib.import_module(place)
-        except ImportError:
-            continue
-        if hasattr(module, attribute):
-            return getattr(module, attribute)
-    raise SystemExit(f"none of {', '.join(places)} has {attribute}: start the server by yourself and give its --url")
-
-
 def build(folder: Path) -> None:
     """Packages EfficientNet-Lite0 into a folder, for ordinary and for continuous batching."""
-    make = _module(_LITE0, "build")
+    from heatserve_tools.demo import lite0
+
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("lite0", "lite0_live"):
-        make(folder, name, continuous=name == "lite0_live")
+        lite0.build(folder, name, continuous=name == "lite0_live")
 
 
 @contextmanager
 def started(archives: Path) -> Iterator[Address]:
     """A server with all archives of a folder."""
-    with _module(_SERVER, "Server")(archives) as server:
+    from heatserve_tools.torchserve.server import Server
+
+    with Server(archives) as server:
         models = [path.stem for path in sorted(archives.glob("*.mar"))]
         yield Address(server.inference, models, server.grpc_inference)
 
@@ -151,8 +137,10 @@ def _by_grpc(port: int, model: str) -> dict[str, Any]:
     }
     import grpc  # type: ignore[import-untyped]
 
+    from devtools.grpc_client import GrpcClient
+
     found = {}
-    with _module(_GRPC, "GrpcClient")(port) as client:
+    with GrpcClient(port) as client:
         for name, sent in inputs.items():
             for kind in ("unary", "stream"):
                 try:

@@ -80,9 +80,12 @@ def package_members(name: str) -> dict[str, Content]:
 
 
 def unmet_imports(members: dict[str, Content]) -> list[str]:
-    """The packages that the archived Python files import and that neither the archive nor every server has."""
+    """The packages that the archived Python files import and that neither the archive nor every server has.
+
+    members: the files that the archive's owner brings.
+    """
     inside = {re.split(r"[./]", name)[0] for name in members}
-    known = inside | ON_THE_SERVER | _standard_library()
+    known = inside | _reserved() | _standard_library()
     imported: set[str] = set()
     for name, content in members.items():
         if name.endswith(".py"):
@@ -103,19 +106,27 @@ def _imports(tree: ast.Module) -> set[str]:
     return found
 
 
-def _from_file(path: Path, name: str) -> Architecture:
+def module_file(path: Path, kind: str) -> ast.Module:
+    """The source of a file that an archive carries as a module of its own. Raises ToolError where it cannot be one.
+
+    kind: its part in the archive, for the sentence of a refusal.
+    """
     if not path.is_file():
-        raise ToolError(f"There is no model file {path}.")
-    if not path.stem.isidentifier():
-        raise ToolError(f"The model file {path.name} cannot be imported by that name: use a Python name.")
+        raise ToolError(f"There is no {kind} {path}.")
+    if path.suffix != ".py" or not path.stem.isidentifier():
+        raise ToolError(f"The {kind} {path.name} cannot be imported by that name: use a Python name.")
     if path.stem in _reserved() | _standard_library():
-        raise ToolError(f"The model file {path.name} would hide the module {path.stem!r}: rename it.")
+        raise ToolError(f"The {kind} {path.name} would hide the module {path.stem!r}: rename it.")
     try:
-        tree = ast.parse(path.read_bytes())
+        return ast.parse(path.read_bytes())
     except SyntaxError as error:
-        raise ToolError(f"The model file {path.name} is not Python: line {error.lineno}: {error.msg}.") from None
+        raise ToolError(f"The {kind} {path.name} is not Python: line {error.lineno}: {error.msg}.") from None
     except (ValueError, RecursionError, MemoryError) as error:  # a NUL, or nesting without end
-        raise ToolError(f"The model file {path.name} is not Python: {error}.") from None
+        raise ToolError(f"The {kind} {path.name} is not Python: {error}.") from None
+
+
+def _from_file(path: Path, name: str) -> Architecture:
+    tree = module_file(path, "model file")
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if name.split(".")[0] not in {*classes, *functions, *_bound(tree)}:

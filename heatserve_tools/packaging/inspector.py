@@ -27,8 +27,8 @@ class Inspected:
     """The findings about one target.
 
     target: as the user named it.
-    trouble: the reason why TorchServe cannot start with the archive, told from the file alone; None where nothing is
-        seen, or the target is an architecture.
+    trouble: the reason why TorchServe cannot start with the archive, told from the file alone; None where there is
+        none, or the target is an architecture.
     manifest: the archive's.
     found: as `heatserve.serving.inspection` gives it.
     """

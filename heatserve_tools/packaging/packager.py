@@ -28,6 +28,7 @@ class Recipe:
     """All that an archive is made from.
 
     weights: None for those that the architecture makes by itself; such an archive can be inspected, not packaged.
+    extensions: modules that register methods when the archive starts.
     layers: in place of the layers that the configuration names.
     handlers: a folder with the handler and the package heatserve; None for those of this installation.
     """
@@ -40,6 +41,7 @@ class Recipe:
     include_packages: tuple[str, ...] = ()
     version: str = "1.0"
     continuous: bool = False
+    extensions: tuple[Path, ...] = ()
     layers: tuple[str, ...] = ()
     handlers: Path | None = None
 
@@ -94,6 +96,9 @@ def members(recipe: Recipe) -> dict[str, Content]:
         entry["modelFile"] = model.model_file
     entry["modelVersion"] = recipe.version
     parts += [architecture.package_members(name) for name in recipe.include_packages if name != model.package]
+    for path in recipe.extensions:
+        architecture.module_file(path, "extension")
+        parts.append({path.name: path})
     if recipe.labels:
         named = labels.read(recipe.labels)
         parts.append({LABELS: (json.dumps(named, ensure_ascii=False, indent=1) + "\n").encode()})
@@ -130,9 +135,24 @@ def configuration(recipe: Recipe) -> bytes | None:
     except servable.Unservable as error:
         raise ToolError(f"The configuration {recipe.config and recipe.config.name} {error}.") from None
     changed: dict[str, Any] = {**CONTINUOUS} if recipe.continuous else {}
-    if recipe.layers:
-        changed["explain"] = {**(read.get("explain") or {}), "layer": list(recipe.layers)}
+    if recipe.layers or recipe.extensions:
+        explain = read.get("explain") or {}
+        if not isinstance(explain, dict):
+            raise ToolError("The configuration's block explain is no mapping of settings.")
+        changed["explain"] = {**explain, **_explain(recipe, explain)}
     return yaml.safe_dump({**read, **changed}, sort_keys=False).encode() if changed else content
+
+
+def _explain(recipe: Recipe, explain: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the block `explain` that the recipe changes."""
+    changed: dict[str, Any] = {}
+    if recipe.layers:
+        changed["layer"] = list(recipe.layers)
+    if recipe.extensions:
+        named = explain.get("extensions") or []
+        modules = [*(named if isinstance(named, list) else [named]), *(path.stem for path in recipe.extensions)]
+        changed["extensions"] = [module for number, module in enumerate(modules) if module not in modules[:number]]
+    return changed
 
 
 def _merged(parts: Iterable[Mapping[str, Content]]) -> dict[str, Content]:
@@ -143,4 +163,9 @@ def _merged(parts: Iterable[Mapping[str, Content]]) -> dict[str, Content]:
         if clash:
             raise ToolError(f"Two files of the archive would be called {clash[0]}: rename yours.")
         merged.update(part)
+    # Python would import the package, and the file would be left unread.
+    packages = {name.split("/")[0] for name in merged if "/" in name}
+    hidden = sorted(name for name in merged if name.endswith(".py") and name[: -len(".py")] in packages)
+    if hidden:
+        raise ToolError(f"The archive would have a file {hidden[0]} beside a package of that name: rename yours.")
     return merged

@@ -41,7 +41,7 @@ def config(content: bytes) -> dict[str, Any]:
 
 
 def trouble(archive: Path) -> str | None:
-    """The reason why TorchServe cannot serve an archive, as words after its name; None where none is seen."""
+    """The reason why TorchServe cannot serve an archive, as words after its name; None where there is none."""
     if not NAME.fullmatch(archive.stem):
         return "has a name that TorchServe does not take: letters, digits, '-', '_' and '.' are allowed"
     try:

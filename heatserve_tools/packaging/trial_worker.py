@@ -67,7 +67,7 @@ def hide(folders: Sequence[str], own: str) -> None:
     files by Python (a library in C++, a program that is started) still finds them.
     """
     importable = {os.path.realpath(place) for place in sys.path if place}
-    seen = importable | {os.path.realpath(place) for place in (own, sys.prefix, sys.base_prefix)}
+    visible = importable | {os.path.realpath(place) for place in (own, sys.prefix, sys.base_prefix)}
 
     def ancestors(path: str) -> list[str]:
         found = [path]
@@ -75,18 +75,18 @@ def hide(folders: Sequence[str], own: str) -> None:
             found.append(parent)
         return found
 
-    # A folder that is itself part of what is installed is no place of the author's own, nor is the whole disk.
-    unseen = {place for place in folders if place != os.sep and importable.isdisjoint(ancestors(place))} - seen
+    # A folder with installed packages is no folder of the author's own, nor is the whole disk.
+    hidden = {place for place in folders if place != os.sep and importable.isdisjoint(ancestors(place))} - visible
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in ("open", "os.listdir", "os.scandir") or not isinstance(arguments[0], (str, bytes)):
             return
         path = os.path.realpath(os.fsdecode(arguments[0]))
-        nearest = next((place for place in ancestors(path) if place in seen or place in unseen), None)
-        if nearest in unseen:
+        nearest = next((place for place in ancestors(path) if place in visible or place in hidden), None)
+        if nearest in hidden:
             raise FileNotFoundError(errno.ENOENT, "it is not in the archive, and a server does not have it", path)
 
-    if unseen:
+    if hidden:
         sys.addaudithook(watch)
 
 

@@ -17,7 +17,7 @@ Planned = tuple[int, dict[str, str], bytes]
 
 
 class Scripted(ThreadingHTTPServer):
-    """Answers what it was told to, in turn, and remembers what it was asked."""
+    """A server that gives prepared answers in turn and keeps the requests."""
 
     def __init__(self) -> None:
         self.plan: list[Planned] = []

@@ -119,7 +119,7 @@ def test_captums_chunk_is_the_fastest_that_fits():
 
 
 class Events:
-    """What of `torch.cuda` the stopwatch uses: a queue of work, and a clock that only what is waited for moves."""
+    """The part of `torch.cuda` that the stopwatch uses: a queue of work, and a clock that moves on a wait."""
 
     def __init__(self):
         self.calls = []

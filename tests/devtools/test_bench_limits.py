@@ -1,4 +1,4 @@
-"""What explains the figures: the profile finds the convolutions, and a network without kinks has no jumps."""
+"""The limits behind the figures: the profile finds the convolutions, and a network without kinks has no jumps."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Predictions beside large pictures: what is sent, and what is made of the times."""
+"""Predictions beside large pictures: the requests, and the results from their times."""
 
 from __future__ import annotations
 

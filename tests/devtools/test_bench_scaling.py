@@ -72,19 +72,6 @@ def test_batches_samples_and_targets_are_measured_on_any_network():
     assert "trunk.0" in found[1].what
 
 
-def test_all_the_series_are_steps_of_one_measurement(monkeypatch):
-    shares = []
-
-    def step(seconds, rounds, progress):
-        progress(0.5)
-        return [(seconds, rounds)]
-
-    monkeypatch.setattr(scaling, "STEPS", {"a": step, "b": step})
-    assert scaling.measure(3, 2, shares.append) == [(3, 2), (3, 2)]
-    assert shares == [0.25, 0.75]
-    assert scaling.STEPS.keys() == {"a", "b"}
-
-
 @pytest.mark.parametrize("size", [0.1, 2.0])
 def test_a_synthetic_photograph_has_the_pixels_and_bytes_of_one(size):
     data = megapixels.photograph(size)

@@ -1,4 +1,4 @@
-"""The load on servers: what is made of it, and Locust's clients at a small server. Nothing here depends on speed."""
+"""The load on servers: the results from it, and Locust's clients at a small server. Nothing here depends on speed."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def test_the_stock_handlers_resnet50_has_the_weights_of_torchvisions():
 
 
 class _Small(ThreadingHTTPServer):
-    """Answers every image with five bytes, and remembers what came and how much of it at one time."""
+    """Answers every image with five bytes, and keeps the images and the most that came at one time."""
 
     daemon_threads = True
     request_queue_size = 64

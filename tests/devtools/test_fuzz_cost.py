@@ -1,4 +1,4 @@
-"""The search for dear pictures: what it measures, what it keeps and what it tries next."""
+"""The search for dear pictures: its measurements, the pictures that it keeps and the ones that it tries next."""
 
 from __future__ import annotations
 

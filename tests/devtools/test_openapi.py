@@ -1,4 +1,4 @@
-"""docs/openapi.yaml is the code's, is valid, and says of requests and answers what the handler makes of them."""
+"""docs/openapi.yaml is written from the code, is valid, and agrees with the handler on requests and answers."""
 
 from __future__ import annotations
 

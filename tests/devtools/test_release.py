@@ -1,4 +1,4 @@
-"""scripts/release: it builds what it should, and each of its checks refuses the fault that it is for."""
+"""scripts/release: it builds both distributions, and each of its checks refuses the fault that it is for."""
 
 from __future__ import annotations
 

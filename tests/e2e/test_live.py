@@ -1,4 +1,4 @@
-"""Continuous batching against a real TorchServe: what the frontend does with rows that stay, streams and deaths."""
+"""Continuous batching against a real TorchServe: rows that stay, streams and deaths of the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README says what the code does: its table is the code's, its commands run, its links lead somewhere."""
+"""The README agrees with the code: its table is the code's, its commands run, its links lead somewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel in new environments without this checkout: what `pip install heatserve` gives."""
+"""The wheel in new environments without this checkout, as `pip install heatserve` gives it."""
 
 from __future__ import annotations
 

@@ -108,5 +108,13 @@ def test_masks_end_at_a_standard_error_and_a_path_refuses_one(service: Service) 
     assert masks["quality"]["converged"] is True and 10 <= masks["quality"]["samples_used"] < 200
     answer, _ = ask(service, method="integrated_gradients", samples=20, standard_error=0.5)
     assert answer.status == 400 and "standard_error belongs to random samples" in content(answer)["message"]
+    for method, option in (
+        ("rise", "noise_level"),
+        ("integrated_gradients", "noise_level"),
+        ("integrated_gradients", "seed"),
+    ):
+        answer, _ = ask(service, method=method, samples=4, **{option: 1})
+        assert answer.status == 400 and f"{option} has no meaning for {method}" in content(answer)["message"]
+    assert ask(service, method="rise", samples=4, seed=1)[0].status == 200
     answer, _ = ask(service, method="rise", layer="trunk")
     assert answer.status == 400 and "a method of the score" in content(answer)["message"]

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from explain_handler import ExplainHandler
+from heatserve.serving.report import Report
+from heatserve.serving.service import Row
 from heatserve.torchserve import ending, modes
-from tests.serving.small import picture
+from tests.serving.small import picture, small_service
 from tests.serving.test_continuous import Frontend
 from tests.serving.test_handler import EXPLAIN, PREDICT, ask, handler
 
@@ -108,3 +110,16 @@ def test_any_other_fault_leaves_the_worker_alone(
         assert ask(made, ({"body": bytearray(picture())}, EXPLAIN))[0][0] in (500, 507)
     assert ask(made, ({"body": bytearray(picture())}, EXPLAIN))[0][0] == 200
     assert not deadlines
+
+
+def test_a_device_that_is_lost_while_an_answer_is_rendered_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> dict[str, Any]:
+        raise RuntimeError(ILLEGAL)
+
+    service = small_service(tmp_path, {"continuousBatching": True})
+    monkeypatch.setattr(Report, "prediction", fails)
+    headers = {"Content-Length": "1", "explain": "False"}
+    reply = service.call([Row("p", {"body": picture()}, headers)])
+    assert reply.lost and reply.answers["p"].status == 500 and not reply.left

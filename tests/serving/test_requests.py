@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -274,3 +276,13 @@ def test_a_standard_error_of_draws_that_are_not_random_is_refused(path_method: V
 )
 def test_a_request_costs_a_pass_and_three_for_each_sample(asked: dict[str, Any], work: int) -> None:
     assert read({"body": {"data": "aQ==", **asked}}).work == work
+
+
+def test_the_table_of_options_can_be_hashed_and_copied_and_its_methods_are_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for option in OPTIONS.values():
+        assert copy.deepcopy(option) == pickle.loads(pickle.dumps(option)) == option
+        assert hash(copy.copy(option)) == hash(option)
+    monkeypatch.setitem(registry._methods, "live", METHODS["gradient"])
+    assert "live" in OPTIONS["method"].choices and OPTIONS["method"].allowed.endswith(", live")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from heatserve.serving.metrics import CallFacts, Metrics
-from heatserve.serving.responder import ItemFacts
+from heatserve.serving.facts import CallFacts, ItemFacts
+from heatserve.serving.metrics import Metrics
 from heatserve.serving.service import Reply, Row, Service
 from tests.serving.small import picture, small_service
 
@@ -130,6 +131,26 @@ def test_a_fault_of_the_host_refuses_every_row(service: Service) -> None:
     reply = service.fail([waits, predicted("new")], OSError("the connection is gone"))
     assert {name: answer.status for name, answer in reply.answers.items()} == {"waits": 500, "new": 500}
     assert not service.loop.rows
+
+
+def test_a_fault_behind_the_rendering_answers_each_row_in_its_own_protocol(
+    continuous: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = {"data": base64.b64encode(picture()).decode(), "method": "smoothgrad", "samples": 4}
+    row = Row("v1", {"body": {"instances": [instance]}}, {"Content-Length": "1", "explain": "True"})
+    reply = continuous.call([row])
+    assert not reply.answers
+
+    def fails_once_a_row_is_done(self: Service) -> dict[str, Any]:
+        if self.loop.done or not self.loop.rows:
+            raise ZeroDivisionError
+        return {}
+
+    monkeypatch.setattr(Service, "_lines", fails_once_a_row_is_done)
+    while not reply.answers:
+        reply = continuous.call([Row("v1", None, {})])
+    assert reply.answers["v1"].status == 500 and not continuous.loop.rows
+    assert "error" in json.loads(bytes(reply.answers["v1"].body))
 
 
 class Hostile:

@@ -3,6 +3,7 @@
 import json
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -118,6 +119,33 @@ def test_an_architecture_may_have_weights_labels_and_a_layer(folder):
     assert cam["passes"] is None and "'first' is not what the network pools (that is 'second')" in cam["refused"]
 
 
+METHOD = """
+from heatserve import Method, register
+
+register(
+    Method(
+        name="{name}", summary="a sum", source="a test", signal="layer", display="maximum",
+        attribute=lambda signal: signal.activations.sum(1), reduce=lambda attribution: attribution,
+    )
+)
+"""
+
+
+def test_an_extension_of_an_architecture_brings_its_method(folder):
+    Path("channels.py").write_text(METHOD.format(name="channels"))
+    code, found, _ = inspect("model.py:Net", "--config", "config.yaml", "--extension", "channels.py")
+    assert code == 0 and "channels" in [method["name"] for method in found["network"]["methods"]]
+    code, found, _ = inspect("model.py:Net", "--config", "config.yaml")
+    assert "channels" not in [method["name"] for method in found["network"]["methods"]]
+
+
+def test_an_architecture_is_laid_out_as_a_whole_archive(folder):
+    _, found, _ = inspect("model.py:Net", "--config", "config.yaml")
+    assert found["description"]["archive"]["verified"] is True
+    assert found["manifest"]["heatserve"]["contract"] == 1
+    assert set(found["manifest"]["heatserve"]["members"]) > {"explain_handler.py", "model.py", "model-config.yaml"}
+
+
 def test_a_method_that_the_network_cannot_answer_is_refused_with_the_reason(folder):
     code, found, _ = inspect("model.py:Flat", "--config", "config.yaml", "--layer", "second")
     refused = {method["name"]: method["refused"] for method in found["network"]["methods"]}
@@ -168,6 +196,22 @@ def archive(folder):
     exec(NET, names)
     torch.save(names["Net"]().state_dict(), "weights.pt")
     return package(Recipe("net", "model.py:Net", Path("weights.pt"), config=Path("config.yaml")), Path("store"))
+
+
+def test_an_extension_is_asked_for_as_any_method_in_the_trial(folder):
+    names = {}
+    exec(NET, names)
+    torch.save(names["Net"]().state_dict(), "weights.pt")
+    for name in ("channels", "others"):
+        Path(f"{name}.py").write_text(METHOD.format(name=name))
+    Path("config.yaml").write_text(CONFIG + "explain:\n  method: channels\n")
+    recipe = Recipe("net", "model.py:Net", Path("weights.pt"), config=Path("config.yaml"))
+    packaged = package(replace(recipe, extensions=(Path("channels.py"), Path("others.py"))), Path("store"))
+    assert {"gradcam", "channels", "others"} < set(packaged.trial.methods) and packaged.unmet == ()
+    assert packaged.trial.explanation["explanations"][0]["method"] == "channels"
+    Path("others.py").write_text("1 / 0")
+    with pytest.raises(ToolError, match=r"does not load: .*others.*ZeroDivisionError"):
+        package(replace(recipe, extensions=(Path("others.py"),)), Path("store"), force=True)
 
 
 def rewritten(path, **members):

@@ -1,4 +1,4 @@
-"""The report of `package`: it tells its user to do next what will work."""
+"""The report of `package`: the commands that it names work."""
 
 import io
 import shlex

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 from devtools.paths import ROOT
@@ -282,6 +283,63 @@ def test_two_files_of_one_name_are_refused(recipe, tmp_path):
     (recipe.handlers / "model.py").write_text("")
     with pytest.raises(ToolError, match=r"would be called model\.py"):
         members(recipe)
+
+
+@pytest.mark.parametrize(
+    ("explain", "extensions"),
+    [
+        (None, ["first", "second"]),
+        ({"method": "cam"}, ["first", "second"]),
+        ({"extensions": None}, ["first", "second"]),
+        ({"extensions": "nets.methods"}, ["nets.methods", "first", "second"]),
+        ({"extensions": ["second", "other"], "chunk": 2}, ["second", "other", "first"]),
+    ],
+)
+def test_an_extension_lies_in_the_root_and_in_the_configuration(recipe, tmp_path, explain, extensions):
+    paths = [tmp_path / "folder" / name for name in ("first.py", "second.py")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("from heatserve import register\n")
+    recipe.config.write_text(yaml.safe_dump({"batchSize": 2, "explain": explain}))
+    contents = members(replace(recipe, extensions=(*paths,)))
+    assert [contents[path.name] for path in paths] == paths
+    config = yaml.safe_load(contents["model-config.yaml"])
+    assert config == {"batchSize": 2, "explain": {**(explain or {}), "extensions": extensions}}
+    manifest = json.loads(contents[MANIFEST])
+    assert manifest["model"]["modelFile"] == "model.py"
+    assert manifest["heatserve"]["members"]["first.py"] == mar.sha256(paths[0])
+    alone = members(replace(recipe, config=None, continuous=True, extensions=(paths[0],)))
+    config = yaml.safe_load(alone["model-config.yaml"])
+    assert config["explain"] == {"extensions": ["first"]} and config["continuousBatching"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("heatserve.py", "", "The extension heatserve.py would hide"),
+        ("json.py", "", "The extension json.py would hide"),
+        ("my-methods.py", "", "Python name"),
+        ("methods.txt", "", "Python name"),
+        ("methods.py", "class (", "The extension methods.py is not Python: line 1"),
+        ("nowhere.py", None, "There is no extension"),
+        ("model.py", "", r"Two files of the archive would be called model\.py"),
+        ("click.py", "", r"a file click\.py beside a package"),
+    ],
+)
+def test_an_extension_that_cannot_be_imported_by_its_name_is_refused(recipe, tmp_path, name, source, said):
+    path = tmp_path / "folder" / name
+    path.parent.mkdir()
+    if source is not None:
+        path.write_text(source)
+    with pytest.raises(ToolError, match=said):
+        members(replace(recipe, extensions=(path,), include_packages=("click",)))
+
+
+def test_an_extension_needs_a_block_of_settings(recipe, tmp_path):
+    (tmp_path / "methods.py").write_text("")
+    recipe.config.write_text("explain: [method]\n")
+    with pytest.raises(ToolError, match="block explain is no mapping"):
+        members(replace(recipe, extensions=(tmp_path / "methods.py",)))
 
 
 def test_the_command_refuses_in_a_sentence_and_with_status_1(tmp_path):

@@ -11,7 +11,7 @@ MODEL = {"modelName": "net", "handler": "net_handler.py", "modelVersion": "1.0",
 
 
 def archive(path, model=MODEL, config="minWorkers: 1\n", manifest=None):
-    """An archive of three files; what is None is left out."""
+    """An archive of three files; a file that is None is left out."""
     with zipfile.ZipFile(path, "w") as written:
         written.writestr("net_handler.py", "")
         if config is not None:

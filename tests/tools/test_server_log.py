@@ -1,4 +1,4 @@
-"""TorchServe's log: what it says of a model is not said of another whose name begins or ends alike."""
+"""TorchServe's log: a line about a model is not taken for one about a model whose name begins or ends alike."""
 
 import pytest
 

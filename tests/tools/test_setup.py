@@ -1,4 +1,4 @@
-"""What scripts/setup says and leaves alone, without installing anything."""
+"""scripts/setup: its messages, and the files that it leaves alone. Nothing is installed."""
 
 import hashlib
 import os

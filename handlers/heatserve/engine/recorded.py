@@ -94,15 +94,16 @@ class Recorded:
         sources = [self.source_of(query) for query in queries]
         wave = wave_of(self.logits, asked)
         gradients = self._gradients(wave.scores.sum(), dict.fromkeys(sources), keep_graph)
-        values: list[Tensor] = [wave.scores] * len(asked)
+        values: dict[int, Tensor] = {}
         methods = [METHODS[query.method] for query in queries]
         for source, method in dict.fromkeys(zip(sources, methods)):
             members = [k for k in range(len(asked)) if (sources[k], methods[k]) == (source, method)]
             of_members = method.attribute(self._signal(source, wave.pick(members), gradients)).detach()
-            for k, one in zip(members, of_members):
-                values[k] = one
+            if len(of_members) != len(members):
+                raise ValueError(f"{method.name}: attribute must give one attribution for each row")
+            values.update(zip(members, of_members))
         targets = wave.targets_of(queries)
-        return [Attribution(query.at(target), one) for query, target, one in zip(queries, targets, values)]
+        return [Attribution(query.at(target), values[k]) for k, (query, target) in enumerate(zip(queries, targets))]
 
     def _gradients(self, score: Tensor, sources: Iterable[Source], keep_graph: bool) -> dict[Source, Tensor]:
         """The gradients d(score)/d(activation) or d(score)/d(input) of the sources that need a backward pass."""

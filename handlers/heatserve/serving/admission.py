@@ -69,7 +69,7 @@ class Admission:
             state = Described(request) if request.describes else self._bounded(request, siblings, others)
             item = Item(state, deadline)
         except Exception as error:
-            item = Item(Refused(self._faults.refusal(error), request), deadline)
+            item = Item(Refused(self._faults.record(error), request), deadline)
         item.seconds["decode"] = time.perf_counter() - timer
         return item
 
@@ -154,7 +154,7 @@ class Admission:
             with item.timed("decode"):
                 item.state = self._decoded(item.state)
         except Exception as error:
-            item.refuse(self._faults.refusal(error))
+            item.refuse(self._faults.record(error))
 
     def _decoded(self, state: Admitted) -> Decoded:
         request, photograph = state.request, None

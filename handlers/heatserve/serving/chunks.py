@@ -22,14 +22,14 @@ class Chunk:
 
     items: those that it works for.
     steps: those that are left to do.
-    rows: of its forward pass.
+    size: the number of images in its forward pass.
     work: in forward passes.
     longest: of its steps, in seconds.
     """
 
     items: Sequence[Item]
     steps: Steps
-    rows: int
+    size: int
     work: int
     longest: float = 0.0
 
@@ -53,6 +53,10 @@ class Chunks:
         if self.chunk and not any(item in self.chunk.items for item in items):
             self.chunk = None
         return self.chunk
+
+    def drop(self) -> None:
+        """Ends the chunk under way without a result."""
+        self.chunk = None
 
     def start(self, claims: Sequence[Item]) -> Chunk:
         """A chunk for the first of these items. The others, in their order, fill the rest of its forward pass."""
@@ -80,7 +84,7 @@ class Chunks:
         self._policy.stepped(seconds)
         if finished:
             self.chunk = None
-            self._policy.finished(chunk.rows, chunk.work, chunk.longest)
+            self._policy.finished(chunk.size, chunk.work, chunk.longest)
 
     def _first_passes(self, items: Sequence[Item]) -> Chunk:
         """First passes that carry a gradient back to the input."""
@@ -99,10 +103,10 @@ class Chunks:
                 if count:
                     item.served += count
                     shares.append((item, job, count))
-        rows = sum(count for *_, count in shares)
+        draws = sum(count for *_, count in shares)
         work = sum(job.smoothing.query.price * count for _, job, count in shares)
         items = list(dict.fromkeys(item for item, *_ in shares))
-        return Chunk(items, self._passes.smooth(shares), rows, work)
+        return Chunk(items, self._passes.smooth(shares), draws, work)
 
     def _recover(self, chunk: Chunk, error: Exception) -> None:
         """Gives each item of a chunk that failed a pass of its own, so that a fault stays with its item."""
@@ -110,7 +114,7 @@ class Chunks:
         left = [item for item in chunk.items if not item.done]
         if len(chunk.items) == 1:
             for item in left:
-                item.refuse(self._faults.refusal(error))
+                item.refuse(self._faults.record(error))
             return
         for item in left:
             if not isinstance(item.state, UnderWay):
@@ -120,4 +124,4 @@ class Chunks:
                 for _ in self._passes.smooth([(item, item.state.jobs[0], 1)]):
                     pass
             except Exception as own:
-                item.refuse(self._faults.refusal(own))
+                item.refuse(self._faults.record(own))

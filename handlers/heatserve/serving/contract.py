@@ -22,6 +22,8 @@ class Row:
         `Content-Length` as text says that the row came over HTTP, else it counts as gRPC;
         `explain` is "True" or "False", and a host leaves it out where the address does not say it;
         `url_path` is the part of the address behind model and version, as "gradcam" or "describe".
+
+    The body of an answer is bytes. That of a plain prediction is a dictionary, which the host writes as JSON.
     """
 
     id: str

@@ -19,15 +19,15 @@ class Faults:
     def __init__(self) -> None:
         self.lost: Refusal | None = None
 
-    def refusal(self, error: BaseException) -> Refusal:
-        """The refusal of the item that an exception belongs to. A fault of the server is logged."""
-        refusal = self.told(error)
+    def record(self, error: BaseException) -> Refusal:
+        """Logs a fault of the server. Gives the refusal of the item that the exception belongs to."""
+        refusal = self.refusal(error)
         if refusal.code >= 500 and not isinstance(error, Refusal) and not is_out_of_memory(error):
             logger.error("request failed: %s", where(error))
         return refusal
 
-    def told(self, error: BaseException) -> Refusal:
-        """The refusal that a client is told for an exception. It notices a lost device."""
+    def refusal(self, error: BaseException) -> Refusal:
+        """The refusal that a client gets for an exception. An exception that says so sets `lost`."""
         refusal = refusal_of(error)
         if is_device_lost(error):
             if self.lost is None:

@@ -41,7 +41,7 @@ def inspection(
         # The reason is known; a network that cannot be shown either adds none.
         with suppress(Exception, SystemExit):
             model = load_model(model_dir, manifest, _CPU)
-            found["network"] = network(Explainer(model, _example(settings)), model, settings, ())
+            found["network"] = network(Explainer(model, start.example(settings, _CPU)), model, settings, ())
         return found
     explainer, faster = service.explainer, service.explainer.optimized
     found["description"] = service.responder.description
@@ -61,7 +61,7 @@ def network(explainer: Explainer, model: nn.Module, settings: Settings, named: S
 
     model: the same network, not made faster. named: the layers that the archive names.
     """
-    example = _example(settings)
+    example = start.example(settings, _CPU)
     names = [*explainer.layers, *(name for name in explainer.structure.candidates if name not in explainer.layers)]
     shapes = _shapes(model, example, names)
     refused = _refusals(model, example, [name for name in names if name not in explainer.layers])
@@ -131,7 +131,3 @@ def _shapes(model: nn.Module, example: Tensor, names: Sequence[str]) -> dict[str
             hooks.callback(model.get_submodule(module).register_forward_hook(keep(name, point)).remove)
         model(example[:1].clone())
     return shapes
-
-
-def _example(settings: Settings) -> Tensor:
-    return start._example(settings, _CPU)

@@ -85,7 +85,7 @@ def check(folder: Path, manifest: Mapping[str, Any]) -> Integrity:
         if name not in members and (name == LABELS or _importable(name)):
             raise ArchiveError(
                 f"the archive's member {name} was added after it was packaged: package it again "
-                "(scripts/package --include-package carries a package along)"
+                "(heatserve package --include-package carries a package along)"
             )
     return Integrity(True, weights, found.get(str(weights)))
 

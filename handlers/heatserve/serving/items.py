@@ -18,7 +18,7 @@ class Item:
     """The place of one picture in the loop. It is equal to itself alone: two clients may send the same bytes.
 
     deadline: on the loop's clock; infinite for none.
-    served: rows of chunks that it was given.
+    served: the images that chunks computed for it.
     passed_over: calls that had no time left to decode its picture.
     lines: of its stream that were sent.
     seconds: wall time by stage.

@@ -25,12 +25,13 @@ def load_extensions(modules: Sequence[str]) -> None:
     try:
         load_installed()
     except ExtensionError as error:
-        raise ArchiveError(f"{in_one_line(error)}; correct that package or uninstall it") from error
+        raise ArchiveError(f"{text_in_one_line(error)}; correct that package or uninstall it") from error
     try:
         load_modules(modules)
     except ExtensionError as error:
         raise ArchiveError(
-            f"explain.extensions: {in_one_line(error)}; name modules that the archive holds and that can be imported"
+            f"explain.extensions: {text_in_one_line(error)}; name modules that the archive holds and that can be "
+            "imported"
         ) from error
 
 
@@ -44,14 +45,14 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
         build = _only_class(model_block["modelFile"])
     else:
         raise ArchiveError(
-            "the archive names no architecture: build it with scripts/package, or give torch-model-archiver a "
+            "the archive names no architecture: build it with heatserve package, or give torch-model-archiver a "
             "--model-file with one class (a TorchScript, ONNX or compiled model has no layers to explain)"
         )
     try:
         model = build()
     except BaseException as error:  # sys.exit() too: it would end the worker without a word
         raise ArchiveError(
-            f"{architecture or model_block['modelFile']} cannot be called without arguments: {said(error)}"
+            f"{architecture or model_block['modelFile']} cannot be called without arguments: {error_in_one_line(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise ArchiveError(
@@ -62,14 +63,14 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
     return model.to(device).eval()
 
 
-def said(error: BaseException, longest: int = 300) -> str:
+def error_in_one_line(error: BaseException, longest: int = 300) -> str:
     """An error in one line, to be quoted in a sentence: its type and its text."""
-    text = in_one_line(error, longest)
+    text = text_in_one_line(error, longest)
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return _cut(line, longest)
 
 
-def in_one_line(error: BaseException, longest: int = 300) -> str:
+def text_in_one_line(error: BaseException, longest: int = 300) -> str:
     """The text of an error in one line."""
     return _cut(" ".join(str(error).split()), longest)
 
@@ -85,7 +86,7 @@ def _named(architecture: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except AttributeError as error:
-        raise ArchiveError(f"the architecture {architecture} cannot be imported: {said(error)}") from error
+        raise ArchiveError(f"the architecture {architecture} cannot be imported: {error_in_one_line(error)}") from error
     return found
 
 
@@ -94,7 +95,7 @@ def _imported(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)
     except BaseException as error:  # the file may do anything when it is run, even call sys.exit()
-        raise ArchiveError(f"{name} cannot be imported: {said(error)}") from error
+        raise ArchiveError(f"{name} cannot be imported: {error_in_one_line(error)}") from error
 
 
 def _only_class(model_file: str) -> Any:
@@ -119,7 +120,7 @@ def load_labels(model_dir: Path) -> dict[int, str]:
     except UnicodeDecodeError as error:
         raise ArchiveError(f"{LABELS} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        reason = "it is empty" if not content.strip() else said(error)
+        reason = "it is empty" if not content.strip() else error_in_one_line(error)
         raise ArchiveError(f"{LABELS} is not JSON ({reason}): it must map class indices to names") from None
     if isinstance(mapping, dict) and isinstance(mapping.get("object_type_names"), list):
         mapping = {str(index): name for index, name in enumerate(mapping["object_type_names"])}

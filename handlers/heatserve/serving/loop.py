@@ -122,8 +122,9 @@ class Loop:
 
     def fail(self, rows: Sequence[Row], error: Exception) -> dict[str, OpenRow]:
         """Forgets all rows, and refuses those that are given. They come back by their id."""
-        begun, self.rows, self._chunks.chunk = self.rows, {}, None
-        refusal = self.faults.told(error)
+        begun, self.rows = self.rows, {}
+        self._chunks.drop()
+        refusal = self.faults.refusal(error)
         failed = {}
         for row in rows:
             failed[row.id] = begun.get(row.id) or _unread(row, refusal)
@@ -179,7 +180,7 @@ class Loop:
                 try:
                     item.state = item.state.concluded()
                 except Exception as error:
-                    item.refuse(self.faults.refusal(error))
+                    item.refuse(self.faults.record(error))
 
 
 def _unread(row: Row, refusal: Refusal) -> OpenRow:

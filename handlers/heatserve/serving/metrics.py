@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from .errors import where
-from .items import OpenRow
-from .responder import ItemFacts
+from .facts import CallFacts, ItemFacts
 from .states import STAGES
 
 logger = logging.getLogger(__name__)
@@ -69,38 +68,6 @@ COMMON_DIMENSIONS = ("ModelName", "Level")
 Emit = Callable[[Declared, float, "list[str]"], None]
 
 
-@dataclass(frozen=True)
-class CallFacts:
-    """The facts that one call of the core leaves for the metrics.
-
-    admitted: the kind of each new row, by its id.
-    answered: the facts of each answered row's items, by its id.
-    given_up: requests whose client had gone.
-    under_way: explanations that take further passes.
-    fallbacks: forward passes that were halved since the start.
-    """
-
-    admitted: Mapping[str, str] = field(default_factory=dict)
-    answered: Mapping[str, Sequence[ItemFacts]] = field(default_factory=dict)
-    given_up: int = 0
-    under_way: int = 0
-    fallbacks: int = 0
-
-    def then(self, later: CallFacts) -> CallFacts:
-        """The facts of this call and a later one as those of one call. Answered rows stand in order of admission."""
-        admitted = {**self.admitted, **later.admitted}
-        answered = {**self.answered, **later.answered}
-        places = {row_id: place for place, row_id in enumerate(admitted)}
-        ordered = sorted(answered, key=lambda row_id: places.get(row_id, -1))
-        return CallFacts(
-            admitted=admitted,
-            answered={row_id: answered[row_id] for row_id in ordered},
-            given_up=self.given_up + later.given_up,
-            under_way=later.under_way,
-            fallbacks=max(self.fallbacks, later.fallbacks),
-        )
-
-
 class Metrics:
     """Counts the rows that came and the rows that were answered. The host counts predictions itself.
 
@@ -156,10 +123,3 @@ class Metrics:
             self._emit(OVERDUE, overdue, [method])
         if item.empty_maps:
             self._emit(EMPTY_MAPS, item.empty_maps, [method])
-
-
-def row_kind(row: OpenRow) -> str:
-    """The kind of a row that was just admitted: refused, explanation or prediction."""
-    if all(item.state.request is None for item in row.items):
-        return "refused"
-    return "explanation" if row.protocol.explains else "prediction"

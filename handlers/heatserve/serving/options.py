@@ -6,7 +6,7 @@ Requests, the archive's own defaults, `describe`, the error messages and the doc
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,20 @@ from .formats import OUTPUTS
 #: The largest N of `target: topN`.
 MAX_TARGETS = 10
 _MAX_DEADLINE_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class _Methods(Collection[str]):
+    """The names of all methods. They change as methods are registered."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in METHODS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(METHODS)
+
+    def __len__(self) -> int:
+        return len(METHODS)
 
 
 @dataclass(frozen=True)
@@ -60,14 +74,14 @@ class Option:
 
 
 _ALL = (
-    Option("method", "choice", "gradcam", "how to explain", choices=METHODS),
+    Option("method", "choice", "gradcam", "how to explain", choices=_Methods()),
     Option("target", "target", "predicted", "the class to explain; topN gives one map for each", set_by_archive=False),
     Option("contrast", "class", None, "explain the target's score minus this class's", set_by_archive=False),
     Option(
         "samples",
         "integer",
         None,
-        "noisy copies to average; 1 is no smoothing; default 50 for smoothgrad and kin",
+        "noisy copies to average; 1 is no smoothing; by default 50 for smoothgrad, smoothgrad_squared and vargrad",
         1,
         1e9,
         words="a whole number from 1 to the archive's max_samples",
@@ -76,7 +90,8 @@ _ALL = (
         "standard_error",
         "number",
         None,
-        "end the samples once the map's relative standard error is this small; samples, else max_samples, is the most",
+        "end the samples once the map's relative standard error is this small; at most samples are taken, or "
+        "max_samples if that is not given",
         0.001,
         10,
     ),
@@ -92,10 +107,10 @@ _ALL = (
         choices=OUTPUTS,
     ),
     Option("overlay", "boolean", False, "add the picture with the map laid over it to a JSON answer"),
-    Option("colormap", "choice", "jet", "colours of the overlay", choices=COLORMAPS),
+    Option("colormap", "choice", "jet", "colours of the overlay", choices=tuple(COLORMAPS)),
     Option("opacity", "number", 0.6, "of the overlay's colour", 0, 1),
     Option("boxes", "boolean", False, "add the box around the map's largest region"),
-    Option("box_threshold", "number", 0.2, "a region is what reaches this share of the maximum", 0.01, 1),
+    Option("box_threshold", "number", 0.2, "a region is all places that reach this share of the maximum", 0.01, 1),
     Option(
         "deadline_ms",
         "integer",

@@ -39,7 +39,7 @@ class Passes:
                 pass
         except Exception as error:
             if len(items) == 1:
-                items[0].refuse(self._faults.refusal(error))
+                items[0].refuse(self._faults.record(error))
             else:
                 for item in items:
                     self.forward([item])
@@ -78,7 +78,7 @@ class Passes:
         found = job.smoothing.estimate()
         if self._explainer.precision != "float32" and not bool(found.values.isfinite().all()):
             overflow = OverflowError(f"a gradient does not fit into {self._explainer.precision}")
-            item.refuse(self._faults.refusal(overflow))
+            item.refuse(self._faults.record(overflow))
         else:
             item.state = state.without(job, found)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..engine import METHODS, Method, Query
 from .errors import Refusal
+from .options import OPTIONS
 
 
 def queries(options: Mapping[str, Any], defaults: Mapping[str, Any], max_samples: int) -> tuple[Query, ...]:
@@ -20,7 +21,7 @@ def queries(options: Mapping[str, Any], defaults: Mapping[str, Any], max_samples
     target = options["target"]
     ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
     samples = _samples(method, options, len(ranks), max_samples)
-    _refuse_without_meaning(method, options)
+    _refuse_without_meaning(method, options, defaults)
     query = Query(
         method=method.name,
         target=target if isinstance(target, int) else None,
@@ -51,12 +52,19 @@ def _samples(method: Method, options: Mapping[str, Any], maps: int, most: int) -
     return samples
 
 
-def _refuse_without_meaning(method: Method, options: Mapping[str, Any]) -> None:
-    """Raises Refusal 400 for an option that has no meaning for the method."""
+def _refuse_without_meaning(method: Method, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raises Refusal 400 for an option that has no meaning for the method.
+
+    A method without draws of its own may be smoothed by noise, and ignores `noise_level` and `seed` where it is not.
+    """
     if options["layer"] is not None and method.signal != "layer":
         raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the {method.signal}")
     if options["layer"] is not None and method.needs_linear_head:
         raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
+    for name in ("noise_level", "seed"):
+        changed = options[name] != defaults.get(name, OPTIONS[name].default)
+        if changed and method.draws is not None and name not in method.draws.parameters:
+            raise Refusal(400, f"{name} has no meaning for {method.name}, whose samples do not depend on it")
     noisy = "noise_level" in method.drawn.parameters
     if method.statistic == "variance" and noisy and options["noise_level"] == 0:
         raise Refusal(400, f"noise_level must be above 0 for {method.name}: equal copies have no variance")

@@ -17,10 +17,12 @@ from .drawing import Drawing, View, boxes
 from .errors import printable
 from .formats import FORMATS
 from .model_info import ModelInfo
+from .options import OPTIONS
 from .states import STAGES, Finished
 from .vocabulary import Vocabulary
 
 _PNG = FORMATS["png"]
+_TOP_K: int = OPTIONS["top_k"].default
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Report:
 
         Classes of the same probability come in the stock handler's order.
         """
-        count = finished.request.top_k or min(5, self.vocabulary.classes)
+        count = finished.request.top_k or min(_TOP_K, self.vocabulary.classes)
         top = finished.probabilities.topk(count).indices
         return {entry["label"]: entry["probability"] for entry in self._entries(finished, top)}
 
@@ -45,7 +47,7 @@ class Report:
     ) -> dict[str, Any]:
         """The whole JSON answer. explanations: one entry for each map. seconds: by stage."""
         return {
-            "predictions": self._likeliest(finished, finished.request.top_k or 5),
+            "predictions": self._likeliest(finished, finished.request.top_k or _TOP_K),
             "explanations": explanations,
             "image": {
                 "width": finished.size[0],

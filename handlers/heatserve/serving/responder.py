@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
-from ..engine import Attribution
 from .answers import Answer, Envelope, Part, TensorParts, body_bytes, json_bytes, json_text, ok
-from .errors import Refusal, refusal_of, where
+from .errors import Refusal
+from .facts import ItemFacts
+from .faults import Faults
 from .formats import FORMATS
 from .protocols import RowProtocol
 from .rendering import Rendering
 from .report import Report
-from .requests import Request
 from .settings import Limits
 from .states import Described, Finished, Outcome, Refused
 
-logger = logging.getLogger(__name__)
-
 #: Bytes left for the envelope around an item.
 _ENVELOPE = 1_000
-
-
-@dataclass(frozen=True)
-class ItemFacts:
-    """Facts on one answered item, for the metrics.
-
-    explains: whether its row asked for maps, known of a request that could not be read too.
-    seconds: by stage.
-    attributions: of a finished item.
-    empty_maps: how many of them have no positive part.
-    """
-
-    explains: bool
-    request: Request | None
-    refusal: Refusal | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    attributions: Sequence[Attribution] = ()
-    empty_maps: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +37,7 @@ class Responder:
 
     report: Report
     limits: Limits
+    faults: Faults
     description: Mapping[str, Any]
 
     def respond(self, protocol: RowProtocol, outcomes: Sequence[Outcome], lines: int = 0) -> Rendered:
@@ -70,7 +50,7 @@ class Responder:
         try:
             answer = self._bounded(protocol.encode([part for part, _ in rendered], self.report.model))
         except Exception as error:
-            refusal = _told(error)
+            refusal = self.faults.record(error)
             answer = protocol.refused(refusal, self.report.model)
             facts = tuple(replace(each, refusal=refusal) for each in facts)
         first = facts[0]
@@ -88,7 +68,7 @@ class Responder:
             rendering = self._rendering(finished, finished.photograph, 1)
             answer = self._bounded(rendering.answer())
         except Exception as error:
-            return _told(error)
+            return self.faults.record(error)
         return Rendered(_line(answer, more=True), (_facts(finished, rendering),))
 
     def _item(self, protocol: RowProtocol, outcome: Outcome, sharing: int) -> tuple[Part, ItemFacts]:
@@ -107,7 +87,7 @@ class Responder:
             part = rendering.tensors() if protocol.envelope is Envelope.TENSORS else rendering.answer()
             return part, _facts(outcome, rendering)
         except Exception as error:
-            refusal = _told(error)
+            refusal = self.faults.record(error)
             return refusal, ItemFacts(protocol.explains, outcome.request, refusal, outcome.seconds)
 
     def _prediction(self, finished: Finished, envelope: Envelope) -> Part:
@@ -135,13 +115,6 @@ def _facts(finished: Finished, rendering: Rendering) -> ItemFacts:
         attributions=finished.attributions,
         empty_maps=rendering.empty_maps,
     )
-
-
-def _told(error: Exception) -> Refusal:
-    """The refusal that the client gets for a fault; the log names the lines of a fault of the server's own."""
-    if refusal_of(error).code == 500:
-        logger.error("heatserve: an answer could not be written: %s", where(error))
-    return refusal_of(error)
 
 
 def _line(answer: Answer, more: bool | None = None) -> Answer:

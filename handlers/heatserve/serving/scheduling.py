@@ -18,11 +18,11 @@ from typing import Protocol, TypeVar
 
 #: The most passes between two steps of chunks.
 PATIENCE = 4
-#: Seconds of passes after which chunks get one second. Counting passes is not enough: one with many rows takes long.
+#: Seconds of passes after which chunks get one second. Counting passes is not enough: one with many images takes long.
 EXCHANGE_RATE = 3.0
 #: The longest step of a chunk, in the time of predictions.
 PREDICTIONS_PER_STEP = 2.0
-#: One chunk in this many goes to the claim with the fewest rows so far, whatever the deadlines.
+#: One chunk in this many goes to the claim with the fewest images so far, whatever the deadlines.
 TURNS = 4
 #: The least seconds that a call may spend on admitting, decoding and answering, beside its passes and chunks.
 LEAST_PATIENCE = 0.05
@@ -33,7 +33,7 @@ class Claim(Protocol):
     """A long explanation that waits for its next chunk.
 
     deadline: seconds of the clock; infinite for none.
-    served: rows that it was given so far.
+    served: the images that chunks computed for it so far.
     """
 
     deadline: float
@@ -90,7 +90,7 @@ class Policy:
         return self._passes >= PATIENCE or 0 < self._step_seconds <= self._credit
 
     def order(self, claims: Sequence[Claimant]) -> list[Claimant]:
-        """The claims in the order of their turns: earliest deadline first, then fewest rows served.
+        """The claims in the order of their turns: earliest deadline first, then fewest images served.
 
         For one chunk in `TURNS` deadlines do not count.
         """
@@ -99,16 +99,19 @@ class Policy:
         return sorted(claims, key=lambda claim: (claim.deadline, claim.served))
 
     def entry(self, claims: Sequence[Claim]) -> float:
-        """The rows that a new claim counts as served: as many as the least served one, or it would delay all others."""
+        """The images that a new claim counts as served.
+
+        They are those of the least served claim, or the new one would delay all others.
+        """
         return min((claim.served for claim in claims), default=0.0)
 
     def size(self, largest: int) -> int:
-        """The rows of the next chunk."""
+        """The number of images in the next chunk."""
         if math.isinf(self._predictions_per_step):
             return largest
         return max(1, min(self._size, largest))
 
-    def passed(self, rows: int, seconds: float, decoding: float = 0.0) -> None:
+    def passed(self, images: int, seconds: float, decoding: float = 0.0) -> None:
         """Learns that a pass is done.
 
         The time of a prediction is that of its pass alone. Clients choose the time of decoding, and could otherwise
@@ -118,7 +121,7 @@ class Policy:
         """
         self._passes += 1
         self._credit += (seconds + decoding) / EXCHANGE_RATE
-        self._prediction_seconds = _towards(self._prediction_seconds, seconds / rows)
+        self._prediction_seconds = _towards(self._prediction_seconds, seconds / images)
 
     def stepped(self, seconds: float) -> None:
         """Learns that a step of a chunk is done."""
@@ -132,18 +135,19 @@ class Policy:
         self._passes = 0
         self._credit = max(0.0, self._credit) - seconds
 
-    def finished(self, rows: int, work: int, longest: float) -> None:
+    def finished(self, size: int, work: int, longest: float) -> None:
         """Learns that a chunk is done.
 
+        size: the number of images in its pass.
         work: in forward passes.
         longest: of its steps, in seconds.
         """
         self._chunks += 1
         limit = self._predictions_per_step * self._prediction_seconds
         if longest > limit:
-            self._size = max(1, min(self._size, int(rows * limit / longest)))
-        elif rows >= self._size and longest * (rows + 1) / rows <= limit:
-            self._size = rows + 1
+            self._size = max(1, min(self._size, int(size * limit / longest)))
+        elif size >= self._size and longest * (size + 1) / size <= limit:
+            self._size = size + 1
         now = self.clock()
         if self._busy_since is not None and work:
             # Wall time: the predictions in between belong to the pace.

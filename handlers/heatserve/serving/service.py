@@ -14,12 +14,12 @@ from .answers import Answer
 from .contract import CONTRACT as CONTRACT
 from .contract import Row as Row
 from .errors import Refusal, where
+from .facts import CallFacts, ItemFacts, row_kind
 from .integrity import Integrity
 from .items import OpenRow
 from .loop import Loop
-from .metrics import CallFacts, row_kind
 from .model_info import ModelInfo
-from .responder import ItemFacts, Rendered, Responder
+from .responder import Rendered, Responder
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,10 @@ class Service:
         return self._unless_lost(rows, reply)
 
     def fail(self, rows: Sequence[Row], error: Exception) -> Reply:
-        """Refuses all rows: an error left no other way. For errors of the host, too. Never raises."""
+        """Refuses all rows: an error left no other way. For errors of the host, too. Never raises.
+
+        The reply has no facts on these rows: the metrics count no answer for them.
+        """
         logger.error("heatserve: the batch failed: %s", where(error))
         return self._unless_lost(rows, Reply(self._refused(rows, error)))
 
@@ -106,10 +109,13 @@ class Service:
         answered: dict[str, Sequence[ItemFacts]] = {}
         for row_id in loop.done:
             if not (answered and loop.late):
-                rendered = self._rendered(loop.take(row_id))
+                rendered = self._rendered(loop.rows[row_id])
                 answers[row_id], answered[row_id] = rendered.answer, rendered.facts
         answers.update(self._lines())
         facts = CallFacts(admitted, answered, given_up, loop.under_way, self.explainer.fallbacks)
+        # Not before: a fault until here refuses each row in its own protocol, which the loop knows.
+        for row_id in answered:
+            loop.take(row_id)
         reply = Reply(answers, facts=facts)
         return replace(reply, left=bool(reply.unanswered(rows)))
 
@@ -123,7 +129,7 @@ class Service:
             try:
                 rendered = self.responder.line(item.presented())
             except Exception as error:
-                rendered = self.loop.faults.refusal(error)
+                rendered = self.loop.faults.record(error)
             if isinstance(rendered, Refusal):
                 item.refuse(rendered)
             else:

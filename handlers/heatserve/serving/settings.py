@@ -71,6 +71,13 @@ class Settings:
     continuous: bool = False
     grpc_stream: bool = False
 
+    @property
+    def view(self) -> tuple[int, int]:
+        """Height and width of the model's view."""
+        crop = self.preprocess.crop
+        assert isinstance(crop, int)  # `read_settings` allows nothing else
+        return crop, crop
+
 
 def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:
     """The settings in `explain:`, in `preprocess:`, and in those keys of TorchServe's that concern the handler.
@@ -82,7 +89,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     config = config or {}
     limit_names = [f.name for f in fields(Limits)]
     typos.refuse(config, environment, [ENVIRONMENT_PREFIX + name.upper() for name in limit_names])
-    _refuse_what_cannot_be(config, environment)
+    _refuse_unsupported(config, environment)
     explain = _section(config, "explain")
     default_names = [name for name, option in OPTIONS.items() if option.set_by_archive]
     allowed = [*default_names, "layer", "extensions", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
@@ -133,7 +140,7 @@ def _precision(value: Any) -> str:
     return value
 
 
-def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+def _refuse_unsupported(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     pt2 = config.get("pt2")
     compiles = pt2.get("compile", pt2) if isinstance(pt2, dict) else pt2
     enabled = compiles.get("enable", True) if isinstance(compiles, dict) and compiles else bool(compiles)
@@ -154,10 +161,10 @@ def _refuse_what_cannot_be(config: Mapping[str, Any], environment: Mapping[str, 
             "handler.profile: true is not supported: heatserve_stage_seconds times every stage already; remove it"
         )
     if config.get("continuousBatching"):
-        _refuse_what_cannot_be_continuous(config)
+        _refuse_unsupported_in_continuous_batching(config)
 
 
-def _refuse_what_cannot_be_continuous(config: Mapping[str, Any]) -> None:
+def _refuse_unsupported_in_continuous_batching(config: Mapping[str, Any]) -> None:
     for key in ("minWorkers", "maxWorkers"):
         if key in config and whole(key, config[key]) > 1:
             raise SettingsError(

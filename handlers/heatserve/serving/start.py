@@ -16,7 +16,7 @@ from . import describe, integrity
 from .contract import CONTRACT
 from .errors import Refusal, printable
 from .integrity import ArchiveError, Integrity
-from .loading import in_one_line, load_extensions, load_labels, load_model, said
+from .loading import error_in_one_line, load_extensions, load_labels, load_model, text_in_one_line
 from .loop import Loop
 from .model_info import model_info
 from .options import OPTIONS
@@ -54,13 +54,14 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
         raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
     vocabulary = Vocabulary(classes, labels, explainer.layers, explainer.methods())
     defaults = _defaults(settings, explainer, vocabulary)
-    parser = RequestParser(vocabulary, defaults, settings.limits, _view(settings))
+    parser = RequestParser(vocabulary, defaults, settings.limits, settings.view)
     info = model_info(manifest)
     description = describe.description(info, checked, explainer, vocabulary, defaults, settings)
+    loop = Loop(explainer, parser, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream)
     return Service(
         explainer,
-        Loop(explainer, parser, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream),
-        Responder(Report(explainer, vocabulary, info), settings.limits, description),
+        loop,
+        Responder(Report(explainer, vocabulary, info), settings.limits, loop.faults, description),
         info,
         checked,
         settings,
@@ -75,7 +76,7 @@ def _checked(model_dir: Path, manifest: Mapping[str, Any]) -> Integrity:
     checked = integrity.check(model_dir, manifest)
     if not checked.verified:
         logger.warning(
-            "heatserve: this archive is not verified: its manifest has no hashes of its members, as scripts/package "
+            "heatserve: this archive is not verified: its manifest has no hashes of its members, as heatserve package "
             "writes them; its weights have sha256 %s",
             checked.weights_sha256,
         )
@@ -98,11 +99,11 @@ def _explainer(model: nn.Module, settings: Settings, on: torch.device) -> Explai
 
     Raises UnsuitableModel, or ArchiveError where the network fails.
     """
-    height, width = _view(settings)
+    height, width = settings.view
     try:
         return Explainer(
             model,
-            _example(settings, on),
+            example(settings, on),
             settings.layers,
             settings.chunk,
             optimize=settings.optimize,
@@ -112,17 +113,17 @@ def _explainer(model: nn.Module, settings: Settings, on: torch.device) -> Explai
         if isinstance(error, UnsuitableModel) or is_out_of_memory(error):
             raise
         raise ArchiveError(
-            f"the network fails on a view of {height} x {width} pixels (preprocess.crop): {said(error)}"
+            f"the network fails on a view of {height} x {width} pixels (preprocess.crop): {error_in_one_line(error)}"
         ) from error
 
 
 def _try_added(explainer: Explainer, settings: Settings, on: torch.device) -> None:
     """Runs each added method once. Raises ArchiveError for one that fails."""
     try:
-        try_added(explainer, _example(settings, on))
+        try_added(explainer, example(settings, on))
     except ExtensionError as error:
         raise ArchiveError(
-            f"{in_one_line(error)}; correct the method, or do without the module or package that brings it"
+            f"{text_in_one_line(error)}; correct the method, or do without the module or package that brings it"
         ) from error
 
 
@@ -131,16 +132,9 @@ def _policy(settings: Settings) -> Policy:
     return Policy(PREDICTIONS_PER_STEP if settings.continuous else math.inf)
 
 
-def _example(settings: Settings, on: torch.device) -> torch.Tensor:
+def example(settings: Settings, on: torch.device) -> torch.Tensor:
     """Two rows of repeatable noise in the shape of the model's view. The network's structure is read from them."""
-    return torch.rand((2, 3, *_view(settings)), generator=torch.Generator().manual_seed(0)).to(on)
-
-
-def _view(settings: Settings) -> tuple[int, int]:
-    """Height and width of the model's view."""
-    crop = settings.preprocess.crop
-    assert isinstance(crop, int)  # the settings allow nothing else
-    return crop, crop
+    return torch.rand((2, 3, *settings.view), generator=torch.Generator().manual_seed(0)).to(on)
 
 
 def _defaults(settings: Settings, explainer: Explainer, vocabulary: Vocabulary) -> dict[str, Any]:

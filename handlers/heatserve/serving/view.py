@@ -38,11 +38,11 @@ def read_view(section: Mapping[str, Any], max_resized_pixels: int) -> Preprocess
                 f"preprocess.mean {list(preprocess.mean)} and preprocess.std {list(preprocess.std)} make values that "
                 "float32 cannot hold; smaller means and larger deviations are allowed"
             )
-    _refuse_what_never_fits(preprocess, max_resized_pixels)
+    _refuse_too_large(preprocess, max_resized_pixels)
     return preprocess
 
 
-def _refuse_what_never_fits(preprocess: Preprocess, max_resized_pixels: int) -> None:
+def _refuse_too_large(preprocess: Preprocess, max_resized_pixels: int) -> None:
     """Refuses a view that has more pixels than any picture may have after resizing: nothing could be served."""
     for name, side in (("crop", preprocess.crop), ("resize", preprocess.resize)):
         if isinstance(side, int) and side * side > max_resized_pixels:
