@@ -74,6 +74,7 @@ def test_the_packaging_example_makes_an_archive(tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     (tmp_path / "labels.txt").write_text("\n".join(f"bird {index}" for index in range(network.fc.out_features)))
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("heatserve")]
+    assert lines.pop() == "heatserve serve --open"  # it runs until Ctrl-C, on fixed ports
     outputs = {line.split()[1]: run(line, tmp_path) for line in lines}
     assert (tmp_path / "model_store" / "mine.mar").is_file()
     assert "layer4" in outputs["inspect"] and "smoothgrad" in outputs["inspect"]
