@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from heatserve_tools import hints
+
 if TYPE_CHECKING:
     from heatserve_tools.packaging.inspector import Inspected
 
@@ -28,7 +30,7 @@ def show(console: Console, inspected: Inspected) -> None:
     if found.get("network"):
         console.print(_layers(found["network"]), _methods(found["network"]), sep="\n")
     for reason in _reasons(inspected):
-        console.print(f"[red]refused[/]: {escape(reason)}", soft_wrap=True)
+        console.print(f"[red]refused[/]: {escape(f'{reason} {hints.of(reason)}'.rstrip())}", soft_wrap=True)
 
 
 def _manifest(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from heatserve_tools import extras
+from heatserve_tools import extras, hints
 from heatserve_tools.errors import ToolError
 from heatserve_tools.tool import Tool, working
 
@@ -99,7 +99,7 @@ def main(
         if verbose and error.detail:
             console.print(error.detail, markup=False)
         console.print("Refused: ", style="bold red", end="")
-        console.print(str(error), soft_wrap=True, markup=False)
+        console.print(f"{error} {hints.of(str(error), labels)}".rstrip(), soft_wrap=True, markup=False)
         sys.exit(1)
     serve = context.command_path.removesuffix("package") + "serve"
     named = context.get_parameter_source("export_path") is ParameterSource.COMMANDLINE

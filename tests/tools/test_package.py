@@ -7,6 +7,9 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from heatserve.engine.choice import LayerChoice
+from heatserve.engine.errors import UnsuitableModel
+from heatserve_tools.errors import ToolError
 from heatserve_tools.package import _report, main
 from heatserve_tools.packaging.packager import Packaged
 from heatserve_tools.packaging.trial import Trial
@@ -31,6 +34,34 @@ def test_the_closing_hint_serves_the_folder_that_was_exported_to(tmp_path, folde
     assert shlex.split(hint) == ["scripts/serve", "--open", "--model-store", str(path.parent)]
     assert f"{path} (0.0 MB)" in lines[0]
     assert "  curl http://127.0.0.1:8080/explanations/net -T PHOTO.jpg" in lines
+
+
+def refused(monkeypatch, tmp_path, sentence, *options):
+    """The output of a packaging that is refused with this sentence."""
+    (tmp_path / "weights.pt").write_bytes(b"")
+
+    def package(*_):
+        raise ToolError(sentence)
+
+    monkeypatch.setattr("heatserve_tools.packaging.packager.package", package)
+    given = ["net", "--architecture", "model.py:Net", "--weights", str(tmp_path / "weights.pt"), *options]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 1
+    return done.stderr
+
+
+def test_a_network_without_a_clear_layer_gets_the_easy_way(monkeypatch, tmp_path):
+    choice = LayerChoice((), (), None)
+    with pytest.raises(UnsuitableModel) as unclear:
+        choice.check("gradcam")
+    assert "`explain: {method: gradient}`" in refused(monkeypatch, tmp_path, str(unclear.value))
+
+
+def test_labels_that_do_not_fit_are_named_with_their_number(monkeypatch, tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    sentence = "index_to_name.json must name the model's classes 0 to 2, and no others"
+    said = refused(monkeypatch, tmp_path, sentence, "--labels", str(tmp_path / "names.txt"))
+    assert f"The labels {tmp_path / 'names.txt'} name 2 classes." in said
 
 
 def test_the_methods_and_warnings_are_those_of_the_archive(tmp_path):
