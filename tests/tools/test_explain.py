@@ -21,6 +21,7 @@ from devtools.paths import HANDLERS, ROOT
 from heatserve_tools.explain import main
 from tests.client.scripted import Planned, Scripted, explained, refusal, running
 
+COMMAND = [sys.executable, "-m", "heatserve_tools", "explain"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HANDLERS), str(ROOT)]), "COLUMNS": "100"}
 
 
@@ -232,17 +233,7 @@ def test_ctrl_c_ends_the_command_with_130(tmp_path: Path) -> None:
     (picture,) = pictures(tmp_path, "1.png")
     server = Silent()
     with running(server):
-        command = [
-            sys.executable,
-            "-m",
-            "heatserve_tools",
-            "explain",
-            str(picture),
-            "--url",
-            server.url,
-            "--model",
-            "m",
-        ]
+        command = [*COMMAND, str(picture), "--url", server.url, "--model", "m"]
         process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
         while not server.reached and process.poll() is None:
             time.sleep(0.05)
@@ -254,17 +245,7 @@ def test_ctrl_c_ends_the_command_with_130(tmp_path: Path) -> None:
 def test_a_bar_on_the_terminal_leaves_the_lines_to_the_file(server: Scripted, tmp_path: Path) -> None:
     given = pictures(tmp_path, "1.png", "2.png")
     server.plan = [explained("cam", 7)] * 2
-    command = [
-        sys.executable,
-        "-m",
-        "heatserve_tools",
-        "explain",
-        *map(str, given),
-        "--url",
-        server.url,
-        "--model",
-        "m",
-    ]
+    command = [*COMMAND, *map(str, given), "--url", server.url, "--model", "m"]
     terminal, end = pty.openpty()
     with open(tmp_path / "lines", "wb") as lines:
         process = subprocess.Popen(command, env={**ENVIRONMENT, "TERM": "xterm"}, stdout=lines, stderr=end)
