@@ -12,6 +12,8 @@ def of(refusal: str, labels: Path | None = None) -> str:
     """
     if "not clear which layer" in refusal:
         return "Without such a layer, set `explain: {method: gradient}` in model-config.yaml (--config)."
+    if "ScriptModules" in refusal:
+        return "A TorchScript module has no layers to explain: give the module that it was made from."
     if "index_to_name.json must name" in refusal and labels is not None:
         from heatserve_tools.packaging.labels import read
 

@@ -4,6 +4,7 @@ import io
 import shlex
 
 import pytest
+import torch
 from click.testing import CliRunner
 from rich.console import Console
 
@@ -55,6 +56,12 @@ def test_a_network_without_a_clear_layer_gets_the_easy_way(monkeypatch, tmp_path
     with pytest.raises(UnsuitableModel) as unclear:
         choice.check("gradcam")
     assert "`explain: {method: gradient}`" in refused(monkeypatch, tmp_path, str(unclear.value))
+
+
+def test_a_torchscript_module_has_no_layers(monkeypatch, tmp_path):
+    with pytest.raises(RuntimeError) as unsupported:
+        torch.jit.script(torch.nn.Linear(1, 1)).requires_grad_(False)
+    assert "has no layers to explain" in refused(monkeypatch, tmp_path, str(unsupported.value))
 
 
 def test_labels_that_do_not_fit_are_named_with_their_number(monkeypatch, tmp_path):
