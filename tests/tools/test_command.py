@@ -157,6 +157,8 @@ def test_a_signal_ends_the_server_and_takes_its_tokens_along(tmp_path, number):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run under nohup ignores SIGHUP, and so would the command.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "models        net\n"
     assert (tmp_path / "key_file.json").is_file()
