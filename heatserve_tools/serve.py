@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,6 +99,8 @@ def _own(folder: Path, log: Path) -> Iterator[None]:
 
     Raises click.ClickException where another server has them. The lock ends with this process, however that ends.
     """
+    import fcntl  # POSIX alone has it, and `heatserve explain` needs none
+
     with open(log, "ab") as locked:
         try:
             fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)

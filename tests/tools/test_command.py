@@ -144,6 +144,24 @@ def test_a_file_or_folder_that_cannot_be_used_is_a_sentence(tmp_path, arguments,
     assert done.stderr.splitlines()[-1].startswith(f"Error: {path}")
 
 
+WITHOUT_POSIX = """
+import signal, sys
+del signal.SIGHUP
+sys.modules["fcntl"] = None
+sys.argv = ["heatserve", *sys.argv[1:]]
+from heatserve_tools.command import main
+main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"], ["serve", "--help"]])
+def test_a_system_without_posix_has_the_client_and_every_help(tmp_path, arguments):
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": PATH, "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", WITHOUT_POSIX, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and done.stdout.startswith("Usage: heatserve") and not done.stderr
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_server_and_takes_its_tokens_along(tmp_path, number):
