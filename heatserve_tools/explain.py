@@ -10,7 +10,7 @@ import click
 
 from heatserve.client import Client, HeatserveError
 from heatserve_tools.overlays import Run, explain_all, printable
-from heatserve_tools.tool import Tool
+from heatserve_tools.tool import FOLDER, Tool
 
 #: The options that the command needs for itself, with the reason that it gives.
 RESERVED = {
@@ -49,7 +49,7 @@ def _options(context: click.Context, parameter: click.Parameter, pairs: tuple[st
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     metavar="FOLDER",
     help="The folder to write to.  [default: beside the picture]",
 )

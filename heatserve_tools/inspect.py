@@ -9,34 +9,21 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from heatserve_tools import extras
+from heatserve_tools import extras, tool
 from heatserve_tools.errors import ToolError
-from heatserve_tools.tool import Tool
-
-FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+from heatserve_tools.tool import FILE, Tool
 
 
 @click.command(cls=Tool, short_help="Show a model's layers and methods.")
 @click.argument("target", metavar="ARCHIVE|ARCHITECTURE", shell_complete=FILE.shell_complete)
 @click.option("--weights", type=FILE, help="An architecture's state dict; without it the weights are random.")
-@click.option("--labels", type=FILE, help="An architecture's class names, as `package` takes them.")
-@click.option("--config", type=FILE, help="An architecture's model-config.yaml.")
-@click.option(
-    "--extension",
-    "extensions",
-    multiple=True,
-    type=FILE,
-    metavar="FILE.py",
-    help="A module that registers methods, as `package` takes it; may be repeated.",
-)
+@tool.labels
+@tool.config
+@tool.extensions
 @click.option("--layer", "layers", multiple=True, metavar="NAME", help="A layer to take maps from; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--verbose", is_flag=True, help="On failure, show the details: a traceback, or the output of the process."
-)
-@click.pass_context
+@tool.verbose
 def main(
-    context: click.Context,
     target: str,
     weights: Path | None,
     labels: Path | None,

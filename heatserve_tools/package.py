@@ -11,14 +11,12 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from heatserve_tools import extras, hints
+from heatserve_tools import extras, hints, tool
 from heatserve_tools.errors import ToolError
-from heatserve_tools.tool import Tool, working
+from heatserve_tools.tool import FILE, Tool, working
 
 if TYPE_CHECKING:
     from heatserve_tools.packaging.packager import Packaged
-
-FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(cls=Tool, short_help="Build an archive from a model's weights.")
@@ -31,8 +29,8 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     "package.module:callable, or path/model.py:Class.",
 )
 @click.option("--weights", required=True, type=FILE, help="Its state dict: .pt, .pth or .safetensors.")
-@click.option("--labels", type=FILE, help="Class names: TorchServe's JSON, a list, or a line for each.")
-@click.option("--config", type=FILE, help="The archive's model-config.yaml.")
+@tool.labels
+@tool.config
 @click.option(
     "--include-package",
     "packages",
@@ -40,31 +38,16 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
     metavar="PACKAGE",
     help="An installed pure-Python package that the model needs and the server may lack; may be repeated.",
 )
-@click.option(
-    "--extension",
-    "extensions",
-    multiple=True,
-    type=FILE,
-    metavar="FILE.py",
-    help="A module of your own that registers methods; may be repeated.",
-)
+@tool.extensions
 @click.option("--version", default="1.0", show_default=True, help="The model's version.")
-@click.option(
-    "--export-path",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("model_store"),
-    show_default=True,
-    help="The folder that the archive is written to.",
-)
+@tool.folder("--export-path", "model_store", "The folder that the archive is written to.")
 @click.option(
     "--continuous",
     is_flag=True,
     help="Serve it step by step (continuousBatching), so that predictions never wait for explanations.",
 )
 @click.option("--force", is_flag=True, help="Replace an archive of the same name.")
-@click.option(
-    "--verbose", is_flag=True, help="On failure, show the details: a traceback, or the output of the process."
-)
+@tool.verbose
 @click.pass_context
 def main(
     context: click.Context,

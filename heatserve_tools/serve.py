@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 from rich.console import Console
 
-from heatserve_tools import extras
+from heatserve_tools import extras, tool
 from heatserve_tools.errors import ToolError
 from heatserve_tools.tool import Tool, working
 
@@ -25,20 +25,8 @@ APIS = ("inference", "management", "metrics")
 
 @click.command(cls=Tool, short_help="Serve archives with TorchServe.")
 @click.option("--model", "names", multiple=True, metavar="NAME", help="Serve this one only; may be repeated.")
-@click.option(
-    "--model-store",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("model_store"),
-    show_default=True,
-    help="The folder with the archives.",
-)
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("."),
-    show_default=True,
-    help=f"The folder that {KEYS} and {LOGS}/ are written to.",
-)
+@tool.folder("--model-store", "model_store", "The folder with the archives.")
+@tool.folder("--folder", ".", f"The folder that {KEYS} and {LOGS}/ are written to.")
 @click.option(
     "--port",
     type=click.IntRange(1, 65533),

@@ -9,32 +9,18 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from heatserve_tools import extras
+from heatserve_tools import extras, tool
 from heatserve_tools.errors import ToolError
 from heatserve_tools.tool import Tool, working
 
 if TYPE_CHECKING:
     from heatserve_tools.torchserve.server import Server
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-
 
 @click.command(cls=Tool, short_help="Serve a real model, explain photographs.")
 @click.option("--keep", is_flag=True, help="Leave the server running until Ctrl-C and print curl lines.")
-@click.option(
-    "--output",
-    type=FOLDER,
-    default=Path("demo"),
-    show_default=True,
-    help="The folder that pictures and answers are written to.",
-)
-@click.option(
-    "--model-store",
-    type=FOLDER,
-    default=Path("model_store"),
-    show_default=True,
-    help="The folder that the archives are written to.",
-)
+@tool.folder("--output", "demo", "The folder that pictures and answers are written to.")
+@tool.folder("--model-store", "model_store", "The folder that the archives are written to.")
 @click.option("--repeat", default=3, show_default=True, help="How often each method is timed.")
 def main(keep: bool, output: Path, model_store: Path, repeat: int) -> None:
     """Package EfficientNet-Lite0, serve it, and explain three photographs.
