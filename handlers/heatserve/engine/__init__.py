@@ -13,6 +13,7 @@ from .ranking import ranking
 from .registry import METHODS, ExtensionError, load_installed, load_modules, register
 from .sampling import Draws, Sampling, sample_seed
 from .smoothing import Smoothing
+from .taps import activations
 from .trial import try_added
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "ScoreSignal",
     "Smoothing",
     "UnsuitableModel",
+    "activations",
     "is_device_lost",
     "is_out_of_memory",
     "load_installed",

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..engine import FORWARD, METHODS, Explainer, Query, UnsuitableModel
+from ..engine import FORWARD, METHODS, Explainer, Query, UnsuitableModel, activations
 from . import start
 from .loading import load_model
 from .settings import Settings, read_settings
@@ -63,13 +63,13 @@ def network(explainer: Explainer, model: nn.Module, settings: Settings, named: S
     """
     example = start.example(settings, _CPU)
     names = [*explainer.layers, *(name for name in explainer.structure.candidates if name not in explainer.layers)]
-    shapes = _shapes(model, example, names)
+    _, found = activations(model, example[:1], names)
     refused = _refusals(model, example, [name for name in names if name not in explainer.layers])
     return {
         "classes": explainer.classes,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "layer": _choice(explainer, named),
-        "layers": [{"name": name, "shape": shapes.get(name), "refused": refused.get(name)} for name in names],
+        "layers": [{"name": name, "shape": [*found[name].shape[1:]], "refused": refused.get(name)} for name in names],
         "methods": [_method(explainer, name) for name in METHODS],
     }
 
@@ -111,23 +111,3 @@ def _refusals(model: nn.Module, example: Tensor, names: Sequence[str]) -> dict[s
         return {}
     middle = len(names) // 2
     return {**_refusals(model, example, names[:middle]), **_refusals(model, example, names[middle:])}
-
-
-def _shapes(model: nn.Module, example: Tensor, names: Sequence[str]) -> dict[str, list[int]]:
-    """The shape of each layer's activation of one picture, by the layer's name."""
-    shapes: dict[str, list[int]] = {}
-
-    def keep(name: str, point: str) -> Any:
-        def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            value = inputs[0] if point == "input" else output
-            if isinstance(value, Tensor):
-                shapes[name] = list(value.shape[1:])
-
-        return hook
-
-    with ExitStack() as hooks, torch.no_grad():
-        for name in names:
-            module, _, point = name.partition(":")
-            hooks.callback(model.get_submodule(module).register_forward_hook(keep(name, point)).remove)
-        model(example[:1].clone())
-    return shapes
