@@ -200,6 +200,16 @@ def test_items_share_the_room_of_an_answer_alike(responder: Responder, sharing: 
     assert sides == [sides[0]] * sharing and room / 4 < len(rendered.answer.body)
 
 
+@pytest.mark.parametrize("overlay", [False, True])
+def test_the_first_size_is_one_that_could_fit_at_best(responder: Responder, overlay: bool) -> None:
+    """Photographs take half a byte for a pixel at best and grey maps a fiftieth: a larger size is not even drawn."""
+    room = 21_000
+    outcome = replace(finished(overlay=overlay), photograph=Image.new("RGB", (1000, 400), (40, 80, 120)))
+    shared = replace(responder, limits=Limits(max_response_bytes=room))
+    (entry,) = document(shared.respond(REST, [outcome]))["explanations"]
+    assert entry["heatmap"]["width"] == (200 if overlay else 1000)
+
+
 def test_the_lines_of_a_stream_say_whether_more_follow(responder: Responder) -> None:
     outcome = finished(stream=True)
     line = responder.line(outcome)
