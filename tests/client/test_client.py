@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from devtools.paths import HANDLERS
 from heatserve.client import Client, HeatserveError
-from tests.client.scripted import Planned, Scripted, refusal
+from tests.client.scripted import Planned, Scripted, explained, refusal
 
 GOOD: Planned = (200, {}, b'{"cat": 0.9}')
 
@@ -81,6 +82,27 @@ def test_a_label_of_any_script_travels_as_json(server: Scripted) -> None:
     _, _, headers, body = server.asked[0]
     assert headers["Content-Type"] == "application/json"
     assert json.loads(body) == {"overlay": "true", "target": "Bär", "boxes": "true", "data": "cGljdHVyZQ=="}
+
+
+def test_a_stream_that_nobody_reads_to_its_end_is_closed_at_once(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then the server sees that the client has gone, and stops its work."""
+    kept: list[http.client.HTTPResponse] = []
+    getresponse = http.client.HTTPConnection.getresponse
+
+    def keep(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        kept.append(getresponse(connection))
+        return kept[-1]
+
+    monkeypatch.setattr(http.client.HTTPConnection, "getresponse", keep)
+    status, headers, line = explained("cam", 7)
+    server.plan = [(status, headers, (line + b"\n") * 3)]
+    results = Client(server.url, "m").stream(b"i")
+    next(results)
+    assert not kept[0].isclosed()
+    results.close()  # type: ignore[attr-defined]
+    assert kept[0].isclosed()
 
 
 def test_a_stream_that_ends_in_an_error_raises_it(server: Scripted) -> None:

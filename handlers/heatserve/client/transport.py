@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -33,9 +33,8 @@ class Transport:
     def response(self, verb: str, path: str, request: Request) -> Iterator[http.client.HTTPResponse]:
         """A response of status 200 whose body is not read yet. Raises HeatserveError for any other."""
         for attempt in range(self.retries + 1):
-            connection = self._connection()
-            try:
-                response = self._send(connection, verb, path, request)
+            # A response that ends its connection is closed by itself alone, and holds the socket until then.
+            with closing(self._connection()) as connection, self._send(connection, verb, path, request) as response:
                 if response.status == 200:
                     try:
                         yield response
@@ -45,8 +44,6 @@ class Transport:
                 refusal = _refusal(response)
                 if refusal.code not in AGAIN or attempt == self.retries:
                     raise refusal
-            finally:
-                connection.close()
             pause = refusal.retry_after if refusal.retry_after is not None else 2.0**attempt
             self.sleep(min(pause, LONGEST_PAUSE))
 
