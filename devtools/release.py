@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shutil
 import subprocess
@@ -21,6 +20,8 @@ import click
 from packaging.metadata import ExceptionGroup, InvalidMetadata, Metadata
 
 from devtools.paths import ROOT
+from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging import root
 
 VERSION_FILE = "handlers/heatserve/__init__.py"
 #: The two packages of the wheel, beside the folder of its metadata.
@@ -74,11 +75,11 @@ def main(output: Path) -> None:
 
 
 def version_of(source: Path) -> str:
-    """The version of the sources, read without importing them."""
-    for node in ast.parse((source / VERSION_FILE).read_bytes()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
-            return str(ast.literal_eval(node.value))
-    raise Unfit(f"{VERSION_FILE} does not say __version__.")
+    """The version of the sources, read without importing them, as the packager reads it."""
+    try:
+        return root.version(root.archive_root(source / "handlers"))
+    except ToolError as error:
+        raise Unfit(str(error)) from None
 
 
 def checkout(root: Path, target: Path) -> Path:
