@@ -27,6 +27,9 @@ class Explainer:
     chunk: the draws in one forward pass; None for a size that suits the device.
     optimize: whether batch normalisations are folded and memory is reordered, in the model itself (`engine.optimize`).
     precision: a name in PRECISIONS, for the passes of draws; "tf32" becomes "float32" where the device has no TF32.
+    activation: the function that makes answers of the scores: "softmax", "sigmoid" or "none".
+    head: the name of the output that has the scores, where the model gives several.
+    layout: of the layers' activations as an operator declares it, which is then not proved; None proves it.
 
     Predictions, and maps that share their pass, keep the precision that the process is in. The proofs at load are made
     in float32.
@@ -43,9 +46,21 @@ class Explainer:
         *,
         optimize: bool = False,
         precision: str = "float32",
+        activation: str = "softmax",
+        head: str | None = None,
+        layout: str | None = None,
     ) -> None:
         with tensor_float(False):
-            network = Network(model, example, layers, optimize=optimize, precision=precision)
+            network = Network(
+                model,
+                example,
+                layers,
+                optimize=optimize,
+                precision=precision,
+                activation=activation,
+                head=head,
+                layout=layout,
+            )
         try:
             with tensor_float(False):
                 prove(network, example, named=bool(layers))
@@ -62,6 +77,7 @@ class Explainer:
         self.head = network.head
         self.optimized = network.optimized
         self.precision = network.precision
+        self.activation = network.activation
 
     @property
     def layer(self) -> str:

@@ -68,6 +68,10 @@ class Method:
     min_samples: the smallest number of draws.
     display: the value that a picture is scaled by: "maximum", or "percentile" (the 99th).
     needs_linear_head: whether the method needs global average pooling and one linear layer.
+    signed: whether the map's negative part has a meaning of its own, which a picture shows in a second colour.
+    definition: the formula in one line.
+    reference: the independent implementation that the tests compare with.
+    caveat: one sentence that a reader of the map must know; empty for none.
     """
 
     name: str
@@ -82,6 +86,10 @@ class Method:
     min_samples: int = 1
     display: str = "percentile"
     needs_linear_head: bool = False
+    signed: bool = False
+    definition: str = ""
+    reference: str = ""
+    caveat: str = ""
 
     @property
     def drawn(self) -> type[Draws]:

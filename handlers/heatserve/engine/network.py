@@ -28,15 +28,28 @@ class Network:
     layers: the names of the layers to tap; empty for the automatic choice.
     optimize: whether the model is made faster, in place (`engine.optimize`).
     precision: a name in PRECISIONS, for the passes of draws; "tf32" becomes "float32" where the device has no TF32.
+    activation: the function that makes answers of the scores: "softmax", "sigmoid" or "none".
+    head: the name of the output that has the scores, where the model gives several.
+    layout: of the layers' activations as an operator declares it, which is then not proved; None proves it.
 
     Raises UnsuitableModel for a model that does not answer with scores, or a layer that does not exist.
     """
 
     def __init__(
-        self, model: nn.Module, example: Tensor, layers: Sequence[str], *, optimize: bool, precision: str
+        self,
+        model: nn.Module,
+        example: Tensor,
+        layers: Sequence[str],
+        *,
+        optimize: bool,
+        precision: str,
+        activation: str = "softmax",
+        head: str | None = None,
+        layout: str | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.device = example.device
+        self.activation = activation
         self.precision = available(precision, self.device)
         #: In float16 the score is multiplied by this before a backward pass (`engine.proof` finds it).
         self.scale = 1.0

@@ -1,0 +1,11 @@
+"""The methods that heatserve brings: a file for each family, with its functions and its rows."""
+
+from .attentions import ATTENTIONS
+from .cams import CAMS
+from .gradients import GRADIENTS
+from .paths import PATHS
+from .perturbations import PERTURBATIONS
+
+BUILT_IN = (*CAMS, *GRADIENTS, *PATHS, *PERTURBATIONS, *ATTENTIONS)
+
+__all__ = ["BUILT_IN"]
