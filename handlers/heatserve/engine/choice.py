@@ -32,15 +32,19 @@ class LayerChoice:
     layers: the names of the tapped layers; the first one is the default.
     candidates: names that a message may suggest where no layer is tapped.
     head: the linear head; None where the network has none.
+    sealed: the sentence that says why no layer can be recorded; empty where layers can.
     """
 
     layers: tuple[str, ...]
     candidates: tuple[str, ...]
     head: LinearHead | None
+    sealed: str = ""
 
     @property
     def default(self) -> str:
         """The layer of a query that names none. Raises UnsuitableModel where no layer is tapped."""
+        if not self.layers and self.sealed:
+            raise UnsuitableModel(self.sealed)
         if not self.layers:
             candidates = ", ".join(self.candidates) or "none found"
             raise UnsuitableModel(

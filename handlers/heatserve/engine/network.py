@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .choice import INPUT, LayerChoice
 from .frozen import freeze, thaw
 from .head import linear_head
+from .kinds import kind_of, refuse_sealed_layers, sealed
 from .optimize import Optimized
 from .optimize import optimize as optimized
 from .outputs import outputs_of
@@ -17,7 +18,8 @@ from .planted import prove_layouts
 from .precision import autocast, available, tensor_float_of
 from .query import Attribution, Query
 from .recorded import Recorded, forward_mode
-from .structure import trace
+from .rows import settle_rows
+from .structure import Structure, trace
 from .taps import Layer, Taps
 
 #: The scores of a pass, (N, classes), and the attributions of each row.
@@ -70,18 +72,25 @@ class Network:
         self, example: Tensor, layers: Sequence[str], optimize: bool, head: str | None, layout: str | None
     ) -> None:
         model = self.model
+        refuse_sealed_layers(model, tuple(layers))
+        self._undo.callback(settle_rows(model, example))
         outputs = outputs_of(model, example, self.activation, head)
         self._undo.callback(outputs.remove)
-        self.structure = trace(model, example)
+        reason = sealed(model)
+        self.structure = Structure(None, None, (), outputs.classes) if reason else trace(model, example)
         self.classes = self.structure.classes
         automatic = (self.structure.layer,) if self.structure.layer else ()
         names = tuple(str(Layer.parse(name)) for name in layers) or automatic
-        self.optimized = optimized(model, example, names, self.activation) if optimize else Optimized()
+        self.optimized = (
+            optimized(model, example, names, self.activation)
+            if optimize and all(kind_of(part) == "eager" for part in model.modules())
+            else Optimized()
+        )
         self.head = linear_head(model, self.structure)
         laid = example.contiguous(memory_format=self.optimized.layout)
         #: The layouts of the tapped layers' activations, by the layer's name.
         self.layouts = prove_layouts(model, laid, names, bool(layers), layout)
-        self.choice = LayerChoice(names, self.structure.candidates, self.head)
+        self.choice = LayerChoice(names, self.structure.candidates, self.head, reason)
         self._taps = Taps(model, names)
         self._undo.callback(self._taps.remove)
 
