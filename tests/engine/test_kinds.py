@@ -1,4 +1,4 @@
-"""What each kind of model can answer: eager, FX, torch.compile, TorchScript, torch.export. The table is docs/kinds.md."""
+"""Each kind of model answers as the table in docs/kinds.md says: eager, FX, compiled, TorchScript, exported."""
 
 import io
 import re
@@ -104,7 +104,7 @@ def test_every_method_that_needs_no_layer_is_answered_by_every_kind(name):
 @pytest.mark.parametrize("name", SEALED)
 def test_layers_inside_are_refused_with_the_ways_out(name):
     with pytest.raises(
-        UnsuitableModel, match="'trunk': .* such as gradient .* the eager network that it was made from"
+        UnsuitableModel, match=r"'trunk': .* such as gradient .* the eager network that it was made from"
     ):
         Explainer(made(name), IMAGES, layers=("trunk",))
     one = Explainer(made(name), IMAGES)

@@ -113,9 +113,9 @@ def refuse_sealed(found: str) -> NoReturn:
     found: the name of the function.
     """
     raise UnsuitableModel(
-        f"the model's scores look like probabilities already: {_range(found)}a {found} is its last operation, which cannot be left "
-        "out of a compiled or scripted network; compile or script one that gives the scores before it, or give the "
-        "eager network"
+        f"the model's scores look like probabilities already: {_range(found)}a {found} is its last operation, "
+        "which cannot be left out of a compiled or scripted network; compile or script one that gives the scores "
+        "before it, or give the eager network"
     )
 
 
