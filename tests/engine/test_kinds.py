@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from heatserve.engine import METHODS, Explainer, Query, UnsuitableModel
 from heatserve.engine.kinds import KINDS, kind_of
+from heatserve.engine.outputs import Outputs
 from tests.engine.networks import Small, captum_gradient, distance, pictures, seeded, small
 
 IMAGES = pictures(3)
@@ -65,7 +66,7 @@ def made(name: str, net: nn.Module | None = None) -> nn.Module:
 
 class Probable(Small):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).sigmoid()
+        return self.linear(self.pool(self.trunk(x)).flatten(1)).sigmoid()
 
 
 def probable() -> nn.Module:
@@ -125,6 +126,7 @@ def test_fx_answers_everything():
 def test_layers_outside_a_part_that_is_sealed_are_served(make):
     net = small()
     net.linear = made(make, net.linear)
+    net.pool = made(make, net.pool)
     one = Explainer(net, IMAGES, layers=("trunk",))
     found, expected = one.explain(IMAGES, Query()), Explainer(small(), IMAGES).explain(IMAGES, Query())
     assert all(distance(a.values, b.values) < 1e-4 for a, b in zip(found, expected))
@@ -146,6 +148,24 @@ def test_a_sigmoid_in_forward_is_left_out_or_refused(name):
             Explainer(made(name, probable()), IMAGES, activation="sigmoid")
     with pytest.raises(UnsuitableModel, match="look like probabilities already"):
         Explainer(made(name, probable()), IMAGES)
+
+
+class Single(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 1)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_one_label_is_served_by_every_kind(name):
+    if name == "model.compile()":
+        with pytest.raises(UnsuitableModel, match=r"give torch\.compile\(model\)"):
+            Explainer(made(name, seeded(Single).eval()), IMAGES, activation="sigmoid")
+        return
+    with torch.no_grad():
+        score = seeded(Single).eval()(IMAGES)
+    one = Explainer(made(name, seeded(Single).eval()), IMAGES[:2], activation="sigmoid")
+    torch.testing.assert_close(one.run(IMAGES, [[]] * 3)[0], torch.cat([-score, score], 1), atol=1e-5, rtol=1e-5)
 
 
 class Training(Small):
@@ -183,8 +203,8 @@ def test_a_kind_is_closed_as_it_was(name):
     net = made(name)
     trained = {key: parameter.requires_grad for key, parameter in net.named_parameters()}
     Explainer(net, IMAGES[:2]).close()
+    assert not isinstance(getattr(vars(net).get("forward"), "__self__", None), Outputs)
     assert {key: parameter.requires_grad for key, parameter in net.named_parameters()} == trained
-    assert not net._forward_hooks
     with torch.no_grad():
         torch.testing.assert_close(net(IMAGES[:1]), small()(IMAGES[:1]), atol=1e-5, rtol=1e-5)
 

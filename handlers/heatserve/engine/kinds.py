@@ -52,13 +52,15 @@ def sealed(model: nn.Module) -> str:
 
 
 def refuse_sealed_layers(model: nn.Module, layers: tuple[str, ...]) -> None:
-    """Raises UnsuitableModel for a layer inside a module that is sealed."""
+    """Raises UnsuitableModel for a layer inside a module that is sealed, or that is one of TorchScript."""
     for layer in layers:
         module, place = model, layer.partition(":")[0].split(".")
         for part in place:
             if sealed(module):
                 raise UnsuitableModel(f"layer {layer!r}: {sealed(module)}")
             module = getattr(module, part, module)
+        if isinstance(module, jit.ScriptModule):  # it takes no hook either
+            raise UnsuitableModel(f"layer {layer!r}: {sealed(module)}")
 
 
 def last_function(model: nn.Module) -> str:

@@ -121,6 +121,8 @@ def _watch(
     handles = []
     try:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # it takes no hooks
+                continue
             handles.append(module.register_forward_pre_hook(before(name)))
             handles.append(module.register_forward_hook(after(name)))
         with torch.no_grad():
