@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from .structure import Structure
@@ -31,4 +32,7 @@ def linear_head(model: nn.Module, structure: Structure) -> LinearHead | None:
     classifier = model.get_submodule(found.classifier)
     if not isinstance(classifier, nn.Linear):
         return None
-    return LinearHead(found.layer, classifier.weight.detach())
+    weight = classifier.weight.detach()
+    # One score stands for a label's absence and its presence.
+    absence_too = len(weight) == 1 and structure.classes == 2
+    return LinearHead(found.layer, torch.cat([-weight, weight]) if absence_too else weight)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .activation import two_classes
 from .errors import UnsuitableModel
-from .scores import prove_scores
 from .taps import Layer
 
 
@@ -68,12 +68,11 @@ class _Call:
 def trace(model: nn.Module, example: Tensor) -> Structure:
     """The structure of a model, read off one forward pass of `example`, (N, C, H, W).
 
-    Raises UnsuitableModel where the model does not answer with scores (N, classes) of two classes or more.
+    Raises UnsuitableModel where the model does not answer with scores (N, classes).
     """
     calls, vectors, logits = _watch(model, example, rectified=False)
     if logits.ndim != 2:
         raise UnsuitableModel(f"the model answers with shape {tuple(logits.shape)}, not (N, classes)")
-    prove_scores(model, example, logits)
     head = _head(_once(calls), vectors, logits)
     if head is None:  # few networks need a second pass: for an activation that a function rectifies
         calls, vectors, logits = _watch(model, example, rectified=True)
@@ -152,7 +151,7 @@ def _positions(value: Any) -> int:
 
 def _head(once: list[_Call], vectors: dict[str, tuple[Tensor, Tensor]], logits: Tensor) -> Head | None:
     for classifier, (features, output) in reversed(list(vectors.items())):
-        if not same(output, logits):
+        if not same(output, logits) and not (output.shape[1] == 1 and same(two_classes(output), logits)):
             continue
         # A module's own output is preferred, then a pooling module's input, then an output that a function rectifies.
         for point in ("output", "input", "relu"):
