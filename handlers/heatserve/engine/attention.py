@@ -132,6 +132,6 @@ class Attentions(TorchFunctionMode):
 
     def _softmax_of_heads(self, heads: int, products: Tensor, dim: int) -> Tensor:
         """The softmax of (N * heads, T, T), recorded as (N, heads, T, T)."""
-        matrix = self._record(products.unflatten(0, (-1, heads)).softmax(dim))
+        matrix = self._record(products.reshape(-1, heads, *products.shape[1:]).softmax(dim))
         self._used.add(len(self._found) - 1)
         return matrix.flatten(0, 1)

@@ -74,14 +74,14 @@ def tokens_of(output: Any) -> Any:
 @contextmanager
 def _replaced(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """A context in which modules run other functions; hooks stay as they are."""
-    before = {module: vars(module).get("forward") for module in forwards}
+    before = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
     try:
         for module, forward in forwards.items():
-            module.forward = forward  # type: ignore[method-assign]
+            module.forward = forward
         yield
     finally:
-        for module, forward in before.items():
-            if forward is None:
-                del module.forward
+        for module in forwards:
+            if module in before:
+                module.forward = before[module]
             else:
-                module.forward = forward  # type: ignore[method-assign]
+                del module.forward

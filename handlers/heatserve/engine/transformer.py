@@ -38,6 +38,17 @@ class Transformer:
     blocks: Blocks | None
 
 
+def transformer_or_reason(model: nn.Module, example: Tensor) -> Transformer | str:
+    """The transformer in a model, or the sentence that says why its attention explains nothing.
+
+    example: (N, C, H, W).
+    """
+    try:
+        return find_transformer(model, example)
+    except UnsuitableModel as error:
+        return str(error)
+
+
 @dataclass(frozen=True)
 class _Call:
     """The run of a module with attention in it.
@@ -69,7 +80,9 @@ def find_transformer(model: nn.Module, example: Tensor) -> Transformer:
         )
     prefix, grid = _places(model, example[:1], tokens)
     readers = _readers(model, example, plain)
-    return Transformer(len(attentions.numbers), prefix, grid, readers, _blocks(model, example, attentions, calls, plain))
+    return Transformer(
+        len(attentions.numbers), prefix, grid, readers, _blocks(model, example, attentions, calls, plain)
+    )
 
 
 def _watch(model: nn.Module, example: Tensor) -> tuple[Attentions, list[_Call], Tensor]:
@@ -120,9 +133,7 @@ def _places(model: nn.Module, image: Tensor, tokens: int) -> tuple[int, tuple[in
     raise UnsuitableModel(f"no place of the picture was found for its {tokens} tokens")
 
 
-def _answers(
-    model: nn.Module, image: Tensor, grid: tuple[int, int], places: Sequence[tuple[int, int]]
-) -> list[int]:
+def _answers(model: nn.Module, image: Tensor, grid: tuple[int, int], places: Sequence[tuple[int, int]]) -> list[int]:
     """The token whose weight in the first attention changes most, for each changed place of a grid; -1 for none."""
     height, width = image.shape[2] / grid[0], image.shape[3] / grid[1]
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
