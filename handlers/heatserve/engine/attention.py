@@ -78,6 +78,7 @@ class Attentions(TorchFunctionMode):
         return result
 
     def _record(self, matrix: Tensor) -> Tensor:
+        """The matrix as the network goes on with it."""
         if self._graph and not matrix.requires_grad:
             matrix = matrix.detach().requires_grad_()
         self._numbers[id(matrix)] = len(self._found), matrix
@@ -135,3 +136,14 @@ class Attentions(TorchFunctionMode):
         matrix = self._record(products.reshape(-1, heads, *products.shape[1:]).softmax(dim))
         self._used.add(len(self._found) - 1)
         return matrix.flatten(0, 1)
+
+
+class Unmixed(Attentions):
+    """A context in which every token attends to itself alone."""
+
+    def __init__(self) -> None:
+        super().__init__(graph=False)
+
+    def _record(self, matrix: Tensor) -> Tensor:
+        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+        return super()._record(identity.expand_as(matrix).contiguous())

@@ -18,7 +18,7 @@ class Blocks:
 
     def __init__(self, model: nn.Module, modules: Sequence[nn.Module]) -> None:
         self._model = model
-        self._modules = tuple(modules)
+        self.modules = tuple(modules)
         #: Whether the last block gives a tuple of one.
         self._wrapped = False
 
@@ -33,7 +33,7 @@ class Blocks:
             # The network gets a copy: the next block may work in place on it.
             return self._output(tokens[-1].clone())
 
-        handles = [module.register_forward_hook(after) for module in self._modules]
+        handles = [module.register_forward_hook(after) for module in self.modules]
         try:
             yield tokens
         finally:
@@ -48,7 +48,7 @@ class Blocks:
 
         Gives (M, classes).
         """
-        *passing, last = self._modules
+        *passing, last = self.modules
         functions: dict[nn.Module, Callable[..., Any]] = {
             module: lambda *args, **kwargs: self._output(first_argument(args, kwargs)) for module in passing
         }

@@ -57,8 +57,10 @@ class LayerChoice:
 
     def check(self, method: str) -> None:
         """Raises UnsuitableModel where the network cannot answer a method; the message says why, and which one can."""
-        if METHODS[method].signal == "attention":
-            self._check_attention(method)
+        if METHODS[method].signal == "attention" and isinstance(self.transformer, str):
+            raise UnsuitableModel(
+                f"{method} is not possible: {self.transformer}; use gradient or smoothgrad, which suit any network"
+            )
         if METHODS[method].signal != "layer":
             return
         layer = self.default
@@ -69,17 +71,6 @@ class LayerChoice:
                 else f"layer {layer!r} is not what the network pools (that is {self.head.layer!r})"
             )
             raise UnsuitableModel(f"{method} is not possible: {reason}; use gradcam, which suits any head")
-
-    def _check_attention(self, method: str) -> None:
-        if isinstance(self.transformer, str):
-            raise UnsuitableModel(
-                f"{method} is not possible: {self.transformer}; use gradient, which suits any network"
-            )
-        if METHODS[method].layerwise and self.transformer.blocks is None:
-            raise UnsuitableModel(
-                f"{method} is not possible: the network's attention does not sit in a chain of modules, each on the "
-                "tokens that the one before gives; use attention_relevance"
-            )
 
     def methods(self) -> tuple[str, ...]:
         """The names of the methods that the network can answer."""

@@ -45,7 +45,6 @@ class RecordedAttention:
         scale: the score is multiplied by it.
         """
         blocks = self.transformer.blocks
-        assert blocks is not None  # LayerChoice refuses the method
         [weights] = torch.autograd.grad(scores.sum() * scale, logits, retain_graph=True)
         count = len(self.tokens)
         leaf = torch.cat([tokens.detach() for tokens in self.tokens]).requires_grad_()
@@ -77,7 +76,7 @@ def recording_attention(
         yield None
         return
     attentions = Attentions(graph)
-    if "blocks" in wanted and transformer.blocks is not None:
+    if "blocks" in wanted:
         with transformer.blocks.recording() as tokens, attentions:
             yield RecordedAttention(transformer, attentions, tokens)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import Attentions
+from .attention import Attentions, Unmixed
 from .blocks import Blocks, first_argument, tokens_of
 from .errors import UnsuitableModel
 from .structure import same
@@ -28,14 +28,14 @@ class Transformer:
     prefix: the number of tokens before the places' tokens.
     grid: (h, w) of the places' tokens, row by row.
     readers: the tokens of the last block that the scores are made of: the class token, or all that are pooled.
-    blocks: the blocks as modules; None where they are not a chain of modules.
+    blocks: the blocks as modules.
     """
 
     count: int
     prefix: int
     grid: tuple[int, int]
     readers: tuple[int, ...]
-    blocks: Blocks | None
+    blocks: Blocks
 
 
 def transformer_or_reason(model: nn.Module, example: Tensor) -> Transformer | str:
@@ -80,9 +80,14 @@ def find_transformer(model: nn.Module, example: Tensor) -> Transformer:
         )
     prefix, grid = _places(model, example[:1], tokens)
     readers = _readers(model, example, plain)
-    return Transformer(
-        len(attentions.numbers), prefix, grid, readers, _blocks(model, example, attentions, calls, plain)
-    )
+    blocks = _blocks(model, example, attentions, calls, plain)
+    if blocks is None:
+        raise UnsuitableModel(
+            "its attention does not sit in a chain of modules, each on the tokens that the one before gives"
+        )
+    if _mixes_elsewhere(model, blocks, example[:1], grid):
+        raise UnsuitableModel("its blocks also mix tokens in another way than by the attention that was seen")
+    return Transformer(len(attentions.numbers), prefix, grid, readers, blocks)
 
 
 def _watch(model: nn.Module, example: Tensor) -> tuple[Attentions, list[_Call], Tensor]:
@@ -124,7 +129,8 @@ def _places(model: nn.Module, image: Tensor, tokens: int) -> tuple[int, tuple[in
     for prefix in range(min(_MOST_PREFIX, tokens - 1)):
         rows = round(((tokens - prefix) * height / width) ** 0.5)
         columns = (tokens - prefix) // max(rows, 1)
-        if rows * columns == tokens - prefix and rows > 1 and columns > 1 and rows * width == columns * height:
+        square = height * columns == width * rows and height % rows == 0 == width % columns
+        if square and rows * columns == tokens - prefix and min(rows, columns) > 1:
             places = [(0, 0), (0, columns - 1), (rows - 1, 0), (rows // 2, columns // 3)]
             answers = _answers(model, image, (rows, columns), places)
             wanted = [prefix + row * columns + column for row, column in places]
@@ -135,24 +141,47 @@ def _places(model: nn.Module, image: Tensor, tokens: int) -> tuple[int, tuple[in
 
 def _answers(model: nn.Module, image: Tensor, grid: tuple[int, int], places: Sequence[tuple[int, int]]) -> list[int]:
     """The token whose weight in the first attention changes most, for each changed place of a grid; -1 for none."""
-    height, width = image.shape[2] / grid[0], image.shape[3] / grid[1]
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
-    changed = image.repeat(len(places) + 1, 1, 1, 1)
-    for number, (row, column) in enumerate(places, 1):
-        part = (
-            slice(round(row * height), round((row + 1) * height)),
-            slice(round(column * width), round((column + 1) * width)),
-        )
-        changed[number, :, part[0], part[1]] += noise[0, :, part[0], part[1]] * (image.std() + 1)
     with torch.no_grad(), Attentions(graph=False) as attentions:
-        model(changed)
+        model(_changed(image, grid, places))
     weights = attentions.matrices[0].double().clamp_min(1e-300).log()
     change = weights[1:] - weights[:1]
     change = (change - change.median(-1, keepdim=True).values).abs().flatten(1, 2).median(1).values
-    strongest = change.amax(1)
     # A token that nothing changed answers with rounding alone.
-    answers = torch.where(strongest > 1e-4, change.argmax(1), -1)
+    answers = torch.where(change.amax(1) > 1e-4, change.argmax(1), -1)
     return [int(answer) for answer in answers]
+
+
+def _changed(image: Tensor, grid: tuple[int, int], places: Sequence[tuple[int, int]]) -> Tensor:
+    """The image, and a copy for each place of a grid with noise there, (1 + places, C, H, W)."""
+    height, width = image.shape[2] // grid[0], image.shape[3] // grid[1]
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image) * (image.std() + 1)
+    images = image.repeat(len(places) + 1, 1, 1, 1)
+    for copy, (row, column) in zip(images[1:], places):
+        top, left = row * height, column * width
+        copy[:, top : top + height, left : left + width] += noise[0, :, top : top + height, left : left + width]
+    return images
+
+
+def _mixes_elsewhere(model: nn.Module, blocks: Blocks, image: Tensor, grid: tuple[int, int]) -> bool:
+    """Whether a token changes with the content of another one although each attends to itself alone."""
+    entered: list[Tensor] = []
+
+    def before(_module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        entered.append(first_argument(args, kwargs).clone())
+
+    handle = blocks.modules[0].register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        with torch.no_grad(), blocks.recording() as behind, Unmixed():
+            model(_changed(image, grid, [(grid[0] // 2, grid[1] // 2)]))
+    finally:
+        handle.remove()
+    return bool((_moved(behind[-1]) & ~_moved(entered[0])).any())
+
+
+def _moved(tokens: Tensor) -> Tensor:
+    """Which tokens differ between the two rows of (2, T, K)."""
+    difference = (tokens[1] - tokens[0]).abs().amax(-1)
+    return difference > 1e-4 * difference.amax()
 
 
 def _readers(model: nn.Module, example: Tensor, plain: Tensor) -> tuple[int, ...]:
@@ -179,8 +208,8 @@ def _blocks(
     chain = [outermost[number] for number in attentions.numbers if number in outermost]
     if len(chain) < len(attentions.numbers) or len({id(call.module) for call in chain}) < len(chain):
         return None
-    linked = all(_equal(one.output, other.tokens) for one, other in zip(chain, chain[1:]))
-    if not linked or not _equal(chain[-1].output, chain[-1].output):
+    given = [*(call.tokens for call in chain[1:]), chain[-1].output]
+    if not all(_equal(call.output, tokens) for call, tokens in zip(chain, given)):
         return None
     blocks = Blocks(model, [call.module for call in chain])
     with torch.no_grad():
