@@ -17,8 +17,10 @@ from .planted import prove_layouts
 from .precision import autocast, available, tensor_float_of
 from .query import Attribution, Query
 from .recorded import Recorded, forward_mode
+from .recorded_attention import recording_attention
 from .structure import trace
 from .taps import Layer, Taps
+from .transformer import transformer_or_reason
 
 #: The scores of a pass, (N, classes), and the attributions of each row.
 Answers = tuple[Tensor, list[list[Attribution]]]
@@ -81,7 +83,8 @@ class Network:
         laid = example.contiguous(memory_format=self.optimized.layout)
         #: The layouts of the tapped layers' activations, by the layer's name.
         self.layouts = prove_layouts(model, laid, names, bool(layers), layout)
-        self.choice = LayerChoice(names, self.structure.candidates, self.head)
+        self.transformer = transformer_or_reason(model, laid)
+        self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer)
         self._taps = Taps(model, names)
         self._undo.callback(self._taps.remove)
 
@@ -105,9 +108,12 @@ class Network:
         to_input = INPUT in sources
         head = self.head if closed_form else None
         graph = to_input or any(head is None or layer != head.layer for layer in taps)
+        graph = graph or any(source.gradients for source in sources)
         given, images = images, images.contiguous(memory_format=self.optimized.layout)
         rounding = tensor_float_of(precision), autocast(precision, self.device)
-        with self._taps.recording(taps, graph) as recording, forward_mode(graph), rounding[0], rounding[1]:
+        attending = recording_attention(self.transformer, sources, graph)
+        modes = (self._taps.recording(taps, graph), forward_mode(graph), rounding[0], rounding[1], attending)
+        with modes[0] as recording, modes[1], modes[2], modes[3], modes[4] as attention:
             # A caller's inference tensor cannot become a leaf; a copy of it can.
             images = images.clone() if graph and images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
@@ -116,7 +122,15 @@ class Network:
             logits = self.model(inputs.clone() if shared else inputs)
         scale = self.scale if precision == "float16" else 1.0
         recorded = Recorded(
-            inputs, logits, recording.activations, self.layouts, head, self.choice.source_of, precision, scale
+            inputs,
+            logits,
+            recording.activations,
+            self.layouts,
+            head,
+            self.choice.source_of,
+            precision,
+            scale,
+            attention,
         )
         return logits.detach(), (yield from recorded.attributions(queries))
 
