@@ -1,12 +1,4 @@
-"""Explanations in a notebook: pictures go in, answers with probabilities, maps and overlays come out.
-
-    from heatserve.notebook import Classifier, layers_of
-
-    layers_of(model)
-    with Classifier(model, labels={0: "cat", 1: "dog"}) as classifier:
-        answer = classifier.explain("photo.jpg", target="dog")
-        answer.overlay()
-"""
+"""A classifier for notebooks: a frozen model that answers pictures with probabilities and maps."""
 
 from __future__ import annotations
 
@@ -14,100 +6,20 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
-from .engine import Attribution, Explainer, Query, UnsuitableModel, activations, ranking
-from .imaging import Geometry, Picture, Preprocess, decode
-from .serving.drawing import View, boxes, draw, view
-from .serving.errors import Refusal
-from .serving.vocabulary import Vocabulary
-
-#: A picture: its file, its bytes, or Pillow's image.
-Source = Union[str, Path, bytes, Image.Image]
-#: The largest picture that is decoded, in pixels.
-_MAX_PIXELS = 200_000_000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer that maps may come from.
-
-    shape: of its activation for one picture, without the batch.
-    default: whether maps come from it where no layer is named.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    default: bool
-
-
-def layers_of(model: nn.Module, size: int | tuple[int, int] = 224, channels: int = 3) -> list[Layer]:
-    """The layers of a network that maps may come from, the default first; the network is left as it was.
-
-    size: height and width of the pictures that the network takes.
-
-    Raises UnsuitableModel for a model that is no image classifier.
-    """
-    height, width = (size, size) if isinstance(size, int) else size
-    explainer = Explainer(model, _noise((channels, height, width), _device(model)), chunk=1)
-    try:
-        names = list(dict.fromkeys([*explainer.layers, *explainer.structure.candidates]))
-        example = _noise((channels, height, width), explainer.device)[:1]
-        found = activations(explainer.model, example, names)[1]
-        return [Layer(name, tuple(found[name].shape[1:]), name in explainer.layers[:1]) for name in names]
-    finally:
-        explainer.close()
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """A prediction with one map.
-
-    predictions: (label, probability) of the likeliest classes, the likeliest first.
-    label, probability: of the explained class.
-    attribution: the engine's own answer, with its standard error where samples were taken.
-    """
-
-    predictions: Sequence[tuple[str, float]]
-    label: str
-    probability: float
-    attribution: Attribution
-    _view: View
-    _geometry: Geometry
-    _photograph: Image.Image
-
-    @property
-    def map(self) -> NDArray[np.float32]:
-        """The map on the model's view, float32 (H, W)."""
-        return self._view.values
-
-    def overlay(
-        self, image: Image.Image | None = None, *, colormap: str = "jet", opacity: float = 0.6, side: int = 1024
-    ) -> Image.Image:
-        """The map in colours over the photograph, RGB.
-
-        image: another upright picture of the same photograph, in place of the one that was explained.
-        side: the longest side of the result, in pixels.
-        """
-        return draw(image or self._photograph, self._geometry, self._view, side).overlay(colormap, opacity)
-
-    def boxes(self, threshold: float = 0.2) -> list[dict[str, Any]]:
-        """The box around the largest region that reaches `threshold` of the maximum, in the photograph's pixels."""
-        return boxes(self._geometry, self._view, threshold)
-
-    def _repr_png_(self) -> bytes:
-        """The overlay, for a notebook that shows this answer."""
-        image: Any = self.overlay(side=512)
-        return bytes(image._repr_png_())
+from ..engine import Attribution, Explainer, Query, UnsuitableModel, ranking
+from ..imaging import Geometry, Picture, Preprocess
+from ..serving.drawing import view
+from ..serving.errors import Refusal
+from ..serving.vocabulary import Vocabulary
+from .answer import Answer
+from .layers import device_of, noise
+from .pictures import MAX_PIXELS, Source, files_in, picture_of
 
 
 class Classifier:
@@ -138,16 +50,12 @@ class Classifier:
         shape = _shape(self.preprocess)
         if model.training or any(parameter.requires_grad for parameter in model.parameters()):
             warnings.warn("the model is frozen and in evaluation mode until close() is called", stacklevel=2)
-        self.explainer = Explainer(
-            model, _noise(shape, _device(model)), layers, activation=activation, **settings
-        )
+        self.explainer = Explainer(model, noise(shape, device_of(model)), layers, activation=activation, **settings)
         names = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
         if names and set(names) != set(range(self.explainer.classes)):
             self.close()
             raise ValueError(f"labels must name the classes 0 to {self.explainer.classes - 1}, and no others")
-        self.vocabulary = Vocabulary(
-            self.explainer.classes, names, self.explainer.layers, self.explainer.methods()
-        )
+        self.vocabulary = Vocabulary(self.explainer.classes, names, self.explainer.layers, self.explainer.methods())
 
     def __repr__(self) -> str:
         model = type(self.explainer.model).__name__
@@ -176,7 +84,9 @@ class Classifier:
         self.explainer.check(method)
         return Query(method, **options)
 
-    def explain(self, picture: Source, method: str = "gradcam", target: int | str | None = None, **options: Any) -> Answer:
+    def explain(
+        self, picture: Source, method: str = "gradcam", target: int | str | None = None, **options: Any
+    ) -> Answer:
         """The answer for one picture.
 
         target: a class index or a label; None for the class that is predicted.
@@ -193,8 +103,8 @@ class Classifier:
         asked = [queries or Query()] * len(pictures) if not isinstance(queries, Sequence) else list(queries)
         if len(asked) != len(pictures):
             raise ValueError(f"{len(pictures)} pictures need as many queries, not {len(asked)}")
-        decoded = [_picture(picture) for picture in pictures]
-        views = [self.preprocess.tensor(picture, _MAX_PIXELS) for picture in decoded]
+        decoded = [picture_of(picture) for picture in pictures]
+        views = [self.preprocess.tensor(picture, MAX_PIXELS) for picture in decoded]
         answers: list[Answer] = []
         for start in range(0, len(views), self.explainer.rows):
             part = slice(start, start + self.explainer.rows)
@@ -216,7 +126,7 @@ class Classifier:
         progress: whether a line on stderr counts the files.
         """
         query = self.query(method, target, **options)
-        files = _files(folder)
+        files = files_in(folder)
         started = time.monotonic()
         for number, path in enumerate(files, 1):
             try:
@@ -237,9 +147,7 @@ class Classifier:
         queries: Sequence[Query],
     ) -> list[Answer]:
         images = torch.stack([tensor for tensor, _ in views]).to(self.explainer.device)
-        logits, found = self.explainer.run(
-            images.clone(), [[] if query.smoothed else [query] for query in queries]
-        )
+        logits, found = self.explainer.run(images.clone(), [[] if query.smoothed else [query] for query in queries])
         answers = []
         for row, query in enumerate(queries):
             if query.smoothed:
@@ -265,31 +173,6 @@ class Classifier:
             geometry,
             picture.upright(),
         )
-
-
-def _picture(source: Source) -> Picture:
-    """The decoded picture. Raises OSError or ValueError."""
-    if isinstance(source, Image.Image):
-        return Picture(source.convert("RGB"))
-    return decode(source if isinstance(source, bytes) else Path(source).read_bytes(), _MAX_PIXELS)
-
-
-def _files(folder: str | Path | Iterable[str | Path]) -> list[Path]:
-    if not isinstance(folder, (str, Path)):
-        return [Path(path) for path in folder]
-    root = Path(folder)
-    if not root.is_dir():
-        return [root]
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-
-
-def _noise(shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
-    return torch.rand((2, *shape), generator=torch.Generator().manual_seed(0)).to(device)
-
-
-def _device(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def _shape(preprocess: Preprocess) -> tuple[int, int, int]:
