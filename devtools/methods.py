@@ -1,4 +1,4 @@
-"""docs/methods.md: `python -m devtools.methods` writes it from the registry and from measurements; a test compares it."""
+"""docs/methods.md: `python -m devtools.methods` writes its tables from the registry; a test compares them."""
 
 from __future__ import annotations
 
