@@ -7,7 +7,9 @@ from collections.abc import Generator, Sequence
 from torch import Tensor, nn
 
 from .choice import INPUT, LayerChoice
+from .errors import UnsuitableModel
 from .head import linear_head
+from .late import automatic
 from .optimize import Optimized
 from .optimize import optimize as optimized
 from .planted import prove_layouts
@@ -56,13 +58,18 @@ class Network:
         self.scale = 1.0
         self.structure = trace(model, example)
         self.classes = self.structure.classes
-        automatic = (self.structure.layer,) if self.structure.layer else ()
-        names = tuple(str(Layer.parse(name)) for name in layers) or automatic
-        self.optimized = optimized(model, example, names) if optimize else Optimized()
-        self.head = linear_head(model, self.structure)
-        laid = example.contiguous(memory_format=self.optimized.layout)
+        names = tuple(str(Layer.parse(name)) for name in layers)
+        if layout is not None and not names:
+            raise UnsuitableModel(f"the layout {layout!r} is declared of no layer; name the layer that has it")
         #: The layouts of the tapped layers' activations, by the layer's name.
-        self.layouts = prove_layouts(model, laid, names, bool(layers), layout)
+        self.layouts = (
+            prove_layouts(model, example, names, named=True, declared=layout)
+            if names
+            else automatic(model, example, self.structure)
+        )
+        names = names or tuple(self.layouts)
+        self.optimized = optimized(model, example, names) if optimize else Optimized()
+        self.head = linear_head(model, self.structure, self.layouts)
         self.choice = LayerChoice(names, self.structure.candidates, self.head)
         self._taps = Taps(model, names)
 
