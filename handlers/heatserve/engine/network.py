@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 from .choice import INPUT, LayerChoice
+from .errors import UnsuitableModel
 from .frozen import freeze, thaw
 from .head import linear_head
+from .late import automatic
 from .optimize import Optimized
 from .optimize import optimize as optimized
 from .outputs import outputs_of
@@ -76,13 +78,19 @@ class Network:
         self._undo.callback(outputs.remove)
         self.structure = trace(model, example)
         self.classes = self.structure.classes
-        automatic = (self.structure.layer,) if self.structure.layer else ()
-        names = tuple(str(Layer.parse(name)) for name in layers) or automatic
-        self.optimized = optimized(model, example, names, self.activation) if optimize else Optimized()
-        self.head = linear_head(model, self.structure)
-        laid = example.contiguous(memory_format=self.optimized.layout)
+        names = tuple(str(Layer.parse(name)) for name in layers)
+        if layout is not None and not names:
+            raise UnsuitableModel(f"the layout {layout!r} is declared of no layer; name the layer that has it")
         #: The layouts of the tapped layers' activations, by the layer's name.
-        self.layouts = prove_layouts(model, laid, names, bool(layers), layout)
+        self.layouts = (
+            prove_layouts(model, example, names, named=True, declared=layout)
+            if names
+            else automatic(model, example, self.structure)
+        )
+        names = names or tuple(self.layouts)
+        self.optimized = optimized(model, example, names, self.activation) if optimize else Optimized()
+        self.head = linear_head(model, self.structure, self.layouts)
+        laid = example.contiguous(memory_format=self.optimized.layout)
         self.transformer = transformer_or_reason(model, laid)
         self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer)
         self._taps = Taps(model, names)
