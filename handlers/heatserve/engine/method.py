@@ -69,6 +69,8 @@ class Method:
     display: the value that a picture is scaled by: "maximum", or "percentile" (the 99th).
     needs_linear_head: whether the method needs global average pooling and one linear layer.
     signed: whether the map's negative part has a meaning of its own, which a picture shows in a second colour.
+    needs_backward: whether the method reads a gradient; False for a layer whose activations are enough.
+    rule: "guided" for a pass whose backward pass is guided backpropagation's; empty for the true gradient.
     definition: the formula in one line.
     reference: the independent implementation that the tests compare with.
     caveat: one sentence that a reader of the map must know; empty for none.
@@ -87,6 +89,8 @@ class Method:
     display: str = "percentile"
     needs_linear_head: bool = False
     signed: bool = False
+    needs_backward: bool = True
+    rule: str = ""
     definition: str = ""
     reference: str = ""
     caveat: str = ""
