@@ -15,14 +15,26 @@ class Source:
     """The place in a network that a signal is taken from.
 
     signal: "layer", "input" or "score".
-    layer: the layer's name; None for the input and the score.
+    layer: the layer's name; None for the input and the score. Several names joined by "+" are fused.
+    backward: whether the signal holds a gradient.
     """
 
     signal: str
     layer: str | None = None
+    backward: bool = True
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers; empty for the input and the score."""
+        return layers_in(self.layer)
 
 
 INPUT = Source("input")
+
+
+def layers_in(text: str | None) -> tuple[str, ...]:
+    """The names of the layers that a query's `layer` joins by "+"."""
+    return () if text is None else tuple(text.split("+"))
 
 
 @dataclass(frozen=True)
@@ -81,12 +93,17 @@ class LayerChoice:
         method = METHODS[query.method]
         if method.signal != "layer":
             return None
+        named = layers_in(query.layer)
+        if method.needs_linear_head and len(named) > 1:
+            raise UnsuitableModel(f"{query.method} has one layer, the one that is pooled; use gradcam to fuse several")
         if method.needs_linear_head and self.head is not None:
             return self.head.layer
-        if query.layer is not None and query.layer not in self.layers:
-            raise UnsuitableModel(f"layer {query.layer!r} is not tapped; tapped: {', '.join(self.layers) or 'none'}")
+        for layer in named:
+            if layer not in self.layers:
+                raise UnsuitableModel(f"layer {layer!r} is not tapped; tapped: {', '.join(self.layers) or 'none'}")
         return query.layer or self.default
 
     def source_of(self, query: Query) -> Source:
         """The source of a query's signal. Raises UnsuitableModel for a layer that is not tapped."""
-        return Source(METHODS[query.method].signal, self.layer_of(query))
+        method = METHODS[query.method]
+        return Source(method.signal, self.layer_of(query), method.needs_backward and method.signal != "score")

@@ -147,6 +147,8 @@ class Explainer:
         for query in (query for row in queries for query in row):
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
                 raise ValueError(f"the network has {self.classes} classes: {query}")
+            if (query.nearest or 0) >= self.classes:
+                raise ValueError(f"nearest must be below the number of classes, {self.classes}: {query}")
 
         def passes(some: Tensor, asked: Sequence[Sequence[Query]]) -> Generator[None, None, Answers]:
             return self.network.passes(some, asked, precision)
