@@ -97,6 +97,8 @@ class Method:
     needs_backward: whether a method of attention needs gradients.
     layerwise: whether these are the gradients of each block's own score, not of the network's.
     signed: whether the map's negative part has a meaning of its own, which a picture shows in a second colour.
+    needs_backward: whether the method reads a gradient; False for a layer whose activations are enough.
+    rule: "guided" for a pass whose backward pass is guided backpropagation's; empty for the true gradient.
     definition: the formula in one line.
     reference: the independent implementation that the tests compare with.
     caveat: one sentence that a reader of the map must know; empty for none.
@@ -117,6 +119,8 @@ class Method:
     needs_backward: bool = True
     layerwise: bool = False
     signed: bool = False
+    needs_backward: bool = True
+    rule: str = ""
     definition: str = ""
     reference: str = ""
     caveat: str = ""

@@ -112,10 +112,11 @@ class Network:
         closed_form: False lets autograd compute the gradients that a linear head makes known.
         """
         sources = {self.choice.source_of(query) for row in queries for query in row}
-        taps = {source.layer for source in sources if source.layer is not None}
+        taps = {layer for source in sources for layer in source.layers}
         to_input = INPUT in sources
         head = self.head if closed_form else None
-        graph = to_input or any(head is None or layer != head.layer for layer in taps)
+        behind = {layer for source in sources if source.backward for layer in source.layers}
+        graph = to_input or any(head is None or layer != head.layer for layer in behind)
         graph = graph or any(source.gradients for source in sources)
         given, images = images, images.contiguous(memory_format=self.optimized.layout)
         rounding = tensor_float_of(precision), autocast(precision, self.device)
