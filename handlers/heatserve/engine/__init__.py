@@ -3,6 +3,7 @@
 It knows neither HTTP nor pictures.
 """
 
+from .activation import ACTIVATIONS
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
 from .method import InputSignal, LayerSignal, Method, ScoreSignal
@@ -17,6 +18,7 @@ from .taps import activations
 from .trial import try_added
 
 __all__ = [
+    "ACTIVATIONS",
     "FORWARD",
     "METHODS",
     "PRECISIONS",

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from .activation import activated
 from .halving import in_halves
 from .network import Answers, Network
 from .precision import of_predictions, tensor_float
@@ -100,6 +101,10 @@ class Explainer:
     def prediction_precision(self) -> str:
         """The precision of predictions, and of maps that share their pass: the process's, not `precision`."""
         return of_predictions(self.device)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The answers that the scores stand for by the model's activation, (N, classes)."""
+        return activated(logits, self.activation)
 
     @property
     def chunk(self) -> int:
