@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from heatserve.engine import Explainer, Query, UnsuitableModel, network
 from heatserve.engine.head import LinearHead
-from heatserve.engine.layout import axes_of_places
+from heatserve.engine.planted import axes_of_places
 from heatserve.engine.scores import prove_scores
 from tests.engine.networks import Small, pictures, seeded, small
 

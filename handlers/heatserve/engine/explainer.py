@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .activation import activated
 from .halving import in_halves
+from .layout import Layout
 from .network import Answers, Network
 from .precision import of_predictions, tensor_float
 from .proof import prove, suitable_chunk
@@ -64,7 +65,7 @@ class Explainer:
             )
         try:
             with tensor_float(False):
-                prove(network, example, named=bool(layers))
+                prove(network, example)
             self._room = Room(chunk or suitable_chunk(network, example[:1]))
         except BaseException:
             network.close()
@@ -96,6 +97,10 @@ class Explainer:
     def layer_of(self, query: Query) -> str | None:
         """The layer that a query's map comes from; None for a method that has no layer."""
         return self.network.choice.layer_of(query)
+
+    def layout_of(self, layer: str) -> Layout:
+        """The layout of a tapped layer's activation. Raises KeyError for another layer."""
+        return self.network.layouts[layer]
 
     @property
     def prediction_precision(self) -> str:

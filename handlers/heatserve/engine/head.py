@@ -15,10 +15,12 @@ class LinearHead:
 
     layer: the name of the layer that is pooled.
     weight: (classes, K).
+    prefix: the number of prefix tokens that the mean counts beside the places.
     """
 
     layer: str
     weight: Tensor
+    prefix: int = 0
 
 
 def linear_head(model: nn.Module, structure: Structure) -> LinearHead | None:

@@ -10,6 +10,7 @@ from .choice import INPUT, LayerChoice
 from .head import linear_head
 from .optimize import Optimized
 from .optimize import optimize as optimized
+from .planted import prove_layouts
 from .precision import autocast, available, tensor_float_of
 from .query import Attribution, Query
 from .recorded import Recorded, forward_mode
@@ -59,6 +60,9 @@ class Network:
         names = tuple(str(Layer.parse(name)) for name in layers) or automatic
         self.optimized = optimized(model, example, names) if optimize else Optimized()
         self.head = linear_head(model, self.structure)
+        laid = example.contiguous(memory_format=self.optimized.layout)
+        #: The layouts of the tapped layers' activations, by the layer's name.
+        self.layouts = prove_layouts(model, laid, names, bool(layers), layout)
         self.choice = LayerChoice(names, self.structure.candidates, self.head)
         self._taps = Taps(model, names)
 
@@ -92,7 +96,9 @@ class Network:
             shared = to_input or inputs.data_ptr() == given.data_ptr()
             logits = self.model(inputs.clone() if shared else inputs)
         scale = self.scale if precision == "float16" else 1.0
-        recorded = Recorded(inputs, logits, recording.activations, head, self.choice.source_of, precision, scale)
+        recorded = Recorded(
+            inputs, logits, recording.activations, self.layouts, head, self.choice.source_of, precision, scale
+        )
         return logits.detach(), (yield from recorded.attributions(queries))
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .choice import Source
 from .head import LinearHead
+from .layout import Layout
 from .method import InputSignal, LayerSignal, ScoreSignal
 from .precision import PRECISIONS, tensor_float_of
 from .query import Attribution, Query
@@ -41,7 +42,8 @@ class Recorded:
 
     inputs: (N, C, H, W), a leaf where a query needs the input's gradient.
     logits: (N, classes).
-    activations: by the layer's name, (N, K, h, w).
+    activations: by the layer's name, as the network has them.
+    layouts: by the layer's name; they turn activations and gradients into (N, K, h, w).
     head: the linear head; None where autograd has to compute every gradient.
     source_of: the source of a query's signal.
     precision: of the pass, and of the backward passes to come; None for the process's own.
@@ -54,6 +56,7 @@ class Recorded:
     inputs: Tensor
     logits: Tensor
     activations: Mapping[str, Tensor]
+    layouts: Mapping[str, Layout]
     head: LinearHead | None
     source_of: Callable[[Query], Source]
     precision: str | None = None
@@ -124,14 +127,15 @@ class Recorded:
             return ScoreSignal(self._full(wave.of(self.logits.detach())), wave.targets, self._full(wave.scores))
         if source.layer is None:
             return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[source]))
-        activations = self._full(wave.of(self.activations[source.layer].detach()))
+        layout = self.layouts[source.layer]
+        activations = layout.maps(self._full(wave.of(self.activations[source.layer].detach())))
         if source in gradients:
-            return LayerSignal(activations, wave.of(gradients[source]).to(activations.dtype), None)
+            return LayerSignal(activations, layout.maps(wave.of(gradients[source])).to(activations.dtype), None)
         assert self.head is not None
         weights = self.head.weight[wave.targets]
         weights = weights - self.head.weight[wave.contrasts.clamp_min(0)] * (wave.contrasts >= 0)[:, None]
-        # The gradient of a linear layer over a mean is the weight, shared out over the places.
-        flat = weights[:, :, None, None] / activations[0, 0].numel()
+        # The gradient of a linear layer over a mean is the weight, shared out over all that the mean is of.
+        flat = weights[:, :, None, None] / (activations[0, 0].numel() + self.head.prefix)
         return LayerSignal(activations, flat.expand_as(activations), weights)
 
     def _full(self, values: Tensor) -> Tensor:
