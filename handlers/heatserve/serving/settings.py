@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..engine import FORWARD, PRECISIONS, WITH_BACKWARD
+from ..engine import ACTIVATIONS, FORWARD, PRECISIONS, WITH_BACKWARD
 from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
@@ -15,6 +15,8 @@ from .values import whole
 from .view import read_view
 
 ENVIRONMENT_PREFIX = "HEATSERVE_"
+#: The settings that say how the network is read.
+_OF_NETWORK = ("layer", "activation", "head", "layout")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class Settings:
     chunk: draws in one forward pass; None for automatic.
     optimize: whether the network is made faster at load.
     precision: of the passes of draws.
+    activation: the function that makes answers of the network's scores.
+    head: the output that has the scores, where the network gives several; None where it need not be named.
+    layout: of the layers' activations, declared in place of a proof; None where it is proved.
     continuous: whether new rows come in between two steps (TorchServe's `continuousBatching`).
     grpc_stream: whether a gRPC row that asks for `stream` gets parts. It is for trusted clients alone: a unary call
     that asks for a stream blocks the model until the server is started again.
@@ -68,6 +73,9 @@ class Settings:
     chunk: int | None = None
     optimize: bool = True
     precision: str = "float32"
+    activation: str = "softmax"
+    head: str | None = None
+    layout: str | None = None
     continuous: bool = False
     grpc_stream: bool = False
 
@@ -92,7 +100,16 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     _refuse_unsupported(config, environment)
     explain = _section(config, "explain")
     default_names = [name for name, option in OPTIONS.items() if option.set_by_archive]
-    allowed = [*default_names, "layer", "extensions", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
+    allowed = [
+        *default_names,
+        *_OF_NETWORK,
+        "extensions",
+        "chunk",
+        "optimize",
+        "precision",
+        "grpc_stream",
+        *limit_names,
+    ]
     for key in explain:
         if key not in allowed:
             raise SettingsError(f"explain.{key} is not a setting; allowed: {', '.join(allowed)}")
@@ -111,7 +128,10 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         extensions=_modules("explain.extensions", explain.get("extensions")),
         chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
-        precision=_precision(explain.get("precision", Settings.precision)),
+        precision=_one_of(explain, "precision", PRECISIONS, Settings.precision),
+        activation=_one_of(explain, "activation", ACTIVATIONS, Settings.activation),
+        head=_head(explain.get("head")),
+        layout=_layout(explain),
         continuous=bool(config.get("continuousBatching")),
         grpc_stream=_grpc_stream(explain, bool(config.get("continuousBatching"))),
     )
@@ -134,9 +154,33 @@ def _flag(explain: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _precision(value: Any) -> str:
-    if not isinstance(value, str) or value not in PRECISIONS:
-        raise SettingsError(f"explain.precision is {value!r}; allowed: {', '.join(PRECISIONS)}")
+def _one_of(explain: Mapping[str, Any], name: str, allowed: Collection[str], default: str) -> str:
+    value = explain.get(name, default)
+    if not isinstance(value, str) or value not in allowed:
+        raise SettingsError(f"explain.{name} is {value!r}; allowed: {', '.join(allowed)}")
+    return value
+
+
+def _head(value: Any) -> str | None:
+    """The name or the number of one of the network's outputs, as text."""
+    if value is None or (isinstance(value, str) and value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return str(value)
+    raise SettingsError(
+        f"explain.head is {value!r}; the name of one of the network's outputs, or its number, is allowed"
+    )
+
+
+def _layout(explain: Mapping[str, Any]) -> str | None:
+    """A declared layout. It is of the layers that the archive names."""
+    value = explain.get("layout")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise SettingsError(f"explain.layout is {value!r}; nchw, nhwc or tokens:PREFIX:HxW is allowed")
+    if not _names("explain.layer", explain.get("layer")):
+        raise SettingsError("explain.layout is the layout of the layers that explain.layer names; name one there too")
     return value
 
 
