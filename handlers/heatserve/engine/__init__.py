@@ -3,6 +3,7 @@
 It knows neither HTTP nor pictures.
 """
 
+from .activation import ACTIVATIONS, probabilities
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
 from .method import AttentionSignal, InputSignal, LayerSignal, Method, ScoreSignal
@@ -17,6 +18,7 @@ from .taps import activations
 from .trial import try_added
 
 __all__ = [
+    "ACTIVATIONS",
     "FORWARD",
     "METHODS",
     "PRECISIONS",
@@ -40,6 +42,7 @@ __all__ = [
     "is_out_of_memory",
     "load_installed",
     "load_modules",
+    "probabilities",
     "ranking",
     "register",
     "sample_seed",

@@ -50,8 +50,8 @@ class LayerChoice:
         if not self.layers:
             candidates = ", ".join(self.candidates) or "none found"
             raise UnsuitableModel(
-                "it is not clear which layer the maps should come from: the network does not end in a convolutional "
-                f"trunk, pooling and a linear layer; name one with `layer` (candidates: {candidates})"
+                "it is not clear which layer the maps should come from: of no late layer changed pictures show which "
+                f"positions are which places; name one with `layer` (candidates: {candidates})"
             )
         return self.layers[0]
 

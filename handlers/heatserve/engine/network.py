@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 
 from torch import Tensor, nn
 
 from .choice import INPUT, LayerChoice
+from .errors import UnsuitableModel
+from .frozen import freeze, thaw
 from .head import linear_head
+from .late import automatic
 from .optimize import Optimized
 from .optimize import optimize as optimized
+from .outputs import outputs_of
 from .planted import prove_layouts
 from .precision import autocast, available, tensor_float_of
 from .query import Attribution, Query
@@ -50,24 +55,46 @@ class Network:
         head: str | None = None,
         layout: str | None = None,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.device = example.device
         self.activation = activation
         self.precision = available(precision, self.device)
         #: In float16 the score is multiplied by this before a backward pass (`engine.proof` finds it).
         self.scale = 1.0
+        self._undo = ExitStack()
+        freeze(model)
+        self._undo.callback(thaw, model)
+        try:
+            self._read(example, layers, optimize, head, layout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(
+        self, example: Tensor, layers: Sequence[str], optimize: bool, head: str | None, layout: str | None
+    ) -> None:
+        model = self.model
+        outputs = outputs_of(model, example, self.activation, head)
+        self._undo.callback(outputs.remove)
         self.structure = trace(model, example)
         self.classes = self.structure.classes
-        automatic = (self.structure.layer,) if self.structure.layer else ()
-        names = tuple(str(Layer.parse(name)) for name in layers) or automatic
-        self.optimized = optimized(model, example, names) if optimize else Optimized()
-        self.head = linear_head(model, self.structure)
-        laid = example.contiguous(memory_format=self.optimized.layout)
+        names = tuple(str(Layer.parse(name)) for name in layers)
+        if layout is not None and not names:
+            raise UnsuitableModel(f"the layout {layout!r} is declared of no layer; name the layer that has it")
         #: The layouts of the tapped layers' activations, by the layer's name.
-        self.layouts = prove_layouts(model, laid, names, bool(layers), layout)
+        self.layouts = (
+            prove_layouts(model, example, names, named=True, declared=layout)
+            if names
+            else automatic(model, example, self.structure)
+        )
+        names = names or tuple(self.layouts)
+        self.optimized = optimized(model, example, names, self.activation) if optimize else Optimized()
+        self.head = linear_head(model, self.structure, self.layouts)
+        laid = example.contiguous(memory_format=self.optimized.layout)
         self.transformer = transformer_or_reason(model, laid)
         self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer)
         self._taps = Taps(model, names)
+        self._undo.callback(self._taps.remove)
 
     def passes(
         self,
@@ -116,5 +143,5 @@ class Network:
         return logits.detach(), (yield from recorded.attributions(queries))
 
     def close(self) -> None:
-        """Takes the hooks off; the model stays frozen."""
-        self._taps.remove()
+        """Takes the hooks off, and gives the model its own answer, modes and flags back; folds stay."""
+        self._undo.close()
