@@ -88,9 +88,10 @@ def _explained(subject: Subject) -> dict[str, Any]:
             break
     else:
         return {**found, "sentence": "Grad-CAM is 0 for every class"}
-    queries = [[Query(target=targets[0]), Query("gradient", target=3)], [Query("gradient"), Query(target=targets[1])]]
+    first, second = targets
+    queries = [[Query(target=first), Query("gradient", target=first)], [Query("gradient"), Query(target=second)]]
     _, rows = one.run(images, queries)
-    (smooth,) = one.explain(images[:1], Query("smoothgrad", target=2, samples=_SAMPLES))
+    (smooth,) = one.explain(images[:1], Query("smoothgrad", target=first, samples=_SAMPLES))
     ours = torch.stack([rows[0][0].values, rows[1][1].values])
     distance = float((ours - theirs).abs().max() / theirs.abs().max())
     found["distance"] = distance
