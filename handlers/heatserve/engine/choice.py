@@ -8,18 +8,22 @@ from .errors import UnsuitableModel
 from .head import LinearHead
 from .query import Query
 from .registry import METHODS
+from .transformer import Transformer
 
 
 @dataclass(frozen=True)
 class Source:
     """The place in a network that a signal is taken from.
 
-    signal: "layer", "input" or "score".
-    layer: the layer's name; None for the input and the score.
+    signal: "layer", "input", "attention" or "score".
+    layer: the layer's name; None for the other signals.
+    gradients: of a signal of attention: "score" for those of the explained score, "blocks" for those of each block's
+        own score, "" for none.
     """
 
     signal: str
     layer: str | None = None
+    gradients: str = ""
 
 
 INPUT = Source("input")
@@ -32,11 +36,13 @@ class LayerChoice:
     layers: the names of the tapped layers; the first one is the default.
     candidates: names that a message may suggest where no layer is tapped.
     head: the linear head; None where the network has none.
+    transformer: the transformer in the network, or the sentence that says why there is none.
     """
 
     layers: tuple[str, ...]
     candidates: tuple[str, ...]
     head: LinearHead | None
+    transformer: Transformer | str
 
     @property
     def default(self) -> str:
@@ -51,6 +57,10 @@ class LayerChoice:
 
     def check(self, method: str) -> None:
         """Raises UnsuitableModel where the network cannot answer a method; the message says why, and which one can."""
+        if METHODS[method].signal == "attention" and isinstance(self.transformer, str):
+            raise UnsuitableModel(
+                f"{method} is not possible: {self.transformer}; use gradient or smoothgrad, which suit any network"
+            )
         if METHODS[method].signal != "layer":
             return
         layer = self.default
@@ -89,4 +99,8 @@ class LayerChoice:
 
     def source_of(self, query: Query) -> Source:
         """The source of a query's signal. Raises UnsuitableModel for a layer that is not tapped."""
-        return Source(METHODS[query.method].signal, self.layer_of(query))
+        method = METHODS[query.method]
+        gradients = ""
+        if method.signal == "attention" and method.needs_backward:
+            gradients = "blocks" if method.layerwise else "score"
+        return Source(method.signal, self.layer_of(query), gradients)

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from .activation import probabilities
 from .halving import in_halves
 from .layout import Layout
 from .network import Answers, Network
@@ -80,6 +81,13 @@ class Explainer:
         self.precision = network.precision
         self.activation = network.activation
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The answers that the scores stand for, (N, classes), by the activation of this network.
+
+        logits: (N, classes), as `run` gives them.
+        """
+        return probabilities(logits, self.activation)
+
     @property
     def layer(self) -> str:
         """The layer of a query that names none. Raises UnsuitableModel where no layer is tapped."""
@@ -146,7 +154,8 @@ class Explainer:
         """
         for query in (query for row in queries for query in row):
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
-                raise ValueError(f"the network has {self.classes} classes: {query}")
+                classes = "1 class" if self.classes == 1 else f"{self.classes} classes"
+                raise ValueError(f"the network has {classes}: {query}")
 
         def passes(some: Tensor, asked: Sequence[Sequence[Query]]) -> Generator[None, None, Answers]:
             return self.network.passes(some, asked, precision)
@@ -212,5 +221,5 @@ class Explainer:
         return smoothing.estimate()
 
     def close(self) -> None:
-        """Takes the hooks off; the model stays frozen."""
+        """Takes the hooks off, and gives the model its own answer, its modes and its gradients back; folds stay."""
         self.network.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from .layout import Layout
@@ -42,4 +43,7 @@ def linear_head(model: nn.Module, structure: Structure, layouts: Mapping[str, La
         if layout.kind != found.pooled or found.skipped not in (0, layout.prefix):
             return None
         prefix = layout.prefix - found.skipped
-    return LinearHead(found.layer, classifier.weight.detach(), prefix)
+    weight = classifier.weight.detach()
+    # One score stands for a label's absence and its presence.
+    absence_too = len(weight) == 1 and structure.classes == 2
+    return LinearHead(found.layer, torch.cat([-weight, weight]) if absence_too else weight, prefix)

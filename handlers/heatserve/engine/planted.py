@@ -11,9 +11,9 @@ from itertools import combinations, permutations
 import torch
 from torch import Tensor, nn
 
-from .blocks import show_places
 from .errors import UnsuitableModel
 from .layout import Layout
+from .places import show_places
 from .taps import activations
 
 #: The axes of rows and of columns of an activation (N, K, h, w).

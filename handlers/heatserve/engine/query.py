@@ -71,8 +71,8 @@ class Query:
 
     @property
     def through_input(self) -> bool:
-        """Whether the gradient has to reach the input, which it cannot beyond the cut at a tap."""
-        return self._row.signal == "input"
+        """Whether the gradient passes the whole network, to the input or to the first block's attention."""
+        return self._row.signal == "input" or (self._row.signal == "attention" and self._row.needs_backward)
 
     @property
     def sampling(self) -> Sampling:
@@ -91,7 +91,7 @@ class Query:
         It is an upper bound that holds for every network: where a linear head makes the gradient of a layer known, a
         draw of a method of that layer costs less.
         """
-        return FORWARD if self._row.signal == "score" else WITH_BACKWARD
+        return FORWARD if self._row.signal == "score" or not self._row.needs_backward else WITH_BACKWARD
 
     @property
     def work(self) -> int:

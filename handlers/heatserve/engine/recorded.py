@@ -13,13 +13,14 @@ from torch import Tensor
 from .choice import Source
 from .head import LinearHead
 from .layout import Layout
-from .method import InputSignal, LayerSignal, ScoreSignal
-from .precision import PRECISIONS, tensor_float_of
+from .method import AttentionSignal, InputSignal, LayerSignal, ScoreSignal
+from .precision import PRECISIONS, autocast, tensor_float_of
 from .query import Attribution, Query
+from .recorded_attention import RecordedAttention
 from .registry import METHODS
 from .wave import Wave, wave_of
 
-Signal = Union[LayerSignal, InputSignal, ScoreSignal]
+Signal = Union[LayerSignal, InputSignal, ScoreSignal, AttentionSignal]
 
 
 @contextmanager
@@ -49,6 +50,7 @@ class Recorded:
     precision: of the pass, and of the backward passes to come; None for the process's own.
     scale: the score is multiplied by it before a backward pass, and the gradient divided by it afterwards. In float16
         gradients below 6e-8 would otherwise become 0.
+    attention: the attention; None where no query needs it.
 
     Every signal is given in float32 (float64 for a model in float64), whatever the precision of the pass.
     """
@@ -61,6 +63,7 @@ class Recorded:
     source_of: Callable[[Query], Source]
     precision: str | None = None
     scale: float = 1.0
+    attention: RecordedAttention | None = None
 
     def attributions(self, queries: Sequence[Sequence[Query]]) -> Generator[None, None, list[list[Attribution]]]:
         """One attribution for each query of each row, in order; yields before each backward pass.
@@ -89,6 +92,8 @@ class Recorded:
 
     def _known(self, source: Source) -> bool:
         """Whether a signal needs no backward pass."""
+        if source.signal == "attention":
+            return not source.gradients
         return source.signal == "score" or (self.head is not None and source.layer == self.head.layer)
 
     def _answer(self, asked: Sequence[tuple[int, Query]], keep_graph: bool = False) -> list[Attribution]:
@@ -96,7 +101,7 @@ class Recorded:
         queries = [query for _, query in asked]
         sources = [self.source_of(query) for query in queries]
         wave = wave_of(self.logits, asked)
-        gradients = self._gradients(wave.scores.sum(), dict.fromkeys(sources), keep_graph)
+        gradients = self._gradients(wave.scores, dict.fromkeys(sources), keep_graph)
         values: dict[int, Tensor] = {}
         methods = [METHODS[query.method] for query in queries]
         for source, method in dict.fromkeys(zip(sources, methods)):
@@ -108,29 +113,48 @@ class Recorded:
         targets = wave.targets_of(queries)
         return [Attribution(query.at(target), values[k]) for k, (query, target) in enumerate(zip(queries, targets))]
 
-    def _gradients(self, score: Tensor, sources: Iterable[Source], keep_graph: bool) -> dict[Source, Tensor]:
-        """The gradients d(score)/d(activation) or d(score)/d(input) of the sources that need a backward pass."""
-        leaves = {
-            source: self.inputs if source.layer is None else self.activations[source.layer]
-            for source in sources
-            if not self._known(source)
-        }
-        if not leaves:
-            return {}
-        scale = self.scale
+    def _gradients(
+        self, scores: Tensor, sources: Iterable[Source], keep_graph: bool
+    ) -> dict[Source, tuple[Tensor, ...]]:
+        """The gradients of the scores' sum in the tensors of each source that needs a backward pass."""
+        unknown = [source for source in sources if not self._known(source)]
+        found: dict[Source, tuple[Tensor, ...]] = {}
         with tensor_float_of(self.precision):
-            found = torch.autograd.grad(score * scale, list(leaves.values()), retain_graph=keep_graph)
-        return {source: gradient.float() / scale if scale != 1 else gradient for source, gradient in zip(leaves, found)}
+            for source in unknown:
+                if source.gradients == "blocks":
+                    assert self.attention is not None
+                    with autocast(self.precision, scores.device):
+                        found[source] = self.attention.own_gradients(
+                            scores, self.logits, self.inputs[:1].detach(), self.scale
+                        )
+            leaves = {source: self._leaves(source) for source in unknown if source not in found}
+            if leaves:
+                flat = [leaf for several in leaves.values() for leaf in several]
+                gradients = iter(torch.autograd.grad(scores.sum() * self.scale, flat, retain_graph=keep_graph))
+                found.update({source: tuple(next(gradients) for _ in several) for source, several in leaves.items()})
+        if self.scale == 1:
+            return found
+        return {source: tuple(one.float() / self.scale for one in several) for source, several in found.items()}
 
-    def _signal(self, source: Source, wave: Wave, gradients: Mapping[Source, Tensor]) -> Signal:
+    def _leaves(self, source: Source) -> tuple[Tensor, ...]:
+        """The tensors in which a source's signal needs the score's gradient."""
+        if source.signal == "attention":
+            assert self.attention is not None
+            return self.attention.matrices
+        return (self.inputs if source.layer is None else self.activations[source.layer],)
+
+    def _signal(self, source: Source, wave: Wave, gradients: Mapping[Source, tuple[Tensor, ...]]) -> Signal:
+        if source.signal == "attention":
+            assert self.attention is not None
+            return self.attention.signal(wave, gradients.get(source, ()))
         if source.signal == "score":
             return ScoreSignal(self._full(wave.of(self.logits.detach())), wave.targets, self._full(wave.scores))
         if source.layer is None:
-            return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[source]))
+            return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[source][0]))
         layout = self.layouts[source.layer]
         activations = layout.maps(self._full(wave.of(self.activations[source.layer].detach())))
         if source in gradients:
-            return LayerSignal(activations, layout.maps(wave.of(gradients[source])).to(activations.dtype), None)
+            return LayerSignal(activations, layout.maps(wave.of(gradients[source][0])).to(activations.dtype), None)
         assert self.head is not None
         weights = self.head.weight[wave.targets]
         weights = weights - self.head.weight[wave.contrasts.clamp_min(0)] * (wave.contrasts >= 0)[:, None]

@@ -18,7 +18,7 @@ GROUP = "heatserve.methods"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 #: The fields of a row that must be one of a few words.
 _WORDS = {
-    "signal": ("layer", "input", "score"),
+    "signal": ("layer", "input", "score", "attention"),
     "statistic": ("mean", "mean_square", "variance"),
     "display": ("maximum", "percentile"),
 }
@@ -63,6 +63,8 @@ def register(method: Method) -> Method:
     missing = [member for member in _MEMBERS if method.draws is not None and not hasattr(method.draws, member)]
     if missing:
         raise ValueError(f"method {method.name!r}: its draws must have {', '.join(missing)}")
+    if method.layerwise and not (method.signal == "attention" and method.needs_backward):
+        raise ValueError(f"method {method.name!r}: layerwise belongs to a method of attention with a backward pass")
     if method.needs_linear_head and method.signal != "layer":
         raise ValueError(f"method {method.name!r}: needs_linear_head belongs to a method of a layer")
     _methods[method.name] = method

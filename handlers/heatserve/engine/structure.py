@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .activation import two_classes
 from .calls import Watched, watch
 from .errors import UnsuitableModel
-from .scores import prove_scores
 from .taps import Layer
 from .trunk import convolves, ends_in_tokens, late_layers, trunk
 
@@ -55,12 +55,11 @@ class Structure:
 def trace(model: nn.Module, example: Tensor) -> Structure:
     """The structure of a model, read off one forward pass of `example`, (N, C, H, W).
 
-    Raises UnsuitableModel where the model does not answer with scores (N, classes) of two classes or more.
+    Raises UnsuitableModel where the model does not answer with scores (N, classes).
     """
     seen = watch(model, example, rectified=False)
     if seen.logits.ndim != 2:
         raise UnsuitableModel(f"the model answers with shape {tuple(seen.logits.shape)}, not (N, classes)")
-    prove_scores(model, example, seen.logits)
     head = _pooled_first(seen)
     if head is None:  # few networks need a second pass: for an activation that a function rectifies
         seen = watch(model, example, rectified=True)
@@ -105,7 +104,12 @@ def _pooled_last(seen: Watched) -> Head | None:
 def _classifiers(seen: Watched) -> list[tuple[str, Tensor]]:
     """The linear modules that give the scores, by name, the last one first, with their inputs (N, K)."""
     vectors = reversed(list(seen.vectors.items()))
-    return [(name, features) for name, (features, output) in vectors if same(output, seen.logits)]
+    return [(name, features) for name, (features, output) in vectors if _gives(output, seen.logits)]
+
+
+def _gives(output: Tensor, logits: Tensor) -> bool:
+    """Whether a linear module's output is the scores; one score stands for a label's absence and its presence."""
+    return same(output, logits) or (output.shape[1] == 1 and same(two_classes(output), logits))
 
 
 def same(one: Tensor, other: Tensor) -> bool:
