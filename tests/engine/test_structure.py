@@ -144,7 +144,7 @@ class Tuple(nn.Module):
         self.net = small()
 
     def forward(self, x):
-        return self.net(x), x
+        return self.net(x), x[:, 0, 0]
 
 
 def test_a_model_that_answers_otherwise_than_with_class_scores_is_refused():

@@ -49,7 +49,7 @@ class Rows(Net):
 
 class Probable(Net):
     def forward(self, x):
-        return super().forward(x).softmax(1)
+        return super().forward(x).sigmoid()
 """
 CONFIG = "preprocess:\n  resize: 32\n  crop: 24\n"
 
