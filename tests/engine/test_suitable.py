@@ -92,7 +92,8 @@ def rare(*classes):
     ids=[
         "sigmoid", "sharp sigmoid", "hardsigmoid", "both sides of a sigmoid",
         "sigmoid by hand", "tanh", "softmax by hand", "mean of softmaxes", "softmax over pictures",
-        "untrained sigmoid", "sigmoid, reshaped", "clamped", "stacked", "transposed", "selected", "scaled", "by hand, the first rare", "by hand, most rare",
+        "untrained sigmoid", "sigmoid, reshaped", "clamped", "stacked", "transposed", "selected", "scaled",
+        "by hand, the first rare", "by hand, most rare",
     ],
 )  # fmt: skip
 def test_what_looks_like_probabilities_is_refused(end):
