@@ -125,9 +125,10 @@ def refuse_unlike(found: str) -> NoReturn:
 
     found: the name of the function.
     """
+    probable = "all lie between 0 and 1, and " if not found.startswith("log") else ""
     raise UnsuitableModel(
-        f"the model's scores look like probabilities already: its forward ends in a {found}, but not in one of each "
-        "picture's own scores; let it give the scores before its softmax or sigmoid"
+        f"the model's scores look like probabilities already: {probable}its forward ends in a {found}, but not in one "
+        "of each picture's own scores; let it give the scores before its softmax or sigmoid"
     )
 
 
