@@ -6,7 +6,7 @@ It knows neither HTTP nor pictures.
 from .activation import ACTIVATIONS, probabilities
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
-from .method import InputSignal, LayerSignal, Method, ScoreSignal
+from .method import AttentionSignal, InputSignal, LayerSignal, Method, ScoreSignal
 from .precision import PRECISIONS
 from .price import FORWARD, WITH_BACKWARD
 from .query import Attribution, Query
@@ -23,6 +23,7 @@ __all__ = [
     "METHODS",
     "PRECISIONS",
     "WITH_BACKWARD",
+    "AttentionSignal",
     "Attribution",
     "Draws",
     "Explainer",

@@ -5,7 +5,7 @@ An activation (N, h, w, K) that is taken for (N, K, h, w) gives a picture that l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .errors import UnsuitableModel
 from .layout import Layout
+from .places import show_places
 from .taps import activations
 
 #: The axes of rows and of columns of an activation (N, K, h, w).
@@ -27,6 +28,7 @@ _LEAST = 0.01
 _FEW, _STILL = 16, 0.05
 #: The corners that are changed, in the order of `_planted`.
 _CORNERS = ("top left", "top right", "bottom left", "bottom right")
+_PICTURES = 1 + len(_CORNERS)
 
 Axes = tuple[int, int]
 
@@ -38,48 +40,91 @@ def prove_layouts(
 
     example: (N, C, H, W).
     layers: the names of the tapped layers.
-    named: whether a user chose the layers; then a layer whose axes cannot be shown is refused as well.
-    declared: a layout that an operator declares for all of them; it is refused only where it cannot be.
+    named: whether a user chose the layers. A layer that was found need not be shown to be (N, K, h, w) where each of
+        its few places answers to the whole picture, or where corners speak for it.
+    declared: a layout that an operator declares for all of them; it is refused where the shape is another one.
     """
     if not layers:
         return {}
     _, planted = activations(model, _planted(example[0]), layers)
-    return {layer: _layout_of(model, example, layer, planted[layer], named, declared) for layer in layers}
+    if declared is not None:
+        return {layer: _declared(Layout.parse(declared), layer, planted[layer]) for layer in layers}
+    if not named:
+        planted = {layer: values for layer, values in planted.items() if not _hinted(values)}
+    places = {layer: _places_of(model, example, layer, values) for layer, values in planted.items()}
+    found = _found(model, example, planted, places)
+    for layer, values in planted.items():
+        few = not named and values.ndim == 4 and places[layer] is None and values.shape[2:].numel() <= _FEW
+        if layer not in found and not few:
+            _refuse(layer, values, places[layer])
+    return {layer: found.get(layer, Layout("nchw", proved=False)) for layer in layers}
 
 
-def _layout_of(
-    model: nn.Module, example: Tensor, layer: str, activation: Tensor, named: bool, declared: str | None
-) -> Layout:
-    if declared is not None:
-        layout = Layout.parse(declared)
-        try:
-            layout.maps(activation)
-        except ValueError as error:
-            raise UnsuitableModel(f"layer {layer!r}: the declared layout does not fit: {error}") from None
-    if activation.ndim != 4 or len(activation) != 1 + len(_CORNERS):
-        raise UnsuitableModel(
-            f"layer {layer!r}: its activation has shape {tuple(activation.shape)} for {1 + len(_CORNERS)} "
-            "pictures, but maps need (N, K, h, w) with N pictures; name a layer that keeps them apart"
-        )
-    if declared is not None:
-        return layout
+def _hinted(activation: Tensor) -> bool:
+    """Whether corners speak for (N, K, h, w) and show too little to prove it."""
+    return activation.ndim == 4 and axes_of_places(activation) == PLACES and not _may_be_places(activation)
+
+
+def shown_layouts(model: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Layout]:
+    """The layouts of those layers that changed pictures show one of, by the layer's name.
+
+    example: (N, C, H, W).
+    """
+    _, planted = activations(model, _planted(example[0]), layers)
+    planted = {layer: values for layer, values in planted.items() if len(values) == _PICTURES}
+    return _found(
+        model, example, planted, {layer: _places_of(model, example, layer, planted[layer]) for layer in planted}
+    )
+
+
+def _found(
+    model: nn.Module, example: Tensor, planted: Mapping[str, Tensor], places: Mapping[str, Axes | None]
+) -> dict[str, Layout]:
+    """The layouts that corners show, and those that blocks show of the other layers."""
+    found = {layer: Layout("nchw") for layer in planted if places[layer] == PLACES or _one_place(planted[layer])}
+    unknown = {layer: (1, *planted[layer].shape[1:]) for layer in planted if layer not in found}
+    found.update(show_places(model, example, unknown))
+    return found
+
+
+def _declared(layout: Layout, layer: str, activation: Tensor) -> Layout:
+    try:
+        layout.maps(activation)
+    except ValueError as error:
+        raise UnsuitableModel(f"layer {layer!r}: the declared layout does not fit: {error}") from None
+    if len(activation) != _PICTURES:
+        _refuse(layer, activation, None)
+    return layout
+
+
+def _places_of(model: nn.Module, example: Tensor, layer: str, activation: Tensor) -> Axes | None:
+    """The axes of an activation's rows and columns, (1 + corners, ...); None where that is not clear."""
+    if len(activation) != _PICTURES:
+        _refuse(layer, activation, None)
+    if activation.ndim != 4:
+        return None
     places = axes_of_places(activation) or _axes_that_grow(model, example, layer)
-    layout = Layout("nchw")
-    if places == PLACES and not _may_be_places(activation):
-        places = None
+    return None if places == PLACES and not _may_be_places(activation) else places
+
+
+def _refuse(layer: str, activation: Tensor, places: Axes | None) -> None:
     shape = tuple(activation.shape[1:])
-    if places is None and named and not _one_place(activation):
+    if len(activation) != _PICTURES or activation.ndim not in (3, 4):
         raise UnsuitableModel(
-            f"layer {layer!r}: its activation {shape} is not shown to be (K, h, w), as a change in a corner of the "
-            "picture does not stay in a corner of it; name another layer"
+            f"layer {layer!r}: its activation has shape {tuple(activation.shape)} for {_PICTURES} pictures, but maps "
+            "need (N, K, h, w), (N, h, w, K) or (N, tokens, K) with N pictures; name a layer that keeps them apart"
         )
-    if places not in (None, PLACES) and not _one_place(activation):
+    if places is not None:
         rows, columns = (axis - 1 for axis in places)
         raise UnsuitableModel(
             f"layer {layer!r}: its activation {shape} has the picture's rows along axis {rows} and columns along "
-            f"axis {columns}, but maps need (K, h, w); name a layer behind the permutation, or another one"
+            f"axis {columns}, but maps need (K, h, w) or (h, w, K); name a layer behind the permutation, or another one"
         )
-    return layout
+    wanted = "(K, h, w)" if activation.ndim == 4 else "(tokens, K) row by row"
+    raise UnsuitableModel(
+        f"layer {layer!r}: its activation {shape} is not shown to be {wanted}, as a change in one part of the picture "
+        "does not stay in that part of it; name another layer, or declare the `layout`"
+    )
 
 
 def axes_of_places(activation: Tensor) -> Axes | None:
@@ -178,4 +223,4 @@ def _axes_that_grow(model: nn.Module, example: Tensor, layer: str) -> Axes | Non
 
 
 def _one_place(activation: Tensor) -> bool:
-    return activation.shape[2] == activation.shape[3] == 1
+    return activation.ndim == 4 and activation.shape[2] == activation.shape[3] == 1
