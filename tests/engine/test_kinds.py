@@ -150,6 +150,24 @@ def test_a_sigmoid_in_forward_is_left_out_or_refused(name):
         Explainer(made(name, probable()), IMAGES)
 
 
+class Logarithms(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.pool(self.trunk(x)).flatten(1)).log_softmax(1)
+
+
+@pytest.mark.parametrize("name", [name for name in SEALED if name not in LEAVES_OUT])
+def test_a_log_softmax_whose_values_look_like_scores_is_refused_where_it_cannot_be_left_out(name):
+    with pytest.raises(UnsuitableModel, match="a log-softmax is its last operation"):
+        Explainer(made(name, seeded(Logarithms).eval()), IMAGES)
+
+
+def test_a_sigmoid_behind_a_compiled_part_is_refused():
+    net = probable()
+    net.trunk = compiled(net.trunk)
+    with pytest.raises(UnsuitableModel, match="a sigmoid is its last operation"):
+        Explainer(net, IMAGES, activation="sigmoid")
+
+
 class Single(Small):
     def __init__(self) -> None:
         super().__init__()

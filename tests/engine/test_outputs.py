@@ -215,6 +215,15 @@ def test_a_change_in_place_behind_the_sigmoid_is_noticed():
     assert "look like probabilities" in refused(Ended(rare), activation="sigmoid")
 
 
+def test_a_change_in_place_that_changes_nothing_here_may_change_another_picture():
+    def faint(scores: Tensor) -> Tensor:
+        found = scores.sigmoid()
+        found.view(-1)[found.view(-1) < 1e-30] = 0
+        return found
+
+    assert "look like probabilities" in refused(Ended(faint), activation="sigmoid")
+
+
 def test_one_softmaxed_score_is_refused():
     net = small()
     net.linear = nn.Linear(12, 1)

@@ -85,10 +85,10 @@ class Outputs:
 
     def _refuse_sealed_squashing(self, example: Tensor) -> None:
         """Raises UnsuitableModel for a compiled or scripted network that ends in a sigmoid or softmax."""
-        name, eager = last_function(self._model), getattr(self._model, "_orig_mod", None)
-        if eager is not None and watchable(eager):
-            with torch.no_grad(), Watch() as watch:
-                answer = eager(example.clone())
+        name, stance = last_function(self._model), getattr(torch.compiler, "set_stance", None)
+        if not name and stance is not None:  # torch >= 2.6 can run a compiled network as it was written
+            with torch.no_grad(), stance("force_eager"), Watch() as watch:
+                answer = self._model(example.clone())
             found = watch.of(scores_of(answer, self.head, len(example)))
             name = found.by.name if found is not None else ""
         if name:
