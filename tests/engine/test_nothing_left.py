@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from heatserve.engine import Explainer, Query
+from heatserve.engine import Explainer, Query, UnsuitableModel
 from tests.engine.networks import explainer, network, pictures, small
 
 EVERYTHING = [
@@ -142,6 +142,46 @@ def test_closing_takes_the_hooks_off():
     one = tapped()
     one.close()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in one.model.modules())
+
+
+def state(net):
+    trained = {name: module.training for name, module in net.named_modules()}
+    return trained, {name: parameter.requires_grad for name, parameter in net.named_parameters()}
+
+
+def test_closing_gives_each_module_its_mode_and_each_parameter_its_flag_back():
+    net = network("resnet18").train()
+    net.layer1.eval()
+    net.conv1.weight.requires_grad_(False)
+    modes, flags = state(net)
+    assert len(set(modes.values())) == len(set(flags.values())) == 2
+    one = Explainer(net, pictures(2), layers=("layer4",))
+    assert not any(state(net)[0].values()) and not any(state(net)[1].values())
+    everything_of = [[Query("gradient")], [Query("gradcam")]]
+    one.run(pictures(2), everything_of)
+    one.close()
+    assert state(net)[0] == modes
+    # A fold takes a normalisation's parameters away, and gives the convolution a bias.
+    kept = {name: flag for name, flag in state(net)[1].items() if name in flags}
+    assert kept == {name: flags[name] for name in kept} and "fc.weight" in kept and "conv1.weight" in kept
+
+
+def test_a_network_that_is_refused_gets_its_modes_and_flags_back():
+    net = network("resnet18").train()
+    before = state(net)
+    with pytest.raises(UnsuitableModel):
+        Explainer(net, pictures(2), layers=("nowhere",))
+    assert state(net) == before
+
+
+def test_a_network_of_two_explainers_is_frozen_until_both_are_closed():
+    net = small().train()
+    first, second = Explainer(net, pictures(2)), Explainer(net, pictures(2))
+    first.close()
+    assert not any(state(net)[0].values()) and not any(state(net)[1].values())
+    second.close()
+    second.close()
+    assert all(state(net)[0].values()) and all(state(net)[1].values())
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])

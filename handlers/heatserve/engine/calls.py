@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UnsuitableModel
+from .kinds import open_modules
 
 #: The most prefix tokens that a mean over tokens may leave out.
 _MOST_SKIPPED = 8
@@ -107,7 +108,7 @@ def watch(model: nn.Module, example: Tensor, rectified: bool) -> Watched:
 
     handles = []
     try:
-        for name, module in model.named_modules():
+        for name, module in open_modules(model):
             handles.append(module.register_forward_pre_hook(before(name)))
             handles.append(module.register_forward_hook(after(name)))
         with torch.no_grad():

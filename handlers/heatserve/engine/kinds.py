@@ -5,6 +5,7 @@ A network that is not eager is sealed: hooks on its inner modules do not see its
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import jit, nn
@@ -52,13 +53,27 @@ def sealed(model: nn.Module) -> str:
 
 
 def refuse_sealed_layers(model: nn.Module, layers: tuple[str, ...]) -> None:
-    """Raises UnsuitableModel for a layer inside a module that is sealed."""
+    """Raises UnsuitableModel for a layer inside a module that is sealed, or that is one of TorchScript."""
     for layer in layers:
         module, place = model, layer.partition(":")[0].split(".")
         for part in place:
             if sealed(module):
                 raise UnsuitableModel(f"layer {layer!r}: {sealed(module)}")
             module = getattr(module, part, module)
+        if isinstance(module, jit.ScriptModule):  # it takes no hook either
+            raise UnsuitableModel(f"layer {layer!r}: {sealed(module)}")
+
+
+def open_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that can be hooked, with their names: none of TorchScript, and none inside a sealed module."""
+    closed: list[str] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in closed):
+            continue
+        if kind_of(module) != "eager":
+            closed.append(name)
+        if not isinstance(module, jit.ScriptModule):
+            yield name, module
 
 
 def last_function(model: nn.Module) -> str:

@@ -44,7 +44,7 @@ class Outputs:
         self.users = 1
         self._model, self._forward = model, model.forward
         self._had_forward = "forward" in vars(model)
-        self._watches, self._watched, self._handle = watchable(model), None, None  # type: bool, Watch | None, Any
+        self._watches, self._installed = watchable(model), False
         answer, squashed = self._ask(example)
         scores = self._read(answer, example)
         if squashed is None and not self._watches:
@@ -65,9 +65,10 @@ class Outputs:
                 "the network was compiled in place, by model.compile(), and its answer cannot be turned into scores; "
                 "give torch.compile(model), or the network before it is compiled"
             )
-        self._handle = model.register_forward_hook(self._after)
-        if self.squashed:
-            vars(model)["forward"] = self._under_a_watch
+        # No hook is used: modules of TorchScript take none, and the watch must end with forward, whatever ends it. The
+        # attribute is set past the module, which would hand it on to the script below it.
+        vars(model)["forward"] = self._scores
+        self._installed = True
 
     def _read(self, answer: Any, pictures: Tensor) -> Tensor:
         """The scores, (N, classes), as the answer has them."""
@@ -84,10 +85,10 @@ class Outputs:
 
     def _refuse_sealed_squashing(self, example: Tensor) -> None:
         """Raises UnsuitableModel for a compiled or scripted network that ends in a sigmoid or softmax."""
-        name, eager = last_function(self._model), getattr(self._model, "_orig_mod", None)
-        if eager is not None and watchable(eager):
-            with torch.no_grad(), Watch() as watch:
-                answer = eager(example.clone())
+        name, stance = last_function(self._model), getattr(torch.compiler, "set_stance", None)
+        if not name and stance is not None:  # torch >= 2.6 can run a compiled network as it was written
+            with torch.no_grad(), stance("force_eager"), Watch() as watch:
+                answer = self._model(example.clone())
             found = watch.of(scores_of(answer, self.head, len(example)))
             name = found.by.name if found is not None else ""
         if name:
@@ -95,8 +96,7 @@ class Outputs:
 
     def _prove(self, squashed: Squashed, scores: Tensor, example: Tensor) -> None:
         """Proves that the declared activation of the values before the last function is the model's own answer."""
-        alone = self.activation == "softmax" and scores.shape[1] < 2
-        if squashed.by.activation != self.activation or alone:
+        if squashed.by.activation != self.activation or (self.activation == "softmax" and scores.shape[1] < 2):
             refuse_squashed(squashed.by.name, squashed.by.activation, self.activation, scores.shape[1])
         noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(1)).to(example)
         for pictures in (None, -example, 4 * noise - 2, 30 * noise):
@@ -110,33 +110,27 @@ class Outputs:
             if not torch.allclose(squashed.by.of(before), scores, rtol=10 * most, atol=most, equal_nan=True):
                 refuse_unlike(squashed.by.name)
 
-    def _under_a_watch(self, *arguments: Any, **named: Any) -> Any:
-        with Watch() as watch:
-            answer = self._forward(*arguments, **named)
-        self._watched = watch
-        return answer
-
-    def _after(self, _module: nn.Module, arguments: tuple[Any, ...], answer: Any) -> Tensor:
-        rows = len(arguments[0])
-        scores = scores_of(answer, self.head, rows)
+    def _scores(self, images: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        rows = len(images)
         if self.squashed:
-            watch, self._watched = self._watched, None
-            found = watch.of(scores) if watch is not None else None
+            with Watch() as watch:
+                answer = self._forward(images, *arguments, **named)
+            found = watch.of(scores_of(answer, self.head, rows))
             if found is None or found.by.name != self.squashed:
                 raise RuntimeError(f"the model's forward does not end in its {self.squashed} for this picture")
-            scores = found.before
-        scores = columns(scores, rows)
+            scores = columns(found.before, rows)
+        else:
+            scores = self._read(self._forward(images, *arguments, **named), images)
         return two_classes(scores) if self.single else scores
 
     def remove(self) -> None:
         """Gives the model its own answer back once every explainer that shares it has called this."""
         self.users -= 1
-        if self.users or self._handle is None:
+        if self.users or not self._installed:
             return
-        self._handle.remove()
-        if self.squashed and self._had_forward:
+        if self._had_forward:
             vars(self._model)["forward"] = self._forward
-        elif self.squashed:
+        else:
             del vars(self._model)["forward"]
 
 
@@ -145,14 +139,13 @@ def outputs_of(model: nn.Module, example: Tensor, activation: str, head: str | N
 
     Raises UnsuitableModel where another explainer that is open asks for something else.
     """
-    for hook in model._forward_hooks.values():
-        found = getattr(hook, "__self__", None)
-        if isinstance(found, Outputs):
-            if (found.activation, found.head) != (activation, head):
-                raise UnsuitableModel(
-                    f"the model is open in an explainer with activation {found.activation!r} and head {found.head!r}; "
-                    "close that one first"
-                )
-            found.users += 1
-            return found
+    found = getattr(vars(model).get("forward"), "__self__", None)
+    if isinstance(found, Outputs):
+        if (found.activation, found.head) != (activation, head):
+            raise UnsuitableModel(
+                f"the model is open in an explainer with activation {found.activation!r} and head {found.head!r}; "
+                "close that one first"
+            )
+        found.users += 1
+        return found
     return Outputs(model, example, activation, head)

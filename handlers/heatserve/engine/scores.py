@@ -100,9 +100,8 @@ def refuse_squashed(found: str, fitting: str, activation: str, classes: int) -> 
             f"the model's forward ends in a {found} of one score, which is the same for every picture; let it give the "
             "score itself"
         )
-    probable = "all lie between 0 and 1, and " if not found.startswith("log") else ""
     raise UnsuitableModel(
-        f"the model's scores look like probabilities already: {probable}a {found} is the last operation of its "
+        f"the model's scores look like probabilities already: {_range(found)}a {found} is the last operation of its "
         f"forward, but explain.activation is {activation}; write `explain.activation: {fitting}` if that is right, "
         "or let it give the scores before its softmax or sigmoid"
     )
@@ -114,9 +113,9 @@ def refuse_sealed(found: str) -> NoReturn:
     found: the name of the function.
     """
     raise UnsuitableModel(
-        f"the model's scores look like probabilities already: a {found} is its last operation, which cannot be left "
-        "out of a compiled or scripted network; compile or script one that gives the scores before it, or give the "
-        "eager network"
+        f"the model's scores look like probabilities already: {_range(found)}a {found} is its last operation, "
+        "which cannot be left out of a compiled or scripted network; compile or script one that gives the scores "
+        "before it, or give the eager network"
     )
 
 
@@ -125,11 +124,14 @@ def refuse_unlike(found: str) -> NoReturn:
 
     found: the name of the function.
     """
-    probable = "all lie between 0 and 1, and " if not found.startswith("log") else ""
     raise UnsuitableModel(
-        f"the model's scores look like probabilities already: {probable}its forward ends in a {found}, but not in one "
-        "of each picture's own scores; let it give the scores before its softmax or sigmoid"
+        f"the model's scores look like probabilities already: {_range(found)}its forward ends in a {found}, but not in "
+        "one of each picture's own scores; let it give the scores before its softmax or sigmoid"
     )
+
+
+def _range(found: str) -> str:
+    return "" if found.startswith("log") else "all lie between 0 and 1, and "
 
 
 def _refuse(evidence: str, most: float = 1.0) -> NoReturn:

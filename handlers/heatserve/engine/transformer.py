@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .attention import Attentions, Unmixed
 from .blocks import Blocks, first_argument, tokens_of
 from .errors import UnsuitableModel
+from .kinds import open_modules
 from .structure import same
 
 #: The most tokens before the places' tokens that are looked for: class, distillation and register tokens.
@@ -108,7 +109,7 @@ def _watch(model: nn.Module, example: Tensor) -> tuple[Attentions, list[_Call], 
         plain: Tensor = model(example.clone())
         handles: list[Any] = []
         try:
-            for module in model.modules():
+            for _, module in open_modules(model):
                 handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
                 handles.append(module.register_forward_hook(after))
             with attentions:
