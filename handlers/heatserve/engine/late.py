@@ -38,7 +38,7 @@ def automatic(model: nn.Module, example: Tensor, structure: Structure) -> dict[s
         some = late[first : first + _TOGETHER]
         try:
             gradients = _gradients(model, example[:1], some)
-            layouts = shown_layouts(model, example, list(gradients))
+            layouts = shown_layouts(model, example, list(gradients), thorough=first == 0)
         except (UnsuitableModel, RuntimeError):
             continue
         for layer in some:

@@ -52,7 +52,7 @@ def prove_layouts(
     if not named:
         planted = {layer: values for layer, values in planted.items() if not _hinted(values)}
     places = {layer: _places_of(model, example, layer, values) for layer, values in planted.items()}
-    found = _found(model, example, planted, places)
+    found = _found(model, example, planted, places, True)
     for layer, values in planted.items():
         few = not named and values.ndim == 4 and places[layer] is None and values.shape[2:].numel() <= _FEW
         if layer not in found and not few:
@@ -65,25 +65,29 @@ def _hinted(activation: Tensor) -> bool:
     return activation.ndim == 4 and axes_of_places(activation) == PLACES and not _may_be_places(activation)
 
 
-def shown_layouts(model: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Layout]:
+def shown_layouts(model: nn.Module, example: Tensor, layers: Sequence[str], thorough: bool) -> dict[str, Layout]:
     """The layouts of those layers that changed pictures show one of, by the layer's name.
 
     example: (N, C, H, W).
+    thorough: whether many pictures are worth an answer.
     """
     _, planted = activations(model, _planted(example[0]), layers)
     planted = {layer: values for layer, values in planted.items() if len(values) == _PICTURES}
-    return _found(
-        model, example, planted, {layer: _places_of(model, example, layer, planted[layer]) for layer in planted}
-    )
+    places = {layer: _places_of(model, example, layer, values) for layer, values in planted.items()}
+    return _found(model, example, planted, places, thorough)
 
 
 def _found(
-    model: nn.Module, example: Tensor, planted: Mapping[str, Tensor], places: Mapping[str, Axes | None]
+    model: nn.Module,
+    example: Tensor,
+    planted: Mapping[str, Tensor],
+    places: Mapping[str, Axes | None],
+    thorough: bool,
 ) -> dict[str, Layout]:
     """The layouts that corners show, and those that blocks show of the other layers."""
     found = {layer: Layout("nchw") for layer in planted if places[layer] == PLACES or _one_place(planted[layer])}
     unknown = {layer: (1, *planted[layer].shape[1:]) for layer in planted if layer not in found}
-    found.update(show_places(model, example, unknown))
+    found.update(show_places(model, example, unknown, thorough))
     return found
 
 
