@@ -48,7 +48,9 @@ def late_layers(once: Sequence[Call], classes: int) -> list[str]:
     places = _places(once)
     outputs = [call for call in reversed(places) if not (call.spatial and call.shape[1] == classes)]
     new = [call.name for before, call in zip([None, *outputs], outputs) if before is None or not _alike(before, call)]
-    convolutions = [call.name for call in outputs if call.spatial and convolves(call.module)]
+    # The last convolution of a transformer is its patch embedding, which comes early.
+    second_half = {call.name for call in once[len(once) // 2 :]}
+    convolutions = [c.name for c in outputs if c.spatial and convolves(c.module) and c.name in second_half]
     norms, found = first_norms(once)[:_MOST], new[:_MOST]
     ordered = norms + found if ends_in_tokens(once) else found + norms
     return list(dict.fromkeys(ordered + convolutions[:1]))
