@@ -156,6 +156,8 @@ class Explainer:
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
                 classes = "1 class" if self.classes == 1 else f"{self.classes} classes"
                 raise ValueError(f"the network has {classes}: {query}")
+            if (query.nearest or 0) >= self.classes:
+                raise ValueError(f"nearest must be below the number of classes, {self.classes}: {query}")
 
         def passes(some: Tensor, asked: Sequence[Sequence[Query]]) -> Generator[None, None, Answers]:
             return self.network.passes(some, asked, precision)

@@ -94,8 +94,8 @@ class Method:
     min_samples: the smallest number of draws.
     display: the value that a picture is scaled by: "maximum", or "percentile" (the 99th).
     needs_linear_head: whether the method needs global average pooling and one linear layer.
-    needs_backward: whether a method of attention needs gradients.
-    layerwise: whether these are the gradients of each block's own score, not of the network's.
+    needs_backward: whether the method reads a gradient; False where activations, or attention, are enough.
+    layerwise: whether the gradients of a method of attention are those of each block's own score, not of the network's.
     signed: whether the map's negative part has a meaning of its own, which a picture shows in a second colour.
     definition: the formula in one line.
     reference: the independent implementation that the tests compare with.

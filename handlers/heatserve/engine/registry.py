@@ -55,7 +55,7 @@ def register(method: Method) -> Method:
         )
     for field, words in _WORDS.items():
         if getattr(method, field) not in words:
-            raise ValueError(f"method {method.name!r}: {field} must be one of: {', '.join(words)}")
+            raise ValueError(f"method {method.name!r}: {field} must be one of: {', '.join(filter(None, words))}")
     if not 1 <= method.min_samples <= method.samples:
         raise ValueError(f"method {method.name!r}: samples must be at least min_samples, and that at least 1")
     if method.signal == "score" and method.draws is None:
@@ -65,6 +65,10 @@ def register(method: Method) -> Method:
         raise ValueError(f"method {method.name!r}: its draws must have {', '.join(missing)}")
     if method.layerwise and not (method.signal == "attention" and method.needs_backward):
         raise ValueError(f"method {method.name!r}: layerwise belongs to a method of attention with a backward pass")
+    if not method.needs_backward and (method.signal not in ("layer", "attention") or method.needs_linear_head):
+        raise ValueError(
+            f"method {method.name!r}: needs_backward=False belongs to a method of activations or of attention"
+        )
     if method.needs_linear_head and method.signal != "layer":
         raise ValueError(f"method {method.name!r}: needs_linear_head belongs to a method of a layer")
     _methods[method.name] = method
