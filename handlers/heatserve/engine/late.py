@@ -29,8 +29,9 @@ def automatic(model: nn.Module, example: Tensor, structure: Structure) -> dict[s
     example: (N, C, H, W).
     """
     if structure.layer is not None:
+        channels_first = structure.head is None or structure.head.pooled == "nchw"
         try:
-            return prove_layouts(model, example, [structure.layer], named=False)
+            return prove_layouts(model, example, [structure.layer], named=not channels_first)
         except UnsuitableModel:
             pass
     late = [layer for layer in structure.late if layer != structure.layer]
