@@ -29,8 +29,9 @@ def automatic(model: nn.Module, example: Tensor, structure: Structure) -> dict[s
     example: (N, C, H, W).
     """
     if structure.layer is not None:
+        channels_first = structure.head is None or structure.head.pooled == "nchw"
         try:
-            return prove_layouts(model, example, [structure.layer], named=False)
+            return prove_layouts(model, example, [structure.layer], named=not channels_first)
         except UnsuitableModel:
             pass
     late = [layer for layer in structure.late if layer != structure.layer]
@@ -38,7 +39,7 @@ def automatic(model: nn.Module, example: Tensor, structure: Structure) -> dict[s
         some = late[first : first + _TOGETHER]
         try:
             gradients = _gradients(model, example[:1], some)
-            layouts = shown_layouts(model, example, list(gradients))
+            layouts = shown_layouts(model, example, list(gradients), thorough=first == 0)
         except (UnsuitableModel, RuntimeError):
             continue
         for layer in some:

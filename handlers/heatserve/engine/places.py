@@ -35,17 +35,22 @@ _GRIDS = 3
 _OBLONG = 4.0
 
 
-def show_places(model: nn.Module, example: Tensor, shapes: Mapping[str, Sequence[int]]) -> dict[str, Layout]:
+def show_places(
+    model: nn.Module, example: Tensor, shapes: Mapping[str, Sequence[int]], thorough: bool = True
+) -> dict[str, Layout]:
     """The layouts of those layers whose every place answers to its own block of the picture.
 
     example: (N, C, H, W); the first one is changed.
     shapes: the shape of each layer's activation of one picture, (1, ...), by the layer's name.
+    thorough: whether many pictures are worth an answer; else the likeliest layout of each layer is tried, and quickly.
     """
     picture = example[0]
     tokens = {int(shape[1]) for shape in shapes.values() if len(shape) == 3}
     prefixes = prefixes_of(model, picture, tokens)
-    waiting = {layer: list(_readings(shape, picture, prefixes))[:_GRIDS] for layer, shape in shapes.items()}
-    likeliest = {layouts[0] for layouts in waiting.values() if layouts}
+    waiting = {
+        layer: list(_readings(shape, picture, prefixes))[: _GRIDS if thorough else 1] for layer, shape in shapes.items()
+    }
+    likeliest = {layouts[0] for layouts in waiting.values() if layouts and thorough}
     found: dict[str, Layout] = {}
     while any(waiting.values()):
         grid = next(_grid(layouts[0], shapes[layer]) for layer, layouts in waiting.items() if layouts)

@@ -26,6 +26,8 @@ _LEAST = 0.01
 #: In maps of at most _FEW places each place may answer to every corner alike. Then no average of two moves is larger
 #: than _STILL.
 _FEW, _STILL = 16, 0.05
+#: Places answer alike where their answers spread no more than this around their mean. Scattered pixels spread by half.
+_ALIKE = 0.2
 #: The corners that are changed, in the order of `_planted`.
 _CORNERS = ("top left", "top right", "bottom left", "bottom right")
 _PICTURES = 1 + len(_CORNERS)
@@ -40,8 +42,8 @@ def prove_layouts(
 
     example: (N, C, H, W).
     layers: the names of the tapped layers.
-    named: whether a user chose the layers. A layer that was found need not be shown to be (N, K, h, w) where each of
-        its few places answers to the whole picture, or where corners speak for it.
+    named: whether a user chose the layers. One that was found, by a convolution or by the mean over (N, K, h, w), need
+        not be shown where its places are few, or all answer alike: each one sees the whole picture. It is not proved.
     declared: a layout that an operator declares for all of them; it is refused where the shape is another one.
     """
     if not layers:
@@ -49,41 +51,47 @@ def prove_layouts(
     _, planted = activations(model, _planted(example[0]), layers)
     if declared is not None:
         return {layer: _declared(Layout.parse(declared), layer, planted[layer]) for layer in layers}
-    if not named:
-        planted = {layer: values for layer, values in planted.items() if not _hinted(values)}
     places = {layer: _places_of(model, example, layer, values) for layer, values in planted.items()}
-    found = _found(model, example, planted, places)
-    for layer, values in planted.items():
-        few = not named and values.ndim == 4 and places[layer] is None and values.shape[2:].numel() <= _FEW
-        if layer not in found and not few:
-            _refuse(layer, values, places[layer])
+    alike = {layer for layer, values in planted.items() if not named and _answers_alike(values)}
+    found = _found(model, example, {layer: planted[layer] for layer in layers if layer not in alike}, places, True)
+    for layer in layers:
+        few = not named and planted[layer].ndim == 4 and planted[layer].shape[2:].numel() <= _FEW
+        if layer not in found and (places[layer] is not None or not (few or layer in alike)):
+            _refuse(layer, planted[layer], places[layer])
     return {layer: found.get(layer, Layout("nchw", proved=False)) for layer in layers}
 
 
-def _hinted(activation: Tensor) -> bool:
-    """Whether corners speak for (N, K, h, w) and show too little to prove it."""
-    return activation.ndim == 4 and axes_of_places(activation) == PLACES and not _may_be_places(activation)
+def _answers_alike(activation: Tensor) -> bool:
+    """Whether all places of (N, K, h, w) answer to each corner alike: each one sees the whole picture."""
+    if activation.ndim != 4 or _may_be_places(activation):
+        return False
+    answers = _changes(activation).norm(dim=1).flatten(1)
+    return bool((answers.std(1) <= _ALIKE * answers.mean(1)).all())
 
 
-def shown_layouts(model: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Layout]:
+def shown_layouts(model: nn.Module, example: Tensor, layers: Sequence[str], thorough: bool) -> dict[str, Layout]:
     """The layouts of those layers that changed pictures show one of, by the layer's name.
 
     example: (N, C, H, W).
+    thorough: whether many pictures are worth an answer.
     """
     _, planted = activations(model, _planted(example[0]), layers)
     planted = {layer: values for layer, values in planted.items() if len(values) == _PICTURES}
-    return _found(
-        model, example, planted, {layer: _places_of(model, example, layer, planted[layer]) for layer in planted}
-    )
+    places = {layer: _places_of(model, example, layer, values) for layer, values in planted.items()}
+    return _found(model, example, planted, places, thorough)
 
 
 def _found(
-    model: nn.Module, example: Tensor, planted: Mapping[str, Tensor], places: Mapping[str, Axes | None]
+    model: nn.Module,
+    example: Tensor,
+    planted: Mapping[str, Tensor],
+    places: Mapping[str, Axes | None],
+    thorough: bool,
 ) -> dict[str, Layout]:
     """The layouts that corners show, and those that blocks show of the other layers."""
     found = {layer: Layout("nchw") for layer in planted if places[layer] == PLACES or _one_place(planted[layer])}
     unknown = {layer: (1, *planted[layer].shape[1:]) for layer in planted if layer not in found}
-    found.update(show_places(model, example, unknown))
+    found.update(show_places(model, example, unknown, thorough))
     return found
 
 

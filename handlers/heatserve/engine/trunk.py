@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from .calls import Call
@@ -45,9 +46,22 @@ def late_layers(once: Sequence[Call], classes: int) -> list[str]:
     none of them: it is the answer itself.
     """
     places = _places(once)
-    outputs = [call.name for call in reversed(places) if not (call.spatial and call.shape[1] == classes)]
-    norms, outputs = first_norms(once)[:_MOST], outputs[:_MOST]
-    return list(dict.fromkeys(norms + outputs if ends_in_tokens(once) else outputs + norms))
+    outputs = [call for call in reversed(places) if not (call.spatial and call.shape[1] == classes)]
+    new = [call.name for before, call in zip([None, *outputs], outputs) if before is None or not _alike(before, call)]
+    # The last convolution of a transformer is its patch embedding, which comes early.
+    second_half = {call.name for call in once[len(once) // 2 :]}
+    convolutions = [c.name for c in outputs if c.spatial and convolves(c.module) and c.name in second_half]
+    norms, found = first_norms(once)[:_MOST], new[:_MOST]
+    ordered = norms + found if ends_in_tokens(once) else found + norms
+    return list(dict.fromkeys(ordered + convolutions[:1]))
+
+
+def _alike(one: Call, other: Call) -> bool:
+    """Whether two modules give the same, as a container and its last module do."""
+    if one.shape != other.shape:
+        return False
+    ours, theirs = ((call.last_mean,) if len(call.shape) == 4 else call.token_means[:1] for call in (one, other))
+    return all(a is not None and b is not None and torch.equal(a, b) for a, b in zip(ours, theirs))
 
 
 def ends_in_tokens(once: Sequence[Call]) -> bool:
