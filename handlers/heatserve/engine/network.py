@@ -100,7 +100,7 @@ class Network:
         )
         self.head = linear_head(model, self.structure, self.layouts)
         laid = example.contiguous(memory_format=self.optimized.layout)
-        self.transformer = reason or transformer_or_reason(model, laid)
+        self.transformer = reason or transformer_or_reason(model, laid, self.layouts.values())
         self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer, reason)
         self._taps = Taps(model, names)
         self._undo.callback(self._taps.remove)
