@@ -107,6 +107,17 @@ def test_rows_that_ask_for_no_attention_are_answered_as_without_those_that_do(na
 
 
 @pytest.mark.parametrize("name", vits.NAMES)
+def test_a_map_of_a_layer_is_the_same_in_a_pass_that_records_attention(name: str) -> None:
+    images, explainer = vits.images(name, 2), vits.explainer(name)
+    query = Query("gradcam", target=4)
+    asked = [[query, Query("legrad", target=2)], [Query("attention_relevance", target=1), query]]
+    [[first, _], [_, second]] = explainer.run(images, asked)[1]
+    for row, found in enumerate((first, second)):
+        wanted = explainer.run(images[row : row + 1], [[query]])[1][0][0].values
+        torch.testing.assert_close(found.values, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", vits.NAMES)
 def test_prefix_grid_and_the_tokens_that_are_read_are_those_of_the_architecture(name: str) -> None:
     found = vits.explainer(name).network.transformer
     prefix, grid, read = vits.EXPECTED[name]
@@ -159,6 +170,16 @@ def test_both_ways_to_compute_attention_give_the_same_maps(attention: str) -> No
     for method in METHODS_OF_ATTENTION:
         answer = vits.explainer(name).run(image, [[Query(method, target=1)]])[1][0][0]
         close(answer.values, by_the_authors("huggingface_eager", method, image, 1))
+
+
+def test_a_classifier_that_answers_with_a_model_output_gives_the_same_maps() -> None:
+    classifier: Any = vits.network("huggingface_sdpa").classifier
+    image = vits.images("huggingface_sdpa", 1)
+    explainer = Explainer(classifier, image, optimize=False)
+    for method in METHODS_OF_ATTENTION:
+        answer = explainer.run(image, [[Query(method, target=1)]])[1][0][0]
+        close(answer.values, by_the_authors("huggingface_sdpa", method, image, 1))
+    explainer.close()
 
 
 def test_no_attention_is_recorded_where_no_query_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

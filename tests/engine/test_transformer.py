@@ -167,3 +167,17 @@ def test_nothing_of_the_search_stays_on_the_network(name: str) -> None:
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
         assert "forward" not in vars(module)
+
+
+def test_a_layer_whose_declared_layout_has_other_places_than_the_attention_rules_attention_out() -> None:
+    explainer = Explainer(built(), IMAGES, ["norm"], layout="tokens:1:2x8")
+    with pytest.raises(
+        UnsuitableModel, match=r"1 tokens before a grid .4, 4., and the layout of a layer is tokens:1:2x8"
+    ):
+        explainer.check("legrad")
+
+
+def test_a_scripted_network_has_no_attention_that_can_be_seen() -> None:
+    explainer = Explainer(torch.jit.script(small()), IMAGES)
+    with pytest.raises(UnsuitableModel, match="a scripted model cannot be seen; its attention needs the eager model"):
+        explainer.check("attention_rollout")

@@ -11,7 +11,7 @@ from .choice import INPUT, LayerChoice
 from .errors import UnsuitableModel
 from .frozen import freeze, thaw
 from .head import linear_head
-from .kinds import kind_of, refuse_sealed_layers, sealed, watchable
+from .kinds import kind_of, refuse_sealed_layers, sealed
 from .late import automatic
 from .optimize import Optimized
 from .optimize import optimize as optimized
@@ -100,8 +100,7 @@ class Network:
         )
         self.head = linear_head(model, self.structure, self.layouts)
         laid = example.contiguous(memory_format=self.optimized.layout)
-        compiled = "" if watchable(model) else "a part of the network is compiled, and its attention cannot be recorded"
-        self.transformer = reason or compiled or transformer_or_reason(model, laid)
+        self.transformer = reason or transformer_or_reason(model, laid, self.layouts.values())
         self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer, reason)
         self._taps = Taps(model, names)
         self._undo.callback(self._taps.remove)

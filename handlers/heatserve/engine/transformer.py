@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from .attention import Attentions, Unmixed
 from .blocks import Blocks, first_argument, tokens_of
-from .errors import UnsuitableModel
-from .kinds import open_modules
+from .errors import UnsuitableModel, is_out_of_memory
+from .kinds import open_modules, watchable
+from .layout import Layout
 from .structure import same
 
 #: The most tokens before the places' tokens that are looked for: class, distillation and register tokens.
@@ -39,15 +40,29 @@ class Transformer:
     blocks: Blocks
 
 
-def transformer_or_reason(model: nn.Module, example: Tensor) -> Transformer | str:
+def transformer_or_reason(model: nn.Module, example: Tensor, layouts: Iterable[Layout]) -> Transformer | str:
     """The transformer in a model, or the sentence that says why its attention explains nothing.
 
     example: (N, C, H, W).
+    layouts: of the tapped layers; those of tokens must have the places that the attention has.
     """
+    if not watchable(model):
+        return "the functions of a compiled or scripted network cannot be seen; its attention needs the eager network"
     try:
-        return find_transformer(model, example)
+        found = find_transformer(model, example)
     except UnsuitableModel as error:
         return str(error)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return f"recording its attention fails ({type(error).__name__}: {error})"
+    for layout in layouts:
+        if layout.kind == "tokens" and (layout.prefix, layout.grid) != (found.prefix, found.grid):
+            return (
+                f"its attention has {found.prefix} tokens before a grid {found.grid}, and the layout of a layer is "
+                f"{layout}"
+            )
+    return found
 
 
 @dataclass(frozen=True)
