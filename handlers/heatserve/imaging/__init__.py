@@ -12,13 +12,15 @@ from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
 from .header import FORMATS, Header, inspect
 from .overlay import overlay
-from .preprocess import INTERPOLATIONS, ORIENTATIONS, Preprocess
+from .preprocess import INTERPOLATIONS, MODES, ORDERS, ORIENTATIONS, Preprocess
 
 __all__ = [
     "COLORMAPS",
     "FORMATS",
     "INTERPOLATIONS",
     "MAX_DECODE_MS",
+    "MODES",
+    "ORDERS",
     "ORIENTATIONS",
     "RULES",
     "Geometry",

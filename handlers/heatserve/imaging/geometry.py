@@ -56,6 +56,12 @@ class Geometry:
         (left, right), (top, bottom) = _whole(left, right, width), _whole(top, bottom, height)
         return left, top, right, bottom
 
+    def on_photograph(self) -> tuple[slice, slice]:
+        """The rows and columns of the view that show the picture; all others are padding."""
+        rows = slice(max(0, -self.crop_top), max(0, min(self.crop_height, self.resized_height - self.crop_top)))
+        columns = slice(max(0, -self.crop_left), max(0, min(self.crop_width, self.resized_width - self.crop_left)))
+        return rows, columns
+
     def on_view(self, view_map: NDArray[Any]) -> NDArray[np.float32]:
         """A map [h, w] of any resolution on the view's own pixels, bilinear (align_corners=False).
 
@@ -87,21 +93,21 @@ class Geometry:
 def plan(
     width: int,
     height: int,
-    resize: int | None,
+    resize: int | tuple[int, int] | None,
     crop: int | tuple[int, int] | None,
     orientation: int = 1,
+    letterbox: bool = False,
 ) -> Geometry:
     """The geometry of torchvision's `Resize(resize)` and `CenterCrop(crop)` on a picture of this stored size.
 
-    resize: the length of the shorter side; None leaves the size as it is.
+    resize: the length of the shorter side, or (height, width); None leaves the size as it is.
     crop: a side, or (height, width); None leaves the crop out.
+    letterbox: whether the picture keeps its proportions within `resize` (height, width), and is padded to it if there
+    is no crop. The size is that of timm's `ResizeKeepRatio(resize, longest=1)`.
     """
-    resized_width, resized_height = width, height
-    if resize is not None:
-        longer = int(resize * max(width, height) / min(width, height))
-        resized_width, resized_height = (resize, longer) if width <= height else (longer, resize)
+    resized_width, resized_height = _resized(width, height, resize, letterbox)
     if crop is None:
-        crop = (resized_height, resized_width)
+        crop = resize if letterbox and isinstance(resize, tuple) else (resized_height, resized_width)
     crop_height, crop_width = (crop, crop) if isinstance(crop, int) else crop
     return Geometry(
         width=width,
@@ -114,6 +120,19 @@ def plan(
         crop_height=crop_height,
         orientation=orientation,
     )
+
+
+def _resized(width: int, height: int, resize: int | tuple[int, int] | None, letterbox: bool) -> tuple[int, int]:
+    """The width and height after resizing."""
+    if resize is None:
+        return width, height
+    if isinstance(resize, int):
+        longer = int(resize * max(width, height) / min(width, height))
+        return (resize, longer) if width <= height else (longer, resize)
+    if not letterbox:
+        return resize[1], resize[0]
+    ratio = max(height / resize[0], width / resize[1])
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
 def _centred(length: int, crop: int) -> int:
