@@ -6,7 +6,7 @@ from .boxes import largest_box
 from .colour import COLORMAPS, colour
 from .cost import MAX_DECODE_MS, refuse_dear, shown_ms
 from .decode import Picture, decode
-from .display import RULES, grey, positive_part, scale_of
+from .display import RULES, grey, positive_part, scale_of, signed_grey
 from .encode import jpeg_file, npy_file, png_file, webp_file
 from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
@@ -43,5 +43,6 @@ __all__ = [
     "refuse_dear",
     "scale_of",
     "shown_ms",
+    "signed_grey",
     "webp_file",
 ]

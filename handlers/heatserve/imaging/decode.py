@@ -15,7 +15,8 @@ from .orientation import orientation_of, upright_image, upright_size
 class Picture:
     """A decoded picture.
 
-    image: 8-bit RGB, or RGBA where alpha was asked for. Its rows are in the order that Pillow decodes, which the stock handler shows to the model.
+    image: 8-bit RGB, or RGBA where alpha was asked for. Its rows are in the order that Pillow decodes, which the stock
+        handler shows to the model.
     orientation: the EXIF orientation (1 to 8) that a viewer still has to apply.
     """
 
@@ -50,7 +51,8 @@ class Picture:
 def decode(data: bytes, max_pixels: int, alpha: bool = False) -> Picture:
     """The picture in a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF file.
 
-    Transparent parts become white, unless `alpha` asks for an RGBA picture. 16-bit and float greys are scaled to 8 bits (see `to_rgb`).
+    Transparent parts become white, unless `alpha` asks for an RGBA picture. 16-bit and float greys are scaled to 8 bits
+    (see `to_rgb`).
 
     Raises:
         UnreadableImage: the bytes are empty, truncated, corrupt or not such a picture.

@@ -22,6 +22,7 @@ class Geometry:
     crop_left, crop_top: the corner of the view, in resized pixels. It is negative if the crop pads.
     crop_width, crop_height: of the view.
     orientation: the EXIF orientation that a viewer still applies to the stored picture.
+    letterbox: whether the view shows the whole picture with padding around it.
     """
 
     width: int
@@ -33,6 +34,7 @@ class Geometry:
     crop_width: int
     crop_height: int
     orientation: int = 1
+    letterbox: bool = False
 
     def seen(self) -> tuple[int, int, int, int]:
         """The part that the model saw: (x0, y0, x1, y1) in pixels of the upright photograph at its original size."""
@@ -57,7 +59,9 @@ class Geometry:
         return left, top, right, bottom
 
     def on_photograph(self) -> tuple[slice, slice]:
-        """The rows and columns of the view that show the picture; all others are padding."""
+        """The rows and columns of the view that pictures of a map are scaled by: all, but for a letterbox's padding."""
+        if not self.letterbox:
+            return slice(None), slice(None)
         rows = slice(max(0, -self.crop_top), max(0, min(self.crop_height, self.resized_height - self.crop_top)))
         columns = slice(max(0, -self.crop_left), max(0, min(self.crop_width, self.resized_width - self.crop_left)))
         return rows, columns
@@ -119,6 +123,7 @@ def plan(
         crop_width=crop_width,
         crop_height=crop_height,
         orientation=orientation,
+        letterbox=letterbox,
     )
 
 

@@ -68,7 +68,10 @@ def _boxes(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """A picture with transparent parts as RGB on white. Pasting gives the same bits as `Image.alpha_composite`, in one step."""
+    """A picture with transparent parts as RGB on white.
+
+    Pasting gives the same bits as `Image.alpha_composite`, in one step.
+    """
     rgb = Image.new("RGB", image.size, (255, 255, 255))
     if image.mode == "RGBA":
         rgb.paste(image, (0, 0), image)

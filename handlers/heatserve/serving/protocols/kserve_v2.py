@@ -1,8 +1,8 @@
 """The Open Inference Protocol, which is KServe's second: typed tensors in and out.
 
 Specification: the REST part of kserve/open-inference-protocol, version 2.0. An input of datatype BYTES holds encoded
-pictures as base64. An input of datatype FP32 holds the model's view itself, (C, H, W) or (N, C, H, W) with its C channels, usually
-3, normalised as the model expects it.
+pictures as base64. An input of datatype FP32 holds the model's view itself, (C, H, W) or (N, C, H, W) with its C
+channels, normalised as the model expects it.
 """
 
 from __future__ import annotations
