@@ -28,8 +28,8 @@ def overlay(
     A constant a would tint everything that the model ignored with the map's lowest colour. A proportional a would hide
     the extent of a region. The root shows the region and leaves the rest of the photograph as it is.
 
-    signed: whether the levels are those of `signed_grey`. The colours are then red above zero and blue below it, whatever
-    the colour map is, and a is opacity * sqrt(|value| / scale).
+    signed: whether the levels are those of `signed_grey`. The colours are then red above zero and blue below it for
+    every colour map, and a is opacity * sqrt(|value| / scale).
 
     Raises ValueError for an unknown colour map, an opacity outside 0..1, or arrays of another size.
     """
