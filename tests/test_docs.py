@@ -15,7 +15,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from pytorch_grad_cam import HiResCAM
+from pytorch_grad_cam import GradCAMElementWise
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from devtools.paths import HANDLERS, ROOT
@@ -73,11 +73,11 @@ def test_a_method_written_by_the_how_to_gives_what_pytorch_grad_cam_gives() -> N
     torch.manual_seed(0)
     model = torchvision.models.vgg11(num_classes=10).eval()
     images = torch.rand(2, 3, 64, 64)
-    with HiResCAM(model=model, target_layers=[model.features]) as theirs:
+    with GradCAMElementWise(model=model, target_layers=[model.features]) as theirs:
         theirs.uses_gradients = True
         targets = [ClassifierOutputTarget(3), ClassifierOutputTarget(3)]
         expected = torch.from_numpy(theirs(images, targets=targets))
-    answers = Explainer(model, images).explain(images, Query("hirescam", target=3))
+    answers = Explainer(model, images).explain(images, Query("elementwise", target=3))
     for answer, one in zip(answers, expected):
         found = torch.nn.functional.interpolate(answer.map[None, None], one.shape, mode="bilinear")[0, 0]
         correlation = torch.corrcoef(torch.stack([found.flatten(), one.flatten()]))[0, 1]

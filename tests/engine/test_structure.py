@@ -28,7 +28,8 @@ def test_the_layer_is_found_without_being_named(name):
         return
     one = Explainer(network(name), IMAGES)
     assert one.layer == LAYERS[name][0]
-    assert set(one.methods()) == set(METHODS) - (set() if name in LINEAR_HEADS else {"cam"})
+    of_attention = {name for name, row in METHODS.items() if row.signal == "attention"}
+    assert set(one.methods()) == set(METHODS) - of_attention - (set() if name in LINEAR_HEADS else {"cam"})
 
 
 def test_explaining_by_the_found_layer_is_explaining_by_its_name():
@@ -44,23 +45,40 @@ def vit():
 
 
 @pytest.mark.parametrize(
-    ("build", "images", "candidate"),
+    ("build", "images", "layer"),
     [
-        (vit, pictures(2, (64, 64)), "conv_proj"),
-        (lambda: torchvision.models.squeezenet1_1(num_classes=10), pictures(2, (64, 96)), "features.12"),
+        (vit, pictures(2, (64, 64)), "encoder.layers.encoder_layer_1.ln_1"),
+        (lambda: torchvision.models.squeezenet1_1(num_classes=10), pictures(2, (64, 96)), "features"),
     ],
     ids=["vit", "squeezenet"],
 )
-def test_where_the_layer_is_not_clear_layer_methods_are_refused_with_candidates(build, images, candidate):
+def test_the_layer_is_found_where_the_end_is_no_trunk_pooling_and_linear_layer(build, images, layer):
     one = Explainer(seeded(build), images)
-    for ask in (lambda: one.layer, lambda: one.check("gradcam"), lambda: one.explain(images, Query("gradcam"))):
-        with pytest.raises(UnsuitableModel, match=rf"name one with `layer` \(candidates: .*{candidate}"):
+    assert one.layer == layer and one.layout_of(layer).proved
+    assert one.explain(images, Query())[0].values.ndim == 2
+
+
+class Scattered(nn.Module):
+    """A network whose convolutions see the pixels in an order that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = small()
+
+    def forward(self, x):
+        order = torch.randperm(x[0, 0].numel(), generator=torch.Generator().manual_seed(0))
+        x = self.net.trunk(x.flatten(2)[:, :, order].view_as(x))
+        return self.net.linear(x.sum((2, 3)).tanh())
+
+
+def test_where_the_layer_is_not_clear_layer_methods_are_refused_with_candidates():
+    one = Explainer(Scattered().eval(), IMAGES)
+    for ask in (lambda: one.layer, lambda: one.check("gradcam"), lambda: one.explain(IMAGES, Query("gradcam"))):
+        with pytest.raises(UnsuitableModel, match=r"name one with `layer` \(candidates: .*net.trunk.2"):
             ask()
     assert set(one.methods()) == {name for name in METHODS if METHODS[name].signal == "input"}
-    # What needs no layer is answered all the same, and so is what names a candidate.
-    assert one.explain(images, Query("gradient"))[0].map.shape == images.shape[2:]
-    named = Explainer(seeded(build), images, layers=(candidate,))
-    assert named.explain(images, Query())[0].values.ndim == 2
+    # What needs no layer is answered all the same.
+    assert one.explain(IMAGES, Query("gradient"))[0].map.shape == IMAGES.shape[2:]
 
 
 @pytest.mark.parametrize("name", ["vgg11", "mobilenet_v3_small"])
@@ -109,8 +127,8 @@ def test_a_layer_that_runs_twice_is_refused():
 
 
 def test_a_layer_without_places_is_refused():
-    with pytest.raises(UnsuitableModel, match=r"'encoder.layers.encoder_layer_0'.*N, K, h, w"):
-        Explainer(seeded(vit), pictures(1, (64, 64)), layers=("encoder.layers.encoder_layer_0",))
+    with pytest.raises(UnsuitableModel, match=r"'heads'.*N, K, h, w"):
+        Explainer(seeded(vit), pictures(1, (64, 64)), layers=("heads",))
     with pytest.raises(UnsuitableModel, match="'linear'"):
         Explainer(small(), IMAGES, layers=("linear",))
 
@@ -127,7 +145,7 @@ class Tuple(nn.Module):
         self.net = small()
 
     def forward(self, x):
-        return self.net(x), x
+        return self.net(x), x[:, 0, 0]
 
 
 def test_a_model_that_answers_otherwise_than_with_class_scores_is_refused():

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from heatserve.engine import Explainer, Query, UnsuitableModel, network
 from heatserve.engine.head import LinearHead
-from heatserve.engine.layout import axes_of_places
+from heatserve.engine.planted import axes_of_places
 from heatserve.engine.scores import prove_scores
 from tests.engine.networks import Small, pictures, seeded, small
 
@@ -70,8 +70,6 @@ def rare(*classes):
 @pytest.mark.parametrize(
     "end",
     [
-        lambda y: y.softmax(1),
-        lambda y: (20 * y).softmax(1),
         torch.sigmoid,
         lambda y: (30 * y).sigmoid(),
         nn.functional.hardsigmoid,
@@ -79,7 +77,8 @@ def rare(*classes):
         lambda y: 1 / (1 + (-y).exp()),
         lambda y: (y.tanh() + 1) / 2,
         lambda y: y.exp() / y.exp().sum(1, keepdim=True),
-        lambda y: (0 * y).softmax(1),
+        lambda y: (y.softmax(1) + y.softmax(1)) / 2,
+        lambda y: y.softmax(0),
         lambda y: (0 * y).sigmoid(),
         lambda y: y.sigmoid()[:, None].squeeze(1).clone(),
         lambda y: (y - rare(0)).sigmoid().clamp(1e-6, 1 - 1e-6),
@@ -91,9 +90,10 @@ def rare(*classes):
         lambda y: 1 / (1 + (rare(0, 1, 2, 3, 5) - y).exp()),
     ],
     ids=[
-        "softmax", "sharp softmax", "sigmoid", "sharp sigmoid", "hardsigmoid", "both sides of a sigmoid",
-        "sigmoid by hand", "tanh", "softmax by hand", "untrained softmax", "untrained sigmoid", "sigmoid, reshaped",
-        "clamped", "stacked", "transposed", "selected", "scaled", "by hand, the first rare", "by hand, most rare",
+        "sigmoid", "sharp sigmoid", "hardsigmoid", "both sides of a sigmoid",
+        "sigmoid by hand", "tanh", "softmax by hand", "mean of softmaxes", "softmax over pictures",
+        "untrained sigmoid", "sigmoid, reshaped", "clamped", "stacked", "transposed", "selected", "scaled",
+        "by hand, the first rare", "by hand, most rare",
     ],
 )  # fmt: skip
 def test_what_looks_like_probabilities_is_refused(end):
@@ -174,7 +174,7 @@ class Permuted(nn.Module):
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize(
     ("axes", "rows", "columns"),
-    [((0, 2, 3, 1), 0, 1), ((0, 1, 3, 2), 2, 1), ((0, 3, 2, 1), 1, 0), ((0, 3, 1, 2), 2, 0)],
+    [((0, 1, 3, 2), 2, 1), ((0, 3, 2, 1), 1, 0), ((0, 3, 1, 2), 2, 0)],
 )
 def test_a_layer_of_another_layout_is_refused_and_its_axes_are_named(axes, rows, columns, fixed):
     message = refused(seeded(lambda: Permuted(*axes, fixed=fixed)).eval(), layers=("permuted",))
@@ -182,19 +182,20 @@ def test_a_layer_of_another_layout_is_refused_and_its_axes_are_named(axes, rows,
     assert "(K, h, w)" in message
 
 
-def test_the_same_layer_in_the_right_layout_is_served():
-    net = seeded(lambda: Permuted(0, 1, 2, 3)).eval()
-    (answer,) = Explainer(net, IMAGES, layers=("permuted",)).explain(IMAGES[:1], Query())
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["first", "last"])
+def test_the_same_layer_with_its_channels_first_or_last_is_served(axes):
+    net, plain = (seeded(lambda order=order: Permuted(*order)).eval() for order in (axes, (0, 1, 2, 3)))
+    (answer,) = Explainer(net, IMAGES, layers=("permuted",)).explain(IMAGES[:1], Query(target=1))
+    (expected,) = Explainer(plain, IMAGES, layers=("permuted",)).explain(IMAGES[:1], Query(target=1))
     assert answer.values.shape == (10, 18)
+    torch.testing.assert_close(answer.values, expected.values)
 
 
-def test_swins_normalisation_is_channels_last_and_refused_while_what_follows_it_is_served():
+def test_swins_permutation_is_found_where_it_is_before():
     def build():
         return torchvision.models.swin_transformer.SwinTransformer([4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=5)
 
     images = pictures(2, (64, 64))
-    message = refused(seeded(build), images, layers=("norm",))
-    assert "'norm'" in message and "(8, 8, 48)" in message and "rows along axis 0 and columns along axis 1" in message
     one = Explainer(seeded(build), images)
     assert one.layer == "permute" and one.explain(images, Query())[0].values.shape == (8, 8)
     Explainer(seeded(build), images, layers=("permute",))
@@ -250,6 +251,9 @@ def test_a_named_map_of_tokens_in_another_order_is_refused(order, channels, side
     net, images = seeded(lambda: Tokens(ORDERS[order], channels, side)).eval(), pictures(2, (64, 64))
     if order == "right":
         Explainer(net, images, layers=("map",))
+    elif order == "not transposed" and (channels, side) == (8, 8):
+        # As many rows, columns and channels: tokens that are not transposed are rows, columns and channels.
+        assert str(Explainer(net, images, layers=("map",)).layout_of("map")) == "nhwc"
     else:
         assert "map" in refused(net, images, layers=("map",))
 
@@ -312,7 +316,7 @@ def test_what_no_corner_answers_to_is_not_decided():
 
 @pytest.mark.parametrize("wrong", [-1.0, 2.0])
 def test_a_head_whose_closed_form_is_not_autograds_gradient_is_refused_at_load(monkeypatch, wrong):
-    def linear_head(model, structure):
+    def linear_head(model, structure, layouts):
         return LinearHead(structure.head.layer, wrong * model.linear.weight.detach())
 
     monkeypatch.setattr(network, "linear_head", linear_head)

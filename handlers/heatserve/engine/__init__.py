@@ -3,9 +3,10 @@
 It knows neither HTTP nor pictures.
 """
 
+from .activation import ACTIVATIONS, probabilities
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
-from .method import InputSignal, LayerSignal, Method, ScoreSignal
+from .method import AttentionSignal, InputSignal, LayerSignal, Method, ScoreSignal
 from .precision import PRECISIONS
 from .price import FORWARD, WITH_BACKWARD
 from .query import Attribution, Query
@@ -17,10 +18,12 @@ from .taps import activations
 from .trial import try_added
 
 __all__ = [
+    "ACTIVATIONS",
     "FORWARD",
     "METHODS",
     "PRECISIONS",
     "WITH_BACKWARD",
+    "AttentionSignal",
     "Attribution",
     "Draws",
     "Explainer",
@@ -39,6 +42,7 @@ __all__ = [
     "is_out_of_memory",
     "load_installed",
     "load_modules",
+    "probabilities",
     "ranking",
     "register",
     "sample_seed",

@@ -8,21 +8,37 @@ from .errors import UnsuitableModel
 from .head import LinearHead
 from .query import Query
 from .registry import METHODS
+from .transformer import Transformer
 
 
 @dataclass(frozen=True)
 class Source:
     """The place in a network that a signal is taken from.
 
-    signal: "layer", "input" or "score".
-    layer: the layer's name; None for the input and the score.
+    signal: "layer", "input", "attention" or "score".
+    layer: the layer's name; None for the other signals. Several names joined by "+" are fused.
+    gradients: of a signal of attention: "score" for those of the explained score, "blocks" for those of each block's
+        own score, "" for none.
+    backward: whether the signal holds a gradient.
     """
 
     signal: str
     layer: str | None = None
+    gradients: str = ""
+    backward: bool = True
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers; empty for the other signals."""
+        return layers_in(self.layer)
 
 
 INPUT = Source("input")
+
+
+def layers_in(text: str | None) -> tuple[str, ...]:
+    """The names of the layers that a query's `layer` joins by "+"."""
+    return () if text is None else tuple(text.split("+"))
 
 
 @dataclass(frozen=True)
@@ -32,25 +48,35 @@ class LayerChoice:
     layers: the names of the tapped layers; the first one is the default.
     candidates: names that a message may suggest where no layer is tapped.
     head: the linear head; None where the network has none.
+    transformer: the transformer in the network, or the sentence that says why there is none.
+    sealed: the sentence that says why no layer can be recorded; empty where layers can.
     """
 
     layers: tuple[str, ...]
     candidates: tuple[str, ...]
     head: LinearHead | None
+    transformer: Transformer | str
+    sealed: str = ""
 
     @property
     def default(self) -> str:
         """The layer of a query that names none. Raises UnsuitableModel where no layer is tapped."""
+        if not self.layers and self.sealed:
+            raise UnsuitableModel(self.sealed)
         if not self.layers:
             candidates = ", ".join(self.candidates) or "none found"
             raise UnsuitableModel(
-                "it is not clear which layer the maps should come from: the network does not end in a convolutional "
-                f"trunk, pooling and a linear layer; name one with `layer` (candidates: {candidates})"
+                "it is not clear which layer the maps should come from: of no late layer changed pictures show which "
+                f"positions are which places; name one with `layer` (candidates: {candidates})"
             )
         return self.layers[0]
 
     def check(self, method: str) -> None:
         """Raises UnsuitableModel where the network cannot answer a method; the message says why, and which one can."""
+        if METHODS[method].signal == "attention" and isinstance(self.transformer, str):
+            raise UnsuitableModel(
+                f"{method} is not possible: {self.transformer}; use gradient or smoothgrad, which suit any network"
+            )
         if METHODS[method].signal != "layer":
             return
         layer = self.default
@@ -81,12 +107,21 @@ class LayerChoice:
         method = METHODS[query.method]
         if method.signal != "layer":
             return None
+        named = layers_in(query.layer)
+        if method.needs_linear_head and len(named) > 1:
+            raise UnsuitableModel(f"{query.method} has one layer, the one that is pooled; use gradcam to fuse several")
         if method.needs_linear_head and self.head is not None:
             return self.head.layer
-        if query.layer is not None and query.layer not in self.layers:
-            raise UnsuitableModel(f"layer {query.layer!r} is not tapped; tapped: {', '.join(self.layers) or 'none'}")
+        for layer in named:
+            if layer not in self.layers:
+                raise UnsuitableModel(f"layer {layer!r} is not tapped; tapped: {', '.join(self.layers) or 'none'}")
         return query.layer or self.default
 
     def source_of(self, query: Query) -> Source:
         """The source of a query's signal. Raises UnsuitableModel for a layer that is not tapped."""
-        return Source(METHODS[query.method].signal, self.layer_of(query))
+        method = METHODS[query.method]
+        gradients = ""
+        if method.signal == "attention" and method.needs_backward:
+            gradients = "blocks" if method.layerwise else "score"
+        backward = method.needs_backward and method.signal != "score"
+        return Source(method.signal, self.layer_of(query), gradients, backward)

@@ -7,7 +7,9 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from .activation import probabilities
 from .halving import in_halves
+from .layout import Layout
 from .network import Answers, Network
 from .precision import of_predictions, tensor_float
 from .proof import prove, suitable_chunk
@@ -63,7 +65,7 @@ class Explainer:
             )
         try:
             with tensor_float(False):
-                prove(network, example, named=bool(layers))
+                prove(network, example)
             self._room = Room(chunk or suitable_chunk(network, example[:1]))
         except BaseException:
             network.close()
@@ -78,6 +80,13 @@ class Explainer:
         self.optimized = network.optimized
         self.precision = network.precision
         self.activation = network.activation
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The answers that the scores stand for, (N, classes), by the activation of this network.
+
+        logits: (N, classes), as `run` gives them.
+        """
+        return probabilities(logits, self.activation)
 
     @property
     def layer(self) -> str:
@@ -95,6 +104,10 @@ class Explainer:
     def layer_of(self, query: Query) -> str | None:
         """The layer that a query's map comes from; None for a method that has no layer."""
         return self.network.choice.layer_of(query)
+
+    def layout_of(self, layer: str) -> Layout:
+        """The layout of a tapped layer's activation. Raises KeyError for another layer."""
+        return self.network.layouts[layer]
 
     @property
     def prediction_precision(self) -> str:
@@ -141,7 +154,10 @@ class Explainer:
         """
         for query in (query for row in queries for query in row):
             if max(query.target or 0, query.contrast or 0, query.rank) >= self.classes:
-                raise ValueError(f"the network has {self.classes} classes: {query}")
+                classes = "1 class" if self.classes == 1 else f"{self.classes} classes"
+                raise ValueError(f"the network has {classes}: {query}")
+            if (query.nearest or 0) >= self.classes:
+                raise ValueError(f"nearest must be below the number of classes, {self.classes}: {query}")
 
         def passes(some: Tensor, asked: Sequence[Sequence[Query]]) -> Generator[None, None, Answers]:
             return self.network.passes(some, asked, precision)
@@ -207,5 +223,5 @@ class Explainer:
         return smoothing.estimate()
 
     def close(self) -> None:
-        """Takes the hooks off; the model stays frozen."""
+        """Takes the hooks off, and gives the model its own answer, its modes and its gradients back; folds stay."""
         self.network.close()

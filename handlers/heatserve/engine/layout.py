@@ -1,167 +1,59 @@
-"""The layout of an activation: which of its axes are places. Changed pictures prove it; sizes would be a guess.
-
-An activation (N, h, w, K) that is taken for (N, K, h, w) gives a picture that looks like a map and is wrong.
-"""
+"""The layout of an activation: which of its axes are places, and which position is which place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations, permutations
+import re
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import UnsuitableModel
-from .taps import activations
 
-#: The axes of rows and of columns of an activation (N, K, h, w).
-PLACES = (2, 3)
-_AXES = (1, 2, 3)
-#: The factor by which the answer must move further along an axis of places than along any other.
-_CLEARLY = 2.0
-#: The smallest move along an axis of places.
-_LEAST = 0.01
-#: In maps of at most _FEW places each place may answer to every corner alike. Then no average of two moves is larger
-#: than _STILL.
-_FEW, _STILL = 16, 0.05
-#: The corners that are changed, in the order of `_planted`.
-_CORNERS = ("top left", "top right", "bottom left", "bottom right")
-
-Axes = tuple[int, int]
+_TOKENS = re.compile(r"tokens:(\d+):(\d+)x(\d+)")
 
 
-def prove_layouts(model: nn.Module, example: Tensor, layers: Sequence[str], named: bool) -> None:
-    """Raises UnsuitableModel for a layer whose activation is not (N, K, h, w).
+@dataclass(frozen=True)
+class Layout:
+    """The layout of an activation, written `nchw`, `nhwc` or `tokens:PREFIX:HxW`.
 
-    example: (N, C, H, W).
-    layers: the names of the tapped layers.
-    named: whether a user chose the layers; then a layer whose axes cannot be shown is refused as well.
+    kind: "nchw" for (N, K, h, w), "nhwc" for (N, h, w, K), "tokens" for (N, prefix + h * w, K) row by row.
+    prefix: the number of tokens before the places' tokens: class, distillation and register tokens.
+    grid: (h, w) of tokens; None for the other kinds, which show their size.
+    proved: whether changed pictures have shown it; False where an operator declared it.
     """
-    if not layers:
-        return
-    _, planted = activations(model, _planted(example[0]), layers)
-    for layer in layers:
-        activation = planted[layer]
-        if activation.ndim != 4 or len(activation) != 1 + len(_CORNERS):
-            raise UnsuitableModel(
-                f"layer {layer!r}: its activation has shape {tuple(activation.shape)} for {1 + len(_CORNERS)} "
-                "pictures, but maps need (N, K, h, w) with N pictures; name a layer that keeps them apart"
-            )
-        places = axes_of_places(activation) or _axes_that_grow(model, example, layer)
-        if places == PLACES and not _may_be_places(activation):
-            places = None
-        shape = tuple(activation.shape[1:])
-        if places is None and named and not _one_place(activation):
-            raise UnsuitableModel(
-                f"layer {layer!r}: its activation {shape} is not shown to be (K, h, w), as a change in a corner of the "
-                "picture does not stay in a corner of it; name another layer"
-            )
-        if places is not None and not _agrees(places, activation):
-            rows, columns = (axis - 1 for axis in places)
-            raise UnsuitableModel(
-                f"layer {layer!r}: its activation {shape} has the picture's rows along axis {rows} and columns along "
-                f"axis {columns}, but maps need (K, h, w); name a layer behind the permutation, or another one"
-            )
 
+    kind: str
+    prefix: int = 0
+    grid: tuple[int, int] | None = None
+    proved: bool = True
 
-def axes_of_places(activation: Tensor) -> Axes | None:
-    """The axes along which the rows and the columns of the changed corners lie; None where that is not clear.
+    @staticmethod
+    def parse(text: str) -> Layout:
+        """The layout that a text declares, which is not proved. Raises UnsuitableModel for a text that names none."""
+        if text in ("nchw", "nhwc"):
+            return Layout(text, proved=False)
+        found = _TOKENS.fullmatch(text)
+        prefix, rows, columns = (int(number) for number in found.groups()) if found else (0, 0, 0)
+        if not rows or not columns:
+            raise UnsuitableModel(f"layout {text!r}: it is nchw, nhwc or tokens:PREFIX:HxW, such as tokens:1:14x14")
+        return Layout("tokens", prefix, (rows, columns), False)
 
-    activation: (5, a, b, c), of the five pictures of `_planted`.
-    """
-    changes = _changes(activation)
-    places = _axes_that_move(changes)
-    if places is not None:
-        return places
-    # Attention, and squeeze and excitation, also change all places of a channel alike. That part is subtracted.
-    local = (changes - changes.mean(axes, keepdim=True) for axes in combinations(_AXES, 2))
-    found = {_axes_that_move(change) for change in local} - {None}
-    return found.pop() if len(found) == 1 else None
+    def __str__(self) -> str:
+        if self.grid is None:
+            return self.kind
+        return f"{self.kind}:{self.prefix}:{self.grid[0]}x{self.grid[1]}"
 
+    def maps(self, activation: Tensor) -> Tensor:
+        """The maps (N, K, h, w) of an activation, or of a gradient in it, without the prefix.
 
-def _may_be_places(activation: Tensor) -> bool:
-    """Whether the changes of an activation, (5, K, h, w), agree with `PLACES`.
-
-    On average they must move along those axes rather than along others, or stay still in a small map. Tokens in another
-    order than the picture's do neither.
-    """
-    longer = [axis for axis in _AXES if activation.shape[axis] > 1]
-    moves = {axis: [float(pair.mean()) for pair in _moves(_changes(activation).abs(), axis)] for axis in longer}
-    own = [moves[axis][way] for way, axis in enumerate(PLACES) if axis in longer]
-    others = [moves[axis][way] for axis in longer for way in (0, 1) if axis != PLACES[way]]
-    against = max([0.0, *(abs(move) for move in others), *(-move for move in own)])
-    if own and min(own) > max(against, _STILL):
-        return True
-    return activation.shape[2:].numel() <= _FEW and against <= _STILL
-
-
-def _changes(activation: Tensor) -> Tensor:
-    return (activation[1:] - activation[:1]).double()
-
-
-def _planted(picture: Tensor) -> Tensor:
-    """The picture, and four copies of it with other numbers in one corner each, (5, C, H, W)."""
-    height, width = (max(1, side // 4) for side in picture.shape[1:])
-    low, high = picture.amin(), picture.amax()
-    generator = torch.Generator().manual_seed(0)
-    changed = [picture]
-    for corner in _CORNERS:
-        rows = slice(0, height) if "top" in corner else slice(-height, None)
-        columns = slice(0, width) if "left" in corner else slice(-width, None)
-        noise = torch.rand((len(picture), height, width), generator=generator).to(picture)
-        changed.append(picture.clone())
-        changed[-1][:, rows, columns] = low + (high - low) * (3 * noise - 1)
-    return torch.stack(changed)
-
-
-def _axes_that_move(changes: Tensor) -> Axes | None:
-    """The axes along which the centres of the changes move with the corners' rows and columns; None if unclear."""
-    moves = {axis: _moves(changes.abs(), axis) for axis in _AXES}
-    for rows, columns in permutations(_AXES, 2):
-        matching = torch.cat([moves[rows][0], moves[columns][1]])
-        others = [moves[axis][way] for axis in _AXES for way in (0, 1) if (axis, way) not in ((rows, 0), (columns, 1))]
-        if float(matching.min()) > max(_LEAST, _CLEARLY * float(torch.cat(others).abs().max())):
-            return rows, columns
-    return None
-
-
-def _moves(answers: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """The moves of the answer's centre along an axis: two from top to bottom corners, and two from left to right ones.
-
-    A move of 1 is the whole axis. It is NaN where a corner changes nothing.
-    """
-    profiles = answers.sum([other for other in _AXES if other != axis])
-    places = (torch.arange(answers.shape[axis], device=answers.device).double() + 0.5) / answers.shape[axis]
-    top_left, top_right, bottom_left, bottom_right = (profiles @ places) / profiles.sum(1)
-    rows = torch.stack([bottom_left - top_left, bottom_right - top_right])
-    columns = torch.stack([top_right - top_left, bottom_right - bottom_left])
-    return rows, columns
-
-
-def _axes_that_grow(model: nn.Module, example: Tensor, layer: str) -> Axes | None:
-    """The axis that is longer for a picture twice as high, and the axis that is longer for one twice as wide.
-
-    This serves maps so small that every place answers to every corner. None where the network takes one size only, or
-    where another number of axes grows.
-    """
-    found = []
-    for taller in ((2, 1), (1, 2)):
-        try:
-            sizes = [
-                activations(model, picture, [layer])[1][layer].shape
-                for picture in (example[:1], example[:1].repeat(1, 1, *taller))
-            ]
-        except Exception:  # a network of one size may raise any error
-            return None
-        found.append([axis for axis in _AXES if sizes[1][axis] > sizes[0][axis]])
-    if [len(axes) for axes in found] != [1, 1]:
-        return None
-    return found[0][0], found[1][0]
-
-
-def _one_place(activation: Tensor) -> bool:
-    return activation.shape[2] == activation.shape[3] == 1
-
-
-def _agrees(places: Axes, activation: Tensor) -> bool:
-    return places == PLACES or _one_place(activation)
+        Raises ValueError for another shape than the layout's.
+        """
+        if self.grid is None:
+            if activation.ndim != 4:
+                raise ValueError(f"{self} has four axes, not {activation.ndim}")
+            return activation if self.kind == "nchw" else activation.permute(0, 3, 1, 2)
+        rows, columns = self.grid
+        if activation.ndim != 3 or activation.shape[1] != self.prefix + rows * columns:
+            raise ValueError(f"{self} has {self.prefix + rows * columns} tokens, not shape {tuple(activation.shape)}")
+        tokens = activation[:, self.prefix :]
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)

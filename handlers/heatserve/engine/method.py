@@ -52,13 +52,39 @@ class ScoreSignal:
 
 
 @dataclass(frozen=True)
+class AttentionSignal:
+    """The signal of a transformer's attention for N rows.
+
+    attentions: of each block, first to last, (N, heads, T, T); row i has the weights of the tokens that i is made of.
+    gradients: of the explained score in each of them, or of each block's own score; empty without a backward pass.
+    prefix: the number of tokens before the places' tokens.
+    grid: (h, w) of the places' tokens, row by row.
+    readers: the tokens of the last block that the scores are made of.
+    """
+
+    attentions: tuple[Tensor, ...]
+    gradients: tuple[Tensor, ...]
+    prefix: int
+    grid: tuple[int, int]
+    readers: tuple[int, ...]
+
+    def read(self, relevance: Tensor) -> Tensor:
+        """The mean of the readers' rows, (N, T), of a relevance (N, T, T) of each token for each."""
+        return relevance[:, list(self.readers)].mean(1)
+
+    def maps(self, tokens: Tensor) -> Tensor:
+        """The maps (N, h, w) of one value for each token, (N, T)."""
+        return tokens[:, self.prefix :].reshape(-1, *self.grid)
+
+
+@dataclass(frozen=True)
 class Method:
     """One row of the registry. How to write one: docs/write-a-method.md.
 
     name: lower case letters, digits and underscores.
     summary: one line for tables.
     source: the authors and the year of the paper.
-    signal: "layer", "input" or "score": which signal `attribute` gets.
+    signal: "layer", "input", "attention" or "score": which signal `attribute` gets.
     attribute: from the signal of N rows to their N attributions.
     reduce: from one attribution to a map, (H, W) or (h, w).
     draws: the class of the draws that the network gets in place of the image. None means the image itself, and noisy
@@ -68,6 +94,8 @@ class Method:
     min_samples: the smallest number of draws.
     display: the value that a picture is scaled by: "maximum", or "percentile" (the 99th).
     needs_linear_head: whether the method needs global average pooling and one linear layer.
+    needs_backward: whether the method reads a gradient; False where activations, or attention, are enough.
+    layerwise: whether the gradients of a method of attention are those of each block's own score, not of the network's.
     signed: whether the map's negative part has a meaning of its own, which a picture shows in a second colour.
     definition: the formula in one line.
     reference: the independent implementation that the tests compare with.
@@ -86,6 +114,8 @@ class Method:
     min_samples: int = 1
     display: str = "percentile"
     needs_linear_head: bool = False
+    needs_backward: bool = True
+    layerwise: bool = False
     signed: bool = False
     definition: str = ""
     reference: str = ""

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 
 from torch import Tensor, nn
 
 from .choice import INPUT, LayerChoice
+from .errors import UnsuitableModel
+from .frozen import freeze, thaw
 from .head import linear_head
+from .kinds import kind_of, refuse_sealed_layers, sealed
+from .late import automatic
 from .optimize import Optimized
 from .optimize import optimize as optimized
+from .outputs import outputs_of
+from .planted import prove_layouts
 from .precision import autocast, available, tensor_float_of
 from .query import Attribution, Query
 from .recorded import Recorded, forward_mode
-from .structure import trace
+from .recorded_attention import recording_attention
+from .rows import settle_rows
+from .structure import Structure, trace
 from .taps import Layer, Taps
+from .transformer import transformer_or_reason
 
 #: The scores of a pass, (N, classes), and the attributions of each row.
 Answers = tuple[Tensor, list[list[Attribution]]]
@@ -47,20 +57,53 @@ class Network:
         head: str | None = None,
         layout: str | None = None,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.device = example.device
         self.activation = activation
         self.precision = available(precision, self.device)
         #: In float16 the score is multiplied by this before a backward pass (`engine.proof` finds it).
         self.scale = 1.0
-        self.structure = trace(model, example)
+        self._undo = ExitStack()
+        freeze(model)
+        self._undo.callback(thaw, model)
+        try:
+            self._read(example, layers, optimize, head, layout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(
+        self, example: Tensor, layers: Sequence[str], optimize: bool, head: str | None, layout: str | None
+    ) -> None:
+        model = self.model
+        refuse_sealed_layers(model, tuple(layers))
+        self._undo.callback(settle_rows(model, example))
+        outputs = outputs_of(model, example, self.activation, head)
+        self._undo.callback(outputs.remove)
+        reason = sealed(model)
+        self.structure = Structure(None, None, (), outputs.classes) if reason else trace(model, example)
         self.classes = self.structure.classes
-        automatic = (self.structure.layer,) if self.structure.layer else ()
-        names = tuple(str(Layer.parse(name)) for name in layers) or automatic
-        self.optimized = optimized(model, example, names) if optimize else Optimized()
-        self.head = linear_head(model, self.structure)
-        self.choice = LayerChoice(names, self.structure.candidates, self.head)
+        names = tuple(str(Layer.parse(name)) for name in layers)
+        if layout is not None and not names:
+            raise UnsuitableModel(f"the layout {layout!r} is declared of no layer; name the layer that has it")
+        #: The layouts of the tapped layers' activations, by the layer's name.
+        self.layouts = (
+            prove_layouts(model, example, names, named=True, declared=layout)
+            if names
+            else automatic(model, example, self.structure)
+        )
+        names = names or tuple(self.layouts)
+        self.optimized = (
+            optimized(model, example, names, self.activation)
+            if optimize and all(kind_of(part) == "eager" for part in model.modules())
+            else Optimized()
+        )
+        self.head = linear_head(model, self.structure, self.layouts)
+        laid = example.contiguous(memory_format=self.optimized.layout)
+        self.transformer = reason or transformer_or_reason(model, laid)
+        self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer, reason)
         self._taps = Taps(model, names)
+        self._undo.callback(self._taps.remove)
 
     def passes(
         self,
@@ -78,13 +121,17 @@ class Network:
         closed_form: False lets autograd compute the gradients that a linear head makes known.
         """
         sources = {self.choice.source_of(query) for row in queries for query in row}
-        taps = {source.layer for source in sources if source.layer is not None}
+        taps = {layer for source in sources for layer in source.layers}
         to_input = INPUT in sources
         head = self.head if closed_form else None
-        graph = to_input or any(head is None or layer != head.layer for layer in taps)
+        behind = {layer for source in sources if source.backward for layer in source.layers}
+        graph = to_input or any(head is None or layer != head.layer for layer in behind)
+        graph = graph or any(source.gradients for source in sources)
         given, images = images, images.contiguous(memory_format=self.optimized.layout)
         rounding = tensor_float_of(precision), autocast(precision, self.device)
-        with self._taps.recording(taps, graph) as recording, forward_mode(graph), rounding[0], rounding[1]:
+        attending = recording_attention(self.transformer, sources, graph)
+        modes = (self._taps.recording(taps, graph), forward_mode(graph), rounding[0], rounding[1], attending)
+        with modes[0] as recording, modes[1], modes[2], modes[3], modes[4] as attention:
             # A caller's inference tensor cannot become a leaf; a copy of it can.
             images = images.clone() if graph and images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
@@ -92,9 +139,19 @@ class Network:
             shared = to_input or inputs.data_ptr() == given.data_ptr()
             logits = self.model(inputs.clone() if shared else inputs)
         scale = self.scale if precision == "float16" else 1.0
-        recorded = Recorded(inputs, logits, recording.activations, head, self.choice.source_of, precision, scale)
+        recorded = Recorded(
+            inputs,
+            logits,
+            recording.activations,
+            self.layouts,
+            head,
+            self.choice.source_of,
+            precision,
+            scale,
+            attention,
+        )
         return logits.detach(), (yield from recorded.attributions(queries))
 
     def close(self) -> None:
-        """Takes the hooks off; the model stays frozen."""
-        self._taps.remove()
+        """Takes the hooks off, and gives the model its own answer, modes and flags back; folds stay."""
+        self._undo.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .activation import probabilities
 from .fold import Fold, foldable, following
 from .padding import Padding, padded_by_a_child
 from .precision import tensor_float
@@ -36,7 +37,7 @@ class Optimized:
     padded: int = 0
 
 
-def optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Optimized:
+def optimize(model: nn.Module, example: Tensor, layers: Collection[str], activation: str = "softmax") -> Optimized:
     """The changes that were made to `model`, in place; there is never a second copy of it.
 
     Folds and a new order in memory are tried together, then each alone. The first try stays that changes no probability
@@ -45,12 +46,13 @@ def optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opti
     model: in evaluation mode.
     example: (N, C, H, W).
     layers: the names of the tapped layers, whose activations stay the same.
+    activation: of the scores; values without one differ by rounding alone.
     """
     with tensor_float(False):
-        return _optimize(model, example, layers)
+        return _optimize(model, example, layers, activation)
 
 
-def _optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Optimized:
+def _optimize(model: nn.Module, example: Tensor, layers: Collection[str], activation: str) -> Optimized:
     with following(model) as followed:
         before = _outputs(model, example, layers)
     found = foldable(model, followed, layers)
@@ -62,7 +64,7 @@ def _optimize(model: nn.Module, example: Tensor, layers: Collection[str]) -> Opt
         normalisations = [Fold(model, *pair) for pair in found] if folds else []
         paddings = [Padding(*pair) for pair in padded_by_a_child(model)] if folds else []
         _reorder(model, layout)
-        if _agrees(model, example.contiguous(memory_format=layout), layers, before):
+        if _agrees(model, example.contiguous(memory_format=layout), layers, before, activation):
             return Optimized(len(normalisations), layout, len(paddings))
         _reorder(model, torch.contiguous_format)
         for padding in reversed(paddings):
@@ -78,13 +80,13 @@ def _outputs(model: nn.Module, example: Tensor, layers: Collection[str]) -> list
     return [scores, *(found[name] for name in layers)]
 
 
-def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: list[Tensor]) -> bool:
+def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: list[Tensor], activation: str) -> bool:
     try:
         found = _outputs(model, example, layers)
     except Exception:  # a network may need its old layout (`view`), or a module that is gone, and raise any error
         return False
-    probable = [scores.softmax(1) for scores in (found[0], before[0])]
-    close = bool((probable[0] - probable[1]).abs().max() <= _PROBABILITY)
+    probable = [probabilities(scores, activation) for scores in (found[0], before[0])]
+    close = activation == "none" or bool((probable[0] - probable[1]).abs().max() <= _PROBABILITY)
     return close and all(same(one, other) for one, other in zip(found, before))
 
 

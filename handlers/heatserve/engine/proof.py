@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .errors import UnsuitableModel
-from .layout import prove_layouts
 from .network import Network
 from .query import Query
 from .steps import finish
@@ -22,14 +21,13 @@ _FAR = 0.5
 _LOST = 0.01
 
 
-def prove(network: Network, example: Tensor, named: bool) -> None:
+def prove(network: Network, example: Tensor) -> None:
     """Proves that every tapped layer can be explained, and finds the network's scale in float16.
 
     A layer must carry a gradient to the score. Recording it must not change the score. Where the network has a linear
-    head, the closed form of the gradient must be autograd's. The layer's axes must be (N, K, h, w).
+    head, the closed form of the gradient must be autograd's.
 
     example: (N, C, H, W).
-    named: whether a user named the layers.
 
     Raises UnsuitableModel with the reason.
     """
@@ -39,7 +37,6 @@ def prove(network: Network, example: Tensor, named: bool) -> None:
         _prove_layer(network, image, layer, plain)
     if network.precision != "float32":
         _prove_precision(network, image)
-    prove_layouts(network.model, example.contiguous(memory_format=network.optimized.layout), layers, named)
 
 
 def _prove_layer(network: Network, image: Tensor, layer: str, plain: Tensor) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -20,7 +21,8 @@ class Query:
     target: a class index; None means the class that the image itself ranks at `rank`.
     rank: 0 is the predicted class.
     contrast: a class index, or None. The explained score is the pre-softmax `y_target`, less `y_contrast` if given.
-    layer: the name of a tapped layer; None for the default one.
+    nearest: the number of classes, nearest in score to the target, whose mean score is subtracted; None for none.
+    layer: the name of a tapped layer, or several joined by "+", whose maps are fused; None for the default one.
     samples: the number of draws; None for the method's own number. More than 1 smooths a method that draws nothing of
         its own, by noisy copies.
     noise_level: the spread of noise, as a share of the image's range.
@@ -35,6 +37,7 @@ class Query:
     target: int | None = None
     rank: int = 0
     contrast: int | None = None
+    nearest: int | None = None
     layer: str | None = None
     samples: int | None = None
     noise_level: float = 0.15
@@ -49,6 +52,8 @@ class Query:
         self._row.check_samples(self.count)
         if min(self.target or 0, self.contrast or 0, self.rank) < 0:
             raise ValueError("target, contrast and rank are class indices and ranks: they start at 0")
+        if self.nearest is not None and (self.nearest < 1 or self.contrast is not None):
+            raise ValueError("nearest must be at least 1, and excludes contrast")
         if self.standard_error is not None and not (self.standard_error > 0 and self.smoothed):
             raise ValueError("standard_error must be above 0, and belongs to a method with samples")
         if self.standard_error is not None and not self._row.drawn.random:
@@ -70,9 +75,14 @@ class Query:
         return self.count > 1 or self._row.statistic != "mean" or self._row.draws is not None
 
     @property
+    def score(self) -> tuple[int | None, ...]:
+        """The fields that the explained score depends on: queries of one row that agree in them share a gradient."""
+        return (self.target, 0 if self.target is not None else self.rank, self.contrast, self.nearest)
+
+    @property
     def through_input(self) -> bool:
-        """Whether the gradient has to reach the input, which it cannot beyond the cut at a tap."""
-        return self._row.signal == "input"
+        """Whether the gradient passes the whole network, to the input or to the first block's attention."""
+        return self._row.signal == "input" or (self._row.signal == "attention" and self._row.needs_backward)
 
     @property
     def sampling(self) -> Sampling:
@@ -91,7 +101,7 @@ class Query:
         It is an upper bound that holds for every network: where a linear head makes the gradient of a layer known, a
         draw of a method of that layer costs less.
         """
-        return FORWARD if self._row.signal == "score" else WITH_BACKWARD
+        return FORWARD if self._row.signal == "score" or not self._row.needs_backward else WITH_BACKWARD
 
     @property
     def work(self) -> int:
@@ -113,6 +123,7 @@ class Attribution:
     standard_error: of each value, in the shape of `values`; None unless random draws were taken.
     relative_error: |standard error| / |values|, one number; None unless random draws were taken.
     reached: whether the relative error is as small as the query asked for.
+    facts: numbers about the answer by their names, as "completeness_error".
     """
 
     query: Query
@@ -121,6 +132,7 @@ class Attribution:
     standard_error: Tensor | None = None
     relative_error: Tensor | None = None
     reached: bool = False
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def map(self) -> Tensor:

@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from .choice import Source
+from .fusion import fused, parts
 from .head import LinearHead
-from .method import InputSignal, LayerSignal, ScoreSignal
-from .precision import PRECISIONS, tensor_float_of
+from .layout import Layout
+from .method import AttentionSignal, InputSignal, LayerSignal, ScoreSignal
+from .precision import PRECISIONS, autocast, tensor_float_of
 from .query import Attribution, Query
+from .recorded_attention import RecordedAttention
 from .registry import METHODS
-from .wave import Wave, wave_of
+from .wave import Wave, subtracted, wave_of
 
-Signal = Union[LayerSignal, InputSignal, ScoreSignal]
+Signal = Union[LayerSignal, InputSignal, ScoreSignal, AttentionSignal]
 
 
 @contextmanager
@@ -41,12 +44,14 @@ class Recorded:
 
     inputs: (N, C, H, W), a leaf where a query needs the input's gradient.
     logits: (N, classes).
-    activations: by the layer's name, (N, K, h, w).
+    activations: by the layer's name, as the network has them.
+    layouts: by the layer's name; they turn activations and gradients into (N, K, h, w).
     head: the linear head; None where autograd has to compute every gradient.
     source_of: the source of a query's signal.
     precision: of the pass, and of the backward passes to come; None for the process's own.
     scale: the score is multiplied by it before a backward pass, and the gradient divided by it afterwards. In float16
         gradients below 6e-8 would otherwise become 0.
+    attention: the attention; None where no query needs it.
 
     Every signal is given in float32 (float64 for a model in float64), whatever the precision of the pass.
     """
@@ -54,15 +59,18 @@ class Recorded:
     inputs: Tensor
     logits: Tensor
     activations: Mapping[str, Tensor]
+    layouts: Mapping[str, Layout]
     head: LinearHead | None
     source_of: Callable[[Query], Source]
     precision: str | None = None
     scale: float = 1.0
+    attention: RecordedAttention | None = None
 
     def attributions(self, queries: Sequence[Sequence[Query]]) -> Generator[None, None, list[list[Attribution]]]:
         """One attribution for each query of each row, in order; yields before each backward pass.
 
-        Rows do not depend on each other, so one backward pass of the sum of their scores answers one query of each.
+        Rows do not depend on each other, so one backward pass of the sum of their scores answers one query of each,
+        and all queries of a row that explain the same score.
         Queries that need no backward pass are answered together, before the others.
         """
         answers: dict[tuple[int, int], Attribution] = {}
@@ -73,10 +81,13 @@ class Recorded:
                 answers.update(zip(known, self._answer([(row, queries[row][number]) for row, number in known])))
         waves: list[list[tuple[int, int]]] = []
         for row, asks in enumerate(queries):
-            unknown = [(row, number) for number in range(len(asks)) if (row, number) not in answers]
-            waves += [[] for _ in unknown[len(waves) :]]
-            for wave, place in zip(waves, unknown):
-                wave.append(place)
+            by_score: dict[tuple[int | None, ...], list[tuple[int, int]]] = {}
+            for number, query in enumerate(asks):
+                if (row, number) not in answers:
+                    by_score.setdefault(query.score, []).append((row, number))
+            waves += [[] for _ in range(len(by_score) - len(waves))]
+            for wave, of_score in zip(waves, by_score.values()):
+                wave.extend(of_score)
         for left, wave in zip(range(len(waves) - 1, -1, -1), waves):
             yield
             with grad_mode(True):
@@ -86,52 +97,78 @@ class Recorded:
 
     def _known(self, source: Source) -> bool:
         """Whether a signal needs no backward pass."""
-        return source.signal == "score" or (self.head is not None and source.layer == self.head.layer)
+        return not source.backward or (self.head is not None and source.layers == (self.head.layer,))
 
     def _answer(self, asked: Sequence[tuple[int, Query]], keep_graph: bool = False) -> list[Attribution]:
         """The attributions of one wave: queries with their rows."""
         queries = [query for _, query in asked]
         sources = [self.source_of(query) for query in queries]
         wave = wave_of(self.logits, asked)
-        gradients = self._gradients(wave.scores.sum(), dict.fromkeys(sources), keep_graph)
+        # Queries of the same row explain the same score here: it counts once.
+        each_row = [*{row: number for number, (row, _) in reversed([*enumerate(asked)])}.values()]
+        gradients = self._gradients(wave.pick(each_row).scores, sources, keep_graph)
         values: dict[int, Tensor] = {}
         methods = [METHODS[query.method] for query in queries]
         for source, method in dict.fromkeys(zip(sources, methods)):
             members = [k for k in range(len(asked)) if (sources[k], methods[k]) == (source, method)]
-            of_members = method.attribute(self._signal(source, wave.pick(members), gradients)).detach()
-            if len(of_members) != len(members):
+            picked = wave.pick(members)
+            found = [method.attribute(self._signal(s, picked, gradients)).detach() for s in parts(source)]
+            if any(len(of_members) != len(members) for of_members in found):
                 raise ValueError(f"{method.name}: attribute must give one attribution for each row")
-            values.update(zip(members, of_members))
+            values.update(zip(members, fused(found) if len(found) > 1 else found[0]))
         targets = wave.targets_of(queries)
         return [Attribution(query.at(target), values[k]) for k, (query, target) in enumerate(zip(queries, targets))]
 
-    def _gradients(self, score: Tensor, sources: Iterable[Source], keep_graph: bool) -> dict[Source, Tensor]:
-        """The gradients d(score)/d(activation) or d(score)/d(input) of the sources that need a backward pass."""
-        leaves = {
-            source: self.inputs if source.layer is None else self.activations[source.layer]
-            for source in sources
-            if not self._known(source)
-        }
-        if not leaves:
-            return {}
-        scale = self.scale
+    def _gradients(
+        self, scores: Tensor, sources: Iterable[Source], keep_graph: bool
+    ) -> dict[Source, tuple[Tensor, ...]]:
+        """The gradients of the scores' sum in the tensors of each source that needs a backward pass."""
+        unknown = [part for whole in dict.fromkeys(sources) if not self._known(whole) for part in parts(whole)]
+        found: dict[Source, tuple[Tensor, ...]] = {}
         with tensor_float_of(self.precision):
-            found = torch.autograd.grad(score * scale, list(leaves.values()), retain_graph=keep_graph)
-        return {source: gradient.float() / scale if scale != 1 else gradient for source, gradient in zip(leaves, found)}
+            for source in unknown:
+                if source.gradients == "blocks":
+                    assert self.attention is not None
+                    with autocast(self.precision, scores.device):
+                        found[source] = self.attention.own_gradients(
+                            scores, self.logits, self.inputs[:1].detach(), self.scale
+                        )
+            leaves = {source: self._leaves(source) for source in dict.fromkeys(unknown) if source not in found}
+            if leaves:
+                flat = [leaf for several in leaves.values() for leaf in several]
+                gradients = iter(torch.autograd.grad(scores.sum() * self.scale, flat, retain_graph=keep_graph))
+                found.update({source: tuple(next(gradients) for _ in several) for source, several in leaves.items()})
+        if self.scale == 1:
+            return found
+        return {source: tuple(one.float() / self.scale for one in several) for source, several in found.items()}
 
-    def _signal(self, source: Source, wave: Wave, gradients: Mapping[Source, Tensor]) -> Signal:
+    def _leaves(self, source: Source) -> tuple[Tensor, ...]:
+        """The tensors in which a source's signal needs the score's gradient."""
+        if source.signal == "attention":
+            assert self.attention is not None
+            return self.attention.matrices
+        return (self.inputs if source.layer is None else self.activations[source.layer],)
+
+    def _signal(self, source: Source, wave: Wave, gradients: Mapping[Source, tuple[Tensor, ...]]) -> Signal:
+        if source.signal == "attention":
+            assert self.attention is not None
+            return self.attention.signal(wave, gradients.get(source, ()), self._full)
         if source.signal == "score":
             return ScoreSignal(self._full(wave.of(self.logits.detach())), wave.targets, self._full(wave.scores))
         if source.layer is None:
-            return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[source]))
-        activations = self._full(wave.of(self.activations[source.layer].detach()))
+            return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[source][0]))
+        layout = self.layouts[source.layer]
+        activations = layout.maps(self._full(wave.of(self.activations[source.layer].detach())))
+        if not source.backward:
+            # A method that reads a gradient in spite of its row gets no map that looks like one.
+            return LayerSignal(activations, activations.new_full((), torch.nan).expand_as(activations), None)
         if source in gradients:
-            return LayerSignal(activations, wave.of(gradients[source]).to(activations.dtype), None)
+            return LayerSignal(activations, layout.maps(wave.of(gradients[source][0])).to(activations.dtype), None)
         assert self.head is not None
         weights = self.head.weight[wave.targets]
-        weights = weights - self.head.weight[wave.contrasts.clamp_min(0)] * (wave.contrasts >= 0)[:, None]
-        # The gradient of a linear layer over a mean is the weight, shared out over the places.
-        flat = weights[:, :, None, None] / activations[0, 0].numel()
+        weights = weights - subtracted(self.head.weight[wave.contrasts.clamp_min(0)], wave.contrasts)
+        # The gradient of a linear layer over a mean is the weight, shared out over all that the mean is of.
+        flat = weights[:, :, None, None] / (activations[0, 0].numel() + self.head.prefix)
         return LayerSignal(activations, flat.expand_as(activations), weights)
 
     def _full(self, values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ GROUP = "heatserve.methods"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 #: The fields of a row that must be one of a few words.
 _WORDS = {
-    "signal": ("layer", "input", "score"),
+    "signal": ("layer", "input", "score", "attention"),
     "statistic": ("mean", "mean_square", "variance"),
     "display": ("maximum", "percentile"),
 }
@@ -55,7 +55,7 @@ def register(method: Method) -> Method:
         )
     for field, words in _WORDS.items():
         if getattr(method, field) not in words:
-            raise ValueError(f"method {method.name!r}: {field} must be one of: {', '.join(words)}")
+            raise ValueError(f"method {method.name!r}: {field} must be one of: {', '.join(filter(None, words))}")
     if not 1 <= method.min_samples <= method.samples:
         raise ValueError(f"method {method.name!r}: samples must be at least min_samples, and that at least 1")
     if method.signal == "score" and method.draws is None:
@@ -63,6 +63,12 @@ def register(method: Method) -> Method:
     missing = [member for member in _MEMBERS if method.draws is not None and not hasattr(method.draws, member)]
     if missing:
         raise ValueError(f"method {method.name!r}: its draws must have {', '.join(missing)}")
+    if method.layerwise and not (method.signal == "attention" and method.needs_backward):
+        raise ValueError(f"method {method.name!r}: layerwise belongs to a method of attention with a backward pass")
+    if not method.needs_backward and (method.signal not in ("layer", "attention") or method.needs_linear_head):
+        raise ValueError(
+            f"method {method.name!r}: needs_backward=False belongs to a method of activations or of attention"
+        )
     if method.needs_linear_head and method.signal != "layer":
         raise ValueError(f"method {method.name!r}: needs_linear_head belongs to a method of a layer")
     _methods[method.name] = method

@@ -1,9 +1,12 @@
-"""The proof that a network answers with scores: two or more of them, before any softmax or sigmoid."""
+"""The proof that a network answers with scores before any softmax or sigmoid, and with two of them for a softmax."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import UnsuitableModel
 
@@ -43,20 +46,30 @@ _PASSING = {
 #: The steps along a gradient that are tried each way.
 _STEPS = 6
 
+#: A network, as images (N, C, H, W) and its answer (N, classes).
+Model = Callable[[Tensor], Tensor]
 
-def prove_scores(model: nn.Module, example: Tensor, scores: Tensor) -> None:
+
+def prove_scores(model: Model, example: Tensor, scores: Tensor, activation: str = "softmax") -> None:
     """Raises UnsuitableModel where the answers cannot be scores.
 
     example: (N, C, H, W).
     scores: the model's answer to it, (N, classes).
+    activation: the declared one. With "none" the answers are values, which may lie anywhere.
 
     The model is asked about further pictures only where these scores lie between 0 and 1, or have a common sum.
     """
-    if scores.shape[1] < 2:
+    if activation == "softmax" and scores.shape[1] < 2:
         raise UnsuitableModel(
-            "the model answers with one score for each picture, whose softmax is 1 for every picture; give it a second "
-            "class: `torch.cat([torch.zeros_like(score), score], 1)` has the same sigmoid as its second probability"
+            "the model answers with one score for each picture, whose softmax is 1 for every picture; add "
+            "`explain.activation: sigmoid` where it says how likely one label is, or `explain.activation: none` where "
+            "it is a value; or give it a second class: `torch.cat([torch.zeros_like(score), score], 1)` has the same "
+            "sigmoid as its second probability"
         )
+    if activation == "none":
+        if _between(scores) and _ends_in_squashing(model, example):
+            _refuse("a sigmoid or softmax is the network's last operation")
+        return
     if not (_between(scores) or _common_sum(scores)):
         return
     asked = torch.cat([-example, 10 * example, -1000 * example, torch.zeros_like(example[:1])])
@@ -74,10 +87,56 @@ def prove_scores(model: nn.Module, example: Tensor, scores: Tensor) -> None:
         _refuse("nothing in a picture moves one out of that range")
 
 
-def _refuse(evidence: str, most: float = 1.0) -> None:
+def refuse_squashed(found: str, fitting: str, activation: str, classes: int) -> NoReturn:
+    """Refuses a network whose forward ends in another activation than the declared one.
+
+    found: the name of the function that its forward ends in.
+    fitting: the activation that goes with it.
+    activation: the declared one.
+    classes: the number of scores.
+    """
+    if fitting == "softmax" and classes < 2:
+        raise UnsuitableModel(
+            f"the model's forward ends in a {found} of one score, which is the same for every picture; let it give the "
+            "score itself"
+        )
+    probable = "all lie between 0 and 1, and " if not found.startswith("log") else ""
     raise UnsuitableModel(
-        f"the model's scores look like probabilities already: all lie between 0 and {most:.4g}, and {evidence}; let it "
-        "give the scores before its softmax or sigmoid (several labels at once, a sigmoid for each, are not served yet)"
+        f"the model's scores look like probabilities already: {probable}a {found} is the last operation of its "
+        f"forward, but explain.activation is {activation}; write `explain.activation: {fitting}` if that is right, "
+        "or let it give the scores before its softmax or sigmoid"
+    )
+
+
+def refuse_sealed(found: str) -> NoReturn:
+    """Refuses a compiled or scripted network that ends in a sigmoid or softmax, which cannot be left out there.
+
+    found: the name of the function.
+    """
+    raise UnsuitableModel(
+        f"the model's scores look like probabilities already: a {found} is its last operation, which cannot be left "
+        "out of a compiled or scripted network; compile or script one that gives the scores before it, or give the "
+        "eager network"
+    )
+
+
+def refuse_unlike(found: str) -> NoReturn:
+    """Refuses a network whose answer is not this function of the values before it, for all pictures, over the classes.
+
+    found: the name of the function.
+    """
+    probable = "all lie between 0 and 1, and " if not found.startswith("log") else ""
+    raise UnsuitableModel(
+        f"the model's scores look like probabilities already: {probable}its forward ends in a {found}, but not in one "
+        "of each picture's own scores; let it give the scores before its softmax or sigmoid"
+    )
+
+
+def _refuse(evidence: str, most: float = 1.0) -> NoReturn:
+    raise UnsuitableModel(
+        f"the model's scores look like probabilities already: all lie between 0 and {most:.4g}, and {evidence}; no "
+        "sigmoid or softmax is seen as the last operation of its forward, which could be left out: let it give the "
+        "scores before its softmax or sigmoid, and say which it was with `explain.activation: softmax` or `sigmoid`"
     )
 
 
@@ -103,13 +162,13 @@ def _spread(scores: Tensor) -> float:
     return float((known.amax(0) - known.amin(0)).amax()) if len(known) else 0.0
 
 
-def _stays(model: nn.Module, example: Tensor) -> bool:
+def _stays(model: Model, example: Tensor) -> bool:
     """Whether scores lie between 0 and 1 even for pictures so extreme that a score that grows slowly has left."""
     with torch.no_grad():
         return _between(model(torch.cat([-1e6 * example, 1e6 * example])))
 
 
-def _ends_in_squashing(model: nn.Module, example: Tensor) -> bool:
+def _ends_in_squashing(model: Model, example: Tensor) -> bool:
     """Whether the last operation that computes new numbers is a softmax or a sigmoid."""
     left, found = [_scores(model, example.detach().clone().requires_grad_()).grad_fn], set()
     while left:
@@ -124,7 +183,7 @@ def _ends_in_squashing(model: nn.Module, example: Tensor) -> bool:
     return bool(found) and found <= _SQUASHING
 
 
-def _cannot_be_pushed_out(model: nn.Module, example: Tensor) -> bool:
+def _cannot_be_pushed_out(model: Model, example: Tensor) -> bool:
     """Whether a score moves far along its gradient, up and down, and no score ever leaves 0 to 1.
 
     The score of each picture that is nearest to 0.5 is moved, since a sigmoid moves it most. A score that hardly moves
@@ -158,7 +217,7 @@ def _cannot_be_pushed_out(model: nn.Module, example: Tensor) -> bool:
     return highest - lowest > 0.5
 
 
-def _scores(model: nn.Module, pictures: Tensor) -> Tensor:
+def _scores(model: Model, pictures: Tensor) -> Tensor:
     with torch.enable_grad():
         scores: Tensor = model(pictures.clone())
     return scores

@@ -18,7 +18,7 @@ class Wave:
 
     rows: each query's row of the pass, (n).
     targets: the explained classes, (n).
-    contrasts: the classes whose scores are taken off, (n); -1 for none.
+    contrasts: the classes whose mean score is subtracted, (n, m); -1 for none.
     scores: the explained scores, (n).
     whole: whether these are all rows of the pass, in order, each once.
     """
@@ -54,18 +54,46 @@ def wave_of(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> Wave:
     """
     given = torch.tensor(
         [
-            [row, -1 if q.target is None else q.target, q.rank, -1 if q.contrast is None else q.contrast]
+            [
+                row,
+                -1 if q.target is None else q.target,
+                q.rank,
+                -1 if q.contrast is None else q.contrast,
+                q.nearest or 0,
+            ]
             for row, q in asked
         ]
     ).to(logits.device, non_blocking=True)
-    rows, targets, ranks, contrasts = given.unbind(1)
+    rows, targets, ranks, contrasts, nearest = given.unbind(1)
+    found = logits.detach()[rows]
     if any(query.target is None for _, query in asked):
-        found = logits.detach()[rows]
         # The best class, which most queries ask for, needs no sorting.
         best = found.argmax(1) if max(query.rank for _, query in asked) == 0 else _at(ranking(found), ranks)
         targets = torch.where(targets < 0, best, targets)
-    scores = logits[rows, targets] - torch.where(contrasts < 0, 0.0, logits[rows, contrasts.clamp_min(0)])
-    return Wave(rows, targets, contrasts, scores, [row for row, _ in asked] == [*range(len(logits))])
+    others = contrasts[:, None]
+    most = max(query.nearest or 0 for _, query in asked)
+    if most:
+        near = _nearest(found, targets, most)
+        kept = torch.arange(most, device=logits.device) < nearest[:, None]
+        others = torch.cat([others, torch.where(kept, near, -1)], 1)
+    scores = logits[rows, targets] - subtracted(logits[rows[:, None], others.clamp_min(0)], others)
+    return Wave(rows, targets, others, scores, [row for row, _ in asked] == [*range(len(logits))])
+
+
+def subtracted(values: Tensor, contrasts: Tensor) -> Tensor:
+    """The mean of the contrasts' values, (n, ...); 0 for a query that has none.
+
+    values: (n, m, ...).
+    contrasts: (n, m), -1 for none.
+    """
+    kept = (contrasts >= 0).reshape(*contrasts.shape, *[1] * (values.ndim - 2))
+    return torch.where(kept, values, 0.0).sum(1) / kept.sum(1).clamp_min(1)
+
+
+def _nearest(scores: Tensor, targets: Tensor, count: int) -> Tensor:
+    """The `count` classes whose scores are nearest to each target's, (n, count). Zhang et al. 2025, section 3.2."""
+    away = (scores - scores.gather(1, targets[:, None])).abs().scatter(1, targets[:, None], torch.inf)
+    return away.argsort(dim=1, stable=True)[:, :count]
 
 
 def _at(ranked: Tensor, ranks: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..engine import FORWARD, METHODS, Explainer, Query, UnsuitableModel, activations
 from . import start
@@ -41,7 +42,7 @@ def inspection(
         # The reason is known; a network that cannot be shown either adds none.
         with suppress(Exception, SystemExit):
             model = load_model(model_dir, manifest, _CPU)
-            found["network"] = network(Explainer(model, start.example(settings, _CPU)), model, settings, ())
+            found["network"] = network(start.explainer(_of_layers(settings), model, _CPU), model, settings, ())
         return found
     explainer, faster = service.explainer, service.explainer.optimized
     found["description"] = service.responder.description
@@ -64,7 +65,7 @@ def network(explainer: Explainer, model: nn.Module, settings: Settings, named: S
     example = start.example(settings, _CPU)
     names = [*explainer.layers, *(name for name in explainer.structure.candidates if name not in explainer.layers)]
     _, found = activations(model, example[:1], names)
-    refused = _refusals(model, example, [name for name in names if name not in explainer.layers])
+    refused = _refusals(model, settings, [name for name in names if name not in explainer.layers])
     return {
         "classes": explainer.classes,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -98,16 +99,21 @@ def _method(explainer: Explainer, name: str) -> dict[str, Any]:
     return {"name": name, "passes": FORWARD + query.work, "samples": query.count, "refused": None}
 
 
-def _refusals(model: nn.Module, example: Tensor, names: Sequence[str]) -> dict[str, str]:
+def _refusals(model: nn.Module, settings: Settings, names: Sequence[str]) -> dict[str, str]:
     """The sentence with which the network refuses each of the layers that nobody may name."""
     if not names:
         return {}
     try:
-        Explainer(model, example, names, chunk=1).close()
+        start.explainer(_of_layers(settings, names), model, _CPU).close()
     except UnsuitableModel as error:
         if len(names) == 1:
             return {names[0]: str(error)}
     else:
         return {}
     middle = len(names) // 2
-    return {**_refusals(model, example, names[:middle]), **_refusals(model, example, names[middle:])}
+    return {**_refusals(model, settings, names[:middle]), **_refusals(model, settings, names[middle:])}
+
+
+def _of_layers(settings: Settings, names: Sequence[str] = ()) -> Settings:
+    """The settings of the same network with other layers, whose layout is proved, and without its faster form."""
+    return replace(settings, layers=names, layout=None, chunk=1, optimize=False)

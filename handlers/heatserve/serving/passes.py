@@ -55,8 +55,8 @@ class Passes:
         images = torch.stack([state.image for _, state in waiting])
         now = [[query for query in state.request.queries if not query.smoothed] for _, state in waiting]
         scores, attributions = yield from self._explainer.steps(images, now)
-        # Softmax where the stock handler does it, and one copy to the host for both.
-        probabilities, scores = torch.stack([torch.nn.functional.softmax(scores, dim=1), scores]).cpu()
+        # The activation on the device, where the stock handler has its softmax, and one copy to the host for both.
+        probabilities, scores = torch.stack([self._explainer.probabilities(scores), scores]).cpu()
         predicted = [
             _predicted(state, probabilities[row], scores[row], attributions[row])
             for row, (_, state) in enumerate(waiting)

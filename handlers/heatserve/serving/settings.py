@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..engine import FORWARD, PRECISIONS, WITH_BACKWARD
+from ..engine import ACTIVATIONS, FORWARD, PRECISIONS, WITH_BACKWARD
 from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
+from .unsupported import refuse_unsupported
 from .values import SettingsError as SettingsError
-from .values import whole
+from .values import section, whole
 from .view import read_view
 
 ENVIRONMENT_PREFIX = "HEATSERVE_"
+#: Answers speak of probabilities; values of a regression ("none") have no words in them yet.
+_SERVED = tuple(name for name in ACTIVATIONS if name != "none")
+#: The settings that say how the network is read.
+_OF_NETWORK = ("layer", "activation", "head", "layout")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class Settings:
     chunk: draws in one forward pass; None for automatic.
     optimize: whether the network is made faster at load.
     precision: of the passes of draws.
+    activation: the function that makes answers of the network's scores.
+    head: the output that has the scores, where the network gives several; None where it need not be named.
+    layout: of the layers' activations, declared in place of a proof; None where it is proved.
     continuous: whether new rows come in between two steps (TorchServe's `continuousBatching`).
     grpc_stream: whether a gRPC row that asks for `stream` gets parts. It is for trusted clients alone: a unary call
     that asks for a stream blocks the model until the server is started again.
@@ -68,6 +76,9 @@ class Settings:
     chunk: int | None = None
     optimize: bool = True
     precision: str = "float32"
+    activation: str = "softmax"
+    head: str | None = None
+    layout: str | None = None
     continuous: bool = False
     grpc_stream: bool = False
 
@@ -94,10 +105,19 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     config = config or {}
     limit_names = [f.name for f in fields(Limits)]
     typos.refuse(config, environment, [ENVIRONMENT_PREFIX + name.upper() for name in limit_names])
-    _refuse_unsupported(config, environment)
-    explain = _section(config, "explain")
+    refuse_unsupported(config, environment)
+    explain = section(config, "explain")
     default_names = [name for name, option in OPTIONS.items() if option.set_by_archive]
-    allowed = [*default_names, "layer", "extensions", "chunk", "optimize", "precision", "grpc_stream", *limit_names]
+    allowed = [
+        *default_names,
+        *_OF_NETWORK,
+        "extensions",
+        "chunk",
+        "optimize",
+        "precision",
+        "grpc_stream",
+        *limit_names,
+    ]
     for key in explain:
         if key not in allowed:
             raise SettingsError(f"explain.{key} is not a setting; allowed: {', '.join(allowed)}")
@@ -110,13 +130,16 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     consistent = _consistent(Limits(**limits))
     return Settings(
         limits=consistent,
-        preprocess=read_view(_section(config, "preprocess"), consistent.max_resized_pixels),
+        preprocess=read_view(section(config, "preprocess"), consistent.max_resized_pixels),
         defaults={name: explain[name] for name in default_names if name in explain},
         layers=_names("explain.layer", explain.get("layer")),
         extensions=_modules("explain.extensions", explain.get("extensions")),
         chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
-        precision=_precision(explain.get("precision", Settings.precision)),
+        precision=_one_of(explain, "precision", PRECISIONS, Settings.precision),
+        activation=_one_of(explain, "activation", _SERVED, Settings.activation),
+        head=_head(explain.get("head")),
+        layout=_layout(explain),
         continuous=bool(config.get("continuousBatching")),
         grpc_stream=_grpc_stream(explain, bool(config.get("continuousBatching"))),
     )
@@ -139,55 +162,34 @@ def _flag(explain: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _precision(value: Any) -> str:
-    if not isinstance(value, str) or value not in PRECISIONS:
-        raise SettingsError(f"explain.precision is {value!r}; allowed: {', '.join(PRECISIONS)}")
+def _one_of(explain: Mapping[str, Any], name: str, allowed: Collection[str], default: str) -> str:
+    value = explain.get(name, default)
+    if not isinstance(value, str) or value not in allowed:
+        raise SettingsError(f"explain.{name} is {value!r}; allowed: {', '.join(allowed)}")
     return value
 
 
-def _refuse_unsupported(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    pt2 = config.get("pt2")
-    compiles = pt2.get("compile", pt2) if isinstance(pt2, dict) else pt2
-    enabled = compiles.get("enable", True) if isinstance(compiles, dict) and compiles else bool(compiles)
-    if enabled or (isinstance(pt2, dict) and "export" in pt2):
-        raise SettingsError("pt2 is not supported: a compiled or exported model has no layers to explain; remove it")
-    if environment.get("TS_IPEX_ENABLE", "false").lower() == "true":
-        raise SettingsError("TS_IPEX_ENABLE=true is not supported: IPEX replaces the layers to explain; unset it")
-    for key in ("continuousBatching", "asyncCommunication"):
-        # TorchServe takes a text for false, where Python would take it for true.
-        if not isinstance(config.get(key), (bool, type(None))):
-            raise SettingsError(f"{key} is {config[key]!r}; true or false is allowed")
-    if config.get("asyncCommunication"):
-        raise SettingsError(
-            "asyncCommunication: true is not supported (one worker death takes the model down); remove it"
-        )
-    if _section(config, "handler").get("profile"):
-        raise SettingsError(
-            "handler.profile: true is not supported: heatserve_stage_seconds times every stage already; remove it"
-        )
-    if config.get("continuousBatching"):
-        _refuse_unsupported_in_continuous_batching(config)
+def _head(value: Any) -> str | None:
+    """The name or the number of one of the network's outputs, as text."""
+    if value is None or (isinstance(value, str) and value):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return str(value)
+    raise SettingsError(
+        f"explain.head is {value!r}; the name of one of the network's outputs, or its number, is allowed"
+    )
 
 
-def _refuse_unsupported_in_continuous_batching(config: Mapping[str, Any]) -> None:
-    for key in ("minWorkers", "maxWorkers"):
-        if key in config and whole(key, config[key]) > 1:
-            raise SettingsError(
-                f"{key} is {config[key]}; with continuousBatching: true one worker is allowed (two take turns to hold "
-                "the queue, and requests stall); for more capacity serve the archive under more names"
-            )
-    for key in ("sequenceBatching", "sequenceMaxIdleMSec"):
-        if config.get(key):
-            raise SettingsError(f"{key} is not supported with continuousBatching: true; remove it")
-
-
-def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = config.get(name)
-    if section is None:
-        return {}
-    if not isinstance(section, dict):
-        raise SettingsError(f"{name} must be a block of keys, not {type(section).__name__}")
-    return section
+def _layout(explain: Mapping[str, Any]) -> str | None:
+    """A declared layout. It is of the layers that the archive names."""
+    value = explain.get("layout")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise SettingsError(f"explain.layout is {value!r}; nchw, nhwc or tokens:PREFIX:HxW is allowed")
+    if not _names("explain.layer", explain.get("layer")):
+        raise SettingsError("explain.layout is the layout of the layers that explain.layer names; name one there too")
+    return value
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:

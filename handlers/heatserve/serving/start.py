@@ -47,21 +47,21 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     load_extensions(settings.extensions)
     model = load_model(model_dir, manifest, on)
     labels = load_labels(model_dir)
-    explainer = _explainer(model, settings, on)
-    _try_added(explainer, settings, on)
-    classes = explainer.classes
+    network = explainer(settings, model, on)
+    _try_added(network, settings, on)
+    classes = network.classes
     if labels and set(labels) != set(range(classes)):
         raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
-    vocabulary = Vocabulary(classes, labels, explainer.layers, explainer.methods())
-    defaults = _defaults(settings, explainer, vocabulary)
+    vocabulary = Vocabulary(classes, labels, network.layers, network.methods())
+    defaults = _defaults(settings, network, vocabulary)
     parser = RequestParser(vocabulary, defaults, settings.limits, settings.view, settings.channels)
     info = model_info(manifest)
-    description = describe.description(info, checked, explainer, vocabulary, defaults, settings)
-    loop = Loop(explainer, parser, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream)
+    description = describe.description(info, checked, network, vocabulary, defaults, settings)
+    loop = Loop(network, parser, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream)
     return Service(
-        explainer,
+        network,
         loop,
-        Responder(Report(explainer, vocabulary, info), settings.limits, loop.faults, description),
+        Responder(Report(network, vocabulary, info), settings.limits, loop.faults, description),
         info,
         checked,
         settings,
@@ -94,7 +94,7 @@ def _check_contract(manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _explainer(model: nn.Module, settings: Settings, on: torch.device) -> Explainer:
+def explainer(settings: Settings, model: nn.Module, on: torch.device) -> Explainer:
     """The explainer of the network, which is read and proved on pictures of noise.
 
     Raises UnsuitableModel, or ArchiveError where the network fails.
@@ -107,6 +107,9 @@ def _explainer(model: nn.Module, settings: Settings, on: torch.device) -> Explai
             settings.chunk,
             optimize=settings.optimize,
             precision=settings.precision,
+            activation=settings.activation,
+            head=settings.head,
+            layout=settings.layout,
         )
     except BaseException as error:  # a network may even call sys.exit(), which would end the worker without a word
         if isinstance(error, UnsuitableModel) or is_out_of_memory(error):
@@ -123,10 +126,10 @@ def _view(settings: Settings) -> str:
     return f"{height} x {width} pixels ({key}) with preprocess.channels = {settings.channels}"
 
 
-def _try_added(explainer: Explainer, settings: Settings, on: torch.device) -> None:
+def _try_added(network: Explainer, settings: Settings, on: torch.device) -> None:
     """Runs each added method once. Raises ArchiveError for one that fails."""
     try:
-        try_added(explainer, example(settings, on))
+        try_added(network, example(settings, on))
     except ExtensionError as error:
         raise ArchiveError(
             f"{text_in_one_line(error)}; correct the method, or do without the module or package that brings it"
@@ -143,11 +146,11 @@ def example(settings: Settings, on: torch.device) -> torch.Tensor:
     return torch.rand((2, settings.channels, *settings.view), generator=torch.Generator().manual_seed(0)).to(on)
 
 
-def _defaults(settings: Settings, explainer: Explainer, vocabulary: Vocabulary) -> dict[str, Any]:
+def _defaults(settings: Settings, network: Explainer, vocabulary: Vocabulary) -> dict[str, Any]:
     """The archive's defaults, checked as a request's options are."""
     method = settings.defaults.get("method", OPTIONS["method"].default)
     if isinstance(method, str) and method in METHODS:
-        explainer.check(method)
+        network.check(method)
     defaults = {}
     for name, value in settings.defaults.items():
         try:

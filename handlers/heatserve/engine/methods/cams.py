@@ -1,10 +1,17 @@
-"""Class activation maps: the activations of an inner layer, each channel weighted for the explained class."""
+"""Class activation maps: the activations of an inner layer, each channel weighted for the explained class.
+
+All but CAM keep the positive part alone, as Grad-CAM does.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..method import LayerSignal, Method
+
+#: It is added to a sum of activations that another number is divided by: the sum may be 0.
+_EPSILON = 1e-7
 
 
 def cam(signal: LayerSignal) -> Tensor:
@@ -17,6 +24,52 @@ def gradcam(signal: LayerSignal) -> Tensor:
     """`ReLU(sum_k alpha_k A_k)`, `alpha_k = mean_ij dy_c/dA_k,ij`, (N, h, w). Selvaraju et al. 2017, equations 1, 2."""
     alpha = signal.gradients.mean((2, 3), keepdim=True)
     return (alpha * signal.activations).sum(1).relu()
+
+
+def hirescam(signal: LayerSignal) -> Tensor:
+    """`ReLU(sum_k dy_c/dA_k * A_k)`, (N, h, w). Draelos and Carin 2020, equation 5."""
+    return (signal.gradients * signal.activations).sum(1).relu()
+
+
+def layercam(signal: LayerSignal) -> Tensor:
+    """`ReLU(sum_k ReLU(dy_c/dA_k) * A_k)`, (N, h, w). Jiang et al. 2021, equations 3 to 5."""
+    return (signal.gradients.relu() * signal.activations).sum(1).relu()
+
+
+def gradcam_plus_plus(signal: LayerSignal) -> Tensor:
+    """`ReLU(sum_k w_k A_k)`, (N, h, w). Chattopadhyay et al. 2018, equations 5, 7 and 19.
+
+    `w_k = sum_ij ReLU(g) / (2 + g sum_ab A_k,ab)`, `g = dy_c/dA_k,ij`: equation 19 with its fraction cancelled by g^2.
+    """
+    total = signal.activations.sum((2, 3), keepdim=True)
+    weights = (signal.gradients.relu() / (2 + signal.gradients.relu() * total)).sum((2, 3), keepdim=True)
+    return (weights * signal.activations).sum(1).relu()
+
+
+def xgradcam(signal: LayerSignal) -> Tensor:
+    """`ReLU(sum_k w_k A_k)`, `w_k = sum_ij A_k,ij / sum_ab A_k,ab * dy_c/dA_k,ij`, (N, h, w). Fu et al. 2020, eq. 8."""
+    total = signal.activations.sum((2, 3), keepdim=True) + _EPSILON
+    weights = (signal.gradients * signal.activations).sum((2, 3), keepdim=True) / total
+    return (weights * signal.activations).sum(1).relu()
+
+
+def eigencam(signal: LayerSignal) -> Tensor:
+    """The positive part of the activations' first principal component, (N, h, w). Muhammad and Yeasin 2020.
+
+    Each channel is centred over the places. A component has no sign of its own: here it rises with the sum of the
+    channels.
+    """
+    rows, channels, height, width = signal.activations.shape
+    places = signal.activations.flatten(2).transpose(1, 2)
+    centred = places - places.mean(1, keepdim=True)
+    if height * width <= channels:
+        values, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
+        component = vectors[:, :, -1] * values[:, -1:].clamp_min(0).sqrt()
+    else:
+        _, vectors = torch.linalg.eigh(centred.transpose(1, 2) @ centred)
+        component = (centred @ vectors[:, :, -1:])[:, :, 0]
+    against = (component * centred.sum(2)).sum(1, keepdim=True) < 0
+    return torch.where(against, -component, component).relu().reshape(rows, height, width)
 
 
 def as_it_is(attribution: Tensor) -> Tensor:
@@ -33,6 +86,8 @@ CAMS = (
         gradcam,
         as_it_is,
         display="maximum",
+        definition="ReLU(sum_k mean_ij(dy_c/dA_k,ij) A_k)",
+        reference="pytorch-grad-cam GradCAM, torch-cam GradCAM, Captum LayerGradCam",
     ),
     Method(
         "cam",
@@ -43,5 +98,66 @@ CAMS = (
         as_it_is,
         display="maximum",
         needs_linear_head=True,
+        definition="sum_k w_k^c A_k",
+        reference="torch-cam CAM",
+    ),
+    Method(
+        "hirescam",
+        "ReLU of the activations, each place weighted by its own gradient",
+        "Draelos and Carin 2020",
+        "layer",
+        hirescam,
+        as_it_is,
+        display="maximum",
+        definition="ReLU(sum_k dy_c/dA_k * A_k)",
+        reference="pytorch-grad-cam HiResCAM",
+    ),
+    Method(
+        "layercam",
+        "activations, each place weighted by the positive part of its own gradient; suits early layers too",
+        "Jiang et al. 2021",
+        "layer",
+        layercam,
+        as_it_is,
+        display="maximum",
+        definition="ReLU(sum_k ReLU(dy_c/dA_k) * A_k)",
+        reference="pytorch-grad-cam LayerCAM, torch-cam LayerCAM",
+    ),
+    Method(
+        "gradcam_plus_plus",
+        "activations weighted by positive gradients, more where a channel is active in few places",
+        "Chattopadhyay et al. 2018",
+        "layer",
+        gradcam_plus_plus,
+        as_it_is,
+        display="maximum",
+        definition="ReLU(sum_k w_k A_k), w_k = sum_ij ReLU(g_k,ij) / (2 + g_k,ij sum_ab A_k,ab)",
+        reference="pytorch-grad-cam GradCAMPlusPlus, without the constant that it adds to a denominator",
+        caveat="the formula assumes activations that are not negative",
+    ),
+    Method(
+        "xgradcam",
+        "activations weighted by their gradients, averaged with the activations as weights",
+        "Fu et al. 2020",
+        "layer",
+        xgradcam,
+        as_it_is,
+        display="maximum",
+        definition="ReLU(sum_k w_k A_k), w_k = sum_ij A_k,ij g_k,ij / sum_ab A_k,ab",
+        reference="pytorch-grad-cam XGradCAM, torch-cam XGradCAM",
+        caveat="the formula assumes activations that are not negative",
+    ),
+    Method(
+        "eigencam",
+        "first principal component of the activations; no class and no gradient enters it",
+        "Muhammad and Yeasin 2020",
+        "layer",
+        eigencam,
+        as_it_is,
+        display="maximum",
+        needs_backward=False,
+        definition="ReLU(+-(A - mean_ij A) v_1), v_1 the first right singular vector; the sign that sum_k A_k has",
+        reference="pytorch-grad-cam EigenCAM, but for the sign",
+        caveat="the map is the same for every class",
     ),
 )

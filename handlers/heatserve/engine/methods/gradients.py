@@ -25,6 +25,8 @@ GRADIENTS = (
         "input",
         gradient,
         strongest_channel,
+        definition="dy_c/dx",
+        reference="Captum Saliency, zennit Gradient",
     ),
     Method(
         "smoothgrad",
@@ -34,6 +36,8 @@ GRADIENTS = (
         gradient,
         strongest_channel,
         samples=50,
+        definition="mean_n dy_c/dx(x + e_n), e_n ~ N(0, sigma^2)",
+        reference="Captum NoiseTunnel (smoothgrad)",
     ),
     Method(
         "smoothgrad_squared",
@@ -44,6 +48,8 @@ GRADIENTS = (
         strongest_channel,
         statistic="mean_square",
         samples=50,
+        definition="mean_n (dy_c/dx(x + e_n))^2",
+        reference="Captum NoiseTunnel (smoothgrad_sq)",
     ),
     Method(
         "vargrad",
@@ -55,5 +61,7 @@ GRADIENTS = (
         statistic="variance",
         samples=50,
         min_samples=2,
+        definition="var_n dy_c/dx(x + e_n)",
+        reference="Captum NoiseTunnel (vargrad)",
     ),
 )

@@ -1,0 +1,1 @@
+"""Classifiers of other projects, explained by themselves and compared with pytorch-grad-cam."""
