@@ -100,6 +100,18 @@ def test_the_picture_of_a_view_is_its_photograph(channels: int) -> None:
     assert np.array_equal(np.asarray(preprocess.picture(tensor.numpy())), np.asarray(expected))
 
 
+@pytest.mark.parametrize("crop", [None, (64, 64)])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_part_of_a_letterboxed_view_on_the_photograph_is_all_but_the_padding(
+    size: tuple[int, int], crop: Any
+) -> None:
+    preprocess = Preprocess((48, 80), crop, (0, 0, 0), (1, 1, 1), letterbox=True)
+    tensor, geometry = preprocess.tensor(Picture(Image.new("RGB", size, "white")), LIMIT)
+    inside = np.zeros(tensor.shape[1:])
+    inside[geometry.on_photograph()] = 1
+    assert np.array_equal(inside, tensor[0].numpy())
+
+
 MODES: dict[str, Preprocess] = {
     "shortest side": Preprocess(72, 64, (0, 0, 0), (1, 1, 1)),
     "stretch": Preprocess((48, 80), None, (0, 0, 0), (1, 1, 1)),

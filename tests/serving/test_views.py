@@ -16,8 +16,10 @@ from PIL import Image
 from torch import nn
 
 from heatserve.client.results import Explanation
-from heatserve.engine import METHODS, Method, register, registry
+from heatserve.engine import METHODS, Attribution, Method, Query, register, registry
+from heatserve.imaging import decode
 from heatserve.serving import settings, start
+from heatserve.serving.drawing import boxes, view
 from heatserve.serving.integrity import ArchiveError
 from heatserve.serving.service import Row, Service
 from heatserve.serving.settings import SettingsError, read_settings
@@ -152,6 +154,20 @@ def test_a_block_of_a_photograph_is_explained_where_it_is(name: str, tmp_path: P
     if "crop" not in view:
         assert whole["image"]["seen"] == [0, 0, *SIZE]
     assert service.responder.description["preprocess"]["channels"] == view.get("channels", 3)
+
+
+@pytest.mark.parametrize("size", [[96, 64], [48, 128]])
+def test_the_padding_of_a_letterbox_is_no_region_and_sets_no_scale(size: list[int]) -> None:
+    """The map is ten times as high in the padding as in the block, and the padding is larger."""
+    preprocess = read_settings({"preprocess": {"resize": size, "letterbox": True, **plain(3)}}, {}).preprocess
+    tensor, geometry = preprocess.tensor(decode(block(), 10**6), 10**6)
+    padding = np.ones(size, np.bool_)
+    padding[geometry.on_photograph()] = False
+    values = torch.from_numpy(np.where(padding, np.float32(10), tensor[0].numpy()))
+    of = view(geometry, Attribution(Query("gradcam", target=0), values))
+    assert of.scale == pytest.approx(1.0, abs=0.05)
+    (box,) = boxes(geometry, of, 0.5)
+    assert np.abs(np.subtract([box[key] for key in ("x0", "y0", "x1", "y1")], BOX)).max() <= 3
 
 
 def test_a_tensor_has_the_channels_and_sides_of_the_view(tmp_path: Path) -> None:
