@@ -45,7 +45,8 @@ def schemas() -> dict[str, Schema]:
     size = {"format": {"const": "png"}, "width": COUNT, "height": COUNT, "data": PNG}
     entry = {"method": {"enum": [*METHODS]}, "target": ref("Target"), "parameters": ref("Parameters"),
              "quality": ref("Quality")}  # fmt: skip
-    own = {"boxes": a_list(ref("Box"), 0)}
+    own = {"boxes": a_list(ref("Box"), 0),
+           "signed": {"const": True, "description": "grey 128 is zero, 255 the scale and 1 its negative"}}  # fmt: skip
     document = {"predictions": a_list(ref("Ranked")), "image": ref("Image"), "model": ref("Model"),
                 "timing_ms": exactly({stage: {"type": "number"} for stage in STAGES})}  # fmt: skip
     return {
