@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from heatserve_tools.errors import ToolError
 from heatserve_tools.tool import FILE, Tool, working
 
 if TYPE_CHECKING:
-    from heatserve_tools.packaging.packager import Packaged
+    from heatserve_tools.packaging.packager import Packaged, Recipe
 
 
 @click.command(cls=Tool, short_help="Build an archive from a model's weights.")
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     "package.module:callable, or path/model.py:Class.",
 )
 @click.option("--weights", required=True, type=FILE, help="Its state dict: .pt, .pth or .safetensors.")
+@click.option(
+    "--activation",
+    type=click.Choice(["softmax", "sigmoid", "none"]),
+    help="What makes answers of the network's outputs: softmax (each picture is of one class), sigmoid (each label is "
+    "there or not, by itself), none (values). Asked for where neither the configuration nor the architecture says it.",
+)
 @tool.labels
 @tool.config
 @click.option(
@@ -54,6 +61,7 @@ def main(
     name: str,
     architecture: str,
     weights: Path,
+    activation: str | None,
     labels: Path | None,
     config: Path | None,
     packages: tuple[str, ...],
@@ -73,9 +81,12 @@ def main(
     extras.need(extras.MODEL, extras.SERVE)
     from heatserve_tools.packaging.packager import Recipe, package
 
-    recipe = Recipe(name, architecture, weights, labels, config, packages, version, continuous, extensions)
+    recipe = Recipe(
+        name, architecture, weights, labels, config, packages, version, continuous, extensions, activation=activation
+    )
     console = Console(stderr=True, highlight=False, emoji=False)
     try:
+        recipe = _answered(recipe)
         with working(f"Building {name}.mar and trying it"):
             packaged = package(recipe, export_path, force)
     except ToolError as error:
@@ -87,6 +98,19 @@ def main(
     serve = context.command_path.removesuffix("package") + "serve"
     named = context.get_parameter_source("export_path") is ParameterSource.COMMANDLINE
     _report(Console(highlight=False, emoji=False), name, packaged, serve, named)
+
+
+def _answered(recipe: Recipe) -> Recipe:
+    """The recipe with an activation, which a person at a terminal is asked for where nothing settles it."""
+    from heatserve_tools.packaging.activation import MEANINGS
+    from heatserve_tools.packaging.configuration import settled
+
+    if settled(recipe) is not None or not sys.stdin.isatty():
+        return recipe
+    for name, meaning in MEANINGS.items():
+        click.echo(f"{name:<8} {meaning}", err=True)
+    chosen = click.prompt("What makes answers of the network's outputs", type=click.Choice([*MEANINGS]), err=True)
+    return replace(recipe, activation=chosen)
 
 
 def _report(console: Console, name: str, packaged: Packaged, serve: str, named: bool) -> None:

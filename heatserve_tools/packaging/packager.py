@@ -9,41 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from heatserve.serving.integrity import LABELS, MANIFEST
 from heatserve_tools.errors import ToolError
-from heatserve_tools.packaging import architecture, labels, mar, root, servable, state_dict, trial
+from heatserve_tools.packaging import activation, architecture, labels, mar, root, servable, state_dict, trial
+from heatserve_tools.packaging.configuration import CONFIG, configuration, settled
 from heatserve_tools.packaging.mar import Content
+from heatserve_tools.packaging.recipe import Recipe as Recipe
 from heatserve_tools.packaging.trial import Trial
 
-CONFIG = "model-config.yaml"
 ARCHIVER_VERSION = "0.12.0"
-#: The settings with which TorchServe hands rows over step by step: one worker, room for later rows, no waiting.
-CONTINUOUS = {"minWorkers": 1, "maxWorkers": 1, "continuousBatching": True, "batchSize": 64, "maxBatchDelay": 1}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that an archive is made from.
-
-    weights: None for those that the architecture makes by itself; such an archive can be inspected, not packaged.
-    extensions: modules that register methods when the archive starts.
-    layers: in place of the layers that the configuration names.
-    handlers: a folder with the handler and the package heatserve; None for those of this installation.
-    """
-
-    name: str
-    architecture: str
-    weights: Path | None
-    labels: Path | None = None
-    config: Path | None = None
-    include_packages: tuple[str, ...] = ()
-    version: str = "1.0"
-    continuous: bool = False
-    extensions: tuple[Path, ...] = ()
-    layers: tuple[str, ...] = ()
-    handlers: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +38,8 @@ def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
     target = export_path / f"{recipe.name}.mar"
     if target.exists() and not force:
         raise ToolError(f"{target} exists; --force replaces it.")
+    if settled(recipe) is None:
+        raise ToolError(activation.UNSETTLED)
     contents = members(recipe)
     about = json.loads(bytes(contents[MANIFEST]))["heatserve"]
     sources = [path for path in (recipe.weights, recipe.labels, recipe.config) if path]
@@ -122,37 +98,6 @@ def members(recipe: Recipe) -> dict[str, Content]:
         },
     }
     return {**merged, MANIFEST: mar.sealed(manifest, merged)}
-
-
-def configuration(recipe: Recipe) -> bytes | None:
-    """The archive's configuration: the recipe's file as it is, unless the recipe changes settings in it.
-
-    None where there is neither. Raises ToolError for a file that TorchServe cannot read.
-    """
-    content = recipe.config.read_bytes() if recipe.config else None
-    try:
-        read = {} if content is None else servable.config(content)
-    except servable.Unservable as error:
-        raise ToolError(f"The configuration {recipe.config and recipe.config.name} {error}.") from None
-    changed: dict[str, Any] = {**CONTINUOUS} if recipe.continuous else {}
-    if recipe.layers or recipe.extensions:
-        explain = read.get("explain") or {}
-        if not isinstance(explain, dict):
-            raise ToolError("The configuration's block explain is no mapping of settings.")
-        changed["explain"] = {**explain, **_explain(recipe, explain)}
-    return yaml.safe_dump({**read, **changed}, sort_keys=False).encode() if changed else content
-
-
-def _explain(recipe: Recipe, explain: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the block `explain` that the recipe changes."""
-    changed: dict[str, Any] = {}
-    if recipe.layers:
-        changed["layer"] = list(recipe.layers)
-    if recipe.extensions:
-        named = explain.get("extensions") or []
-        modules = [*(named if isinstance(named, list) else [named]), *(path.stem for path in recipe.extensions)]
-        changed["extensions"] = [module for number, module in enumerate(modules) if module not in modules[:number]]
-    return changed
 
 
 def _merged(parts: Iterable[Mapping[str, Content]]) -> dict[str, Content]:
