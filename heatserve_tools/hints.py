@@ -10,7 +10,7 @@ def of(refusal: str, labels: Path | None = None) -> str:
 
     labels: the file that the archive's index_to_name.json was made from.
     """
-    if "not clear which layer" in refusal:
+    if "not clear which layer" in refusal or "no layer inside it can be recorded" in refusal:
         return "Without such a layer, set `explain: {method: gradient}` in model-config.yaml (--config)."
     if "ScriptModules" in refusal:
         return "A TorchScript module has no layers to explain: give the module that it was made from."

@@ -16,7 +16,7 @@ from devtools.models.subjects import Subject, timm_subjects, torchvision_subject
 from devtools.models.trial import Outcome, try_subject
 from devtools.paths import ROOT
 
-KEPT = ROOT / "benchmarks" / "models.json"
+KEPT = ROOT / "devtools" / "models" / "outcomes.json"
 PAGE = ROOT / "docs" / "models.md"
 
 

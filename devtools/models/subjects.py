@@ -51,10 +51,17 @@ class Logits(nn.Module):
 
 
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:
-    """The network that `build` gives with a fixed seed, in evaluation mode."""
+    """The network that `build` gives with a fixed seed, in evaluation mode.
+
+    Weights that a new network has at 0, as those of many a head, are drawn too: a score must depend on the picture.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build().eval()
+        net = build()
+        for module in net.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and not module.weight.any():
+                nn.init.normal_(module.weight, std=0.05)
+        return net.eval()
 
 
 def torchvision_subjects() -> Iterator[Subject]:

@@ -9,6 +9,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchcam import methods as torchcam
 
 from heatserve.engine import METHODS, Explainer, Query, UnsuitableModel, activations
+from heatserve.engine.fusion import fused
 from heatserve.engine.methods import BUILT_IN
 from heatserve.engine.steps import finish
 from tests.engine.networks import (
@@ -97,8 +98,9 @@ def test_the_sign_of_eigencam_is_that_of_the_sum_of_the_channels():
 
 
 def test_eigencam_takes_no_backward_pass_and_is_the_same_for_each_class(monkeypatch):
+    one = explainer("vgg11")
     monkeypatch.setattr(torch.autograd, "grad", None)
-    _, [answers] = explainer("vgg11").run(pictures(1), [[Query("eigencam", target=t) for t in (0, 5)]])
+    _, [answers] = one.run(pictures(1), [[Query("eigencam", target=t) for t in (0, 5)]])
     assert torch.equal(answers[0].values, answers[1].values) and answers[0].values.max() > 0
 
 
@@ -148,6 +150,11 @@ def test_fused_layers_are_pytorch_grad_cams_mean_of_scaled_maps(name, method, mo
     _, answers = explainer(name).run(images, [[Query(method, target=t, layer="+".join(layers))] for t in TARGETS])
     for (answer,), one in zip(answers, expected):
         assert distance(answer.values / answer.values.max().clamp_min(1e-7), one) < 1e-4
+
+
+def test_the_negative_part_of_a_map_does_not_enter_a_fusion():
+    signed = torch.tensor([[[-3.0, 1.0], [0.0, 2.0]]])
+    assert fused([signed, torch.full_like(signed, -1.0)]).tolist() == [[[0.0, 0.25], [0.0, 0.5]]]
 
 
 def test_a_fusion_names_the_layer_that_is_not_tapped_and_cam_has_one_layer():

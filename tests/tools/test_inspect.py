@@ -49,7 +49,7 @@ class Rows(Net):
 
 class Probable(Net):
     def forward(self, x):
-        return super().forward(x).softmax(1)
+        return super().forward(x).sigmoid()
 """
 CONFIG = "preprocess:\n  resize: 32\n  crop: 24\n"
 
@@ -97,10 +97,18 @@ def test_an_architecture_shows_its_layers_and_the_price_of_its_methods(folder):
     assert {method["name"]: method["passes"] for method in network["methods"]} == {
         "gradcam": 1,
         "cam": 1,
+        "hirescam": 1,
+        "layercam": 1,
+        "gradcam_plus_plus": 1,
+        "xgradcam": 1,
+        "eigencam": 1,
         "gradient": 1 + 3,
         "smoothgrad": 1 + 3 * 50,
         "smoothgrad_squared": 1 + 3 * 50,
         "vargrad": 1 + 3 * 50,
+        "attention_rollout": None,
+        "attention_relevance": None,
+        "legrad": None,
     }
     assert found["description"]["preprocess"]["crop"] == 24
 

@@ -52,7 +52,7 @@ def refused(monkeypatch, tmp_path, sentence, *options):
 
 
 def test_a_network_without_a_clear_layer_gets_the_easy_way(monkeypatch, tmp_path):
-    choice = LayerChoice((), (), None, "it has no attention")
+    choice = LayerChoice((), (), None, "no attention is seen in it")
     with pytest.raises(UnsuitableModel) as unclear:
         choice.check("gradcam")
     assert "`explain: {method: gradient}`" in refused(monkeypatch, tmp_path, str(unclear.value))

@@ -112,7 +112,9 @@ class Attentions(TorchFunctionMode):
             products = products.masked_fill(~attn_mask, float("-inf"))
         elif attn_mask is not None:
             products = products + attn_mask
-        matrix = self._record(products.softmax(-1))
+        # Fused attention has its softmax in float32, whatever the precision of its products.
+        rounded = products.dtype in (torch.bfloat16, torch.float16)
+        matrix = self._record(products.softmax(-1, dtype=torch.float32 if rounded else None))
         self._used.add(len(self._found) - 1)
         return matrix.to(value.dtype) @ value
 

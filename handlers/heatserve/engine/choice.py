@@ -49,16 +49,20 @@ class LayerChoice:
     candidates: names that a message may suggest where no layer is tapped.
     head: the linear head; None where the network has none.
     transformer: the transformer in the network, or the sentence that says why there is none.
+    sealed: the sentence that says why no layer can be recorded; empty where layers can.
     """
 
     layers: tuple[str, ...]
     candidates: tuple[str, ...]
     head: LinearHead | None
     transformer: Transformer | str
+    sealed: str = ""
 
     @property
     def default(self) -> str:
         """The layer of a query that names none. Raises UnsuitableModel where no layer is tapped."""
+        if not self.layers and self.sealed:
+            raise UnsuitableModel(self.sealed)
         if not self.layers:
             candidates = ", ".join(self.candidates) or "none found"
             raise UnsuitableModel(

@@ -19,13 +19,16 @@ class Frozen:
 
     def __init__(self, model: nn.Module) -> None:
         self.users = 0
-        self._training = {name: module.training for name, module in model.named_modules()}
+        self._training = {
+            name: module.training for name, module in model.named_modules() if hasattr(module, "training")
+        }
         self._requires_grad = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
     def undo(self, model: nn.Module) -> None:
         """Gives the model its modes and flags back."""
         for name, module in model.named_modules():
-            module.training = self._training.get(name, module.training)
+            if name in self._training:
+                module.training = self._training[name]
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(self._requires_grad.get(name, parameter.requires_grad))
 
@@ -35,9 +38,11 @@ def freeze(model: nn.Module) -> None:
     if model not in _FROZEN:
         _FROZEN[model] = Frozen(model)
     _FROZEN[model].users += 1
-    with suppress(NotImplementedError):  # the mode of a network of torch.export was settled when it was exported
+    # The mode of a network of torch.export, and of a frozen one of TorchScript, was settled when it was made.
+    with suppress(NotImplementedError, AttributeError):
         model.eval()
-    model.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
 
 
 def thaw(model: nn.Module) -> None:

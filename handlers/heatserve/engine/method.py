@@ -97,7 +97,6 @@ class Method:
     needs_backward: whether the method reads a gradient; False where activations, or attention, are enough.
     layerwise: whether the gradients of a method of attention are those of each block's own score, not of the network's.
     signed: whether the map's negative part has a meaning of its own, which a picture shows in a second colour.
-    rule: "guided" for a pass whose backward pass is guided backpropagation's; empty for the true gradient.
     definition: the formula in one line.
     reference: the independent implementation that the tests compare with.
     caveat: one sentence that a reader of the map must know; empty for none.
@@ -118,7 +117,6 @@ class Method:
     needs_backward: bool = True
     layerwise: bool = False
     signed: bool = False
-    rule: str = ""
     definition: str = ""
     reference: str = ""
     caveat: str = ""

@@ -11,6 +11,7 @@ from .choice import INPUT, LayerChoice
 from .errors import UnsuitableModel
 from .frozen import freeze, thaw
 from .head import linear_head
+from .kinds import kind_of, refuse_sealed_layers, sealed
 from .late import automatic
 from .optimize import Optimized
 from .optimize import optimize as optimized
@@ -20,7 +21,8 @@ from .precision import autocast, available, tensor_float_of
 from .query import Attribution, Query
 from .recorded import Recorded, forward_mode
 from .recorded_attention import recording_attention
-from .structure import trace
+from .rows import settle_rows
+from .structure import Structure, trace
 from .taps import Layer, Taps
 from .transformer import transformer_or_reason
 
@@ -74,9 +76,12 @@ class Network:
         self, example: Tensor, layers: Sequence[str], optimize: bool, head: str | None, layout: str | None
     ) -> None:
         model = self.model
+        refuse_sealed_layers(model, tuple(layers))
+        self._undo.callback(settle_rows(model, example))
         outputs = outputs_of(model, example, self.activation, head)
         self._undo.callback(outputs.remove)
-        self.structure = trace(model, example)
+        reason = sealed(model)
+        self.structure = Structure(None, None, (), outputs.classes) if reason else trace(model, example)
         self.classes = self.structure.classes
         names = tuple(str(Layer.parse(name)) for name in layers)
         if layout is not None and not names:
@@ -88,11 +93,15 @@ class Network:
             else automatic(model, example, self.structure)
         )
         names = names or tuple(self.layouts)
-        self.optimized = optimized(model, example, names, self.activation) if optimize else Optimized()
+        self.optimized = (
+            optimized(model, example, names, self.activation)
+            if optimize and all(kind_of(part) == "eager" for part in model.modules())
+            else Optimized()
+        )
         self.head = linear_head(model, self.structure, self.layouts)
         laid = example.contiguous(memory_format=self.optimized.layout)
-        self.transformer = transformer_or_reason(model, laid)
-        self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer)
+        self.transformer = reason or transformer_or_reason(model, laid)
+        self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer, reason)
         self._taps = Taps(model, names)
         self._undo.callback(self._taps.remove)
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from .activation import check_activation, two_classes
 from .errors import UnsuitableModel
-from .kinds import watchable
+from .kinds import compiled_in_place, last_function, watchable
 from .parts import columns, scores_of
-from .scores import prove_scores, refuse_squashed, refuse_unlike
+from .scores import prove_scores, refuse_sealed, refuse_squashed, refuse_unlike
 from .watch import Squashed, Watch
 
 #: The largest difference between the model's own answer and the function of its scores, in numbers of few bits.
@@ -29,6 +29,7 @@ class Outputs:
     activation: a name in ACTIVATIONS.
     head: the name or number of the part of the answer that has the scores; None for the only one that may have them.
 
+    classes: the number of scores of each picture.
     single: whether one score stands for two classes, a label's absence and its presence.
     squashed: the name of the function that is the last one in the model's forward, and is left out; None for none.
 
@@ -46,6 +47,8 @@ class Outputs:
         self._watches, self._watched, self._handle = watchable(model), None, None  # type: bool, Watch | None, Any
         answer, squashed = self._ask(example)
         scores = self._read(answer, example)
+        if squashed is None and not self._watches:
+            self._refuse_sealed_squashing(example)
         if scores.ndim == 2 and scores.shape[0] > 1 and answer is not scores:
             self._read(self._ask(example[:1])[0], example[:1])  # (classes) of one picture is not (N)
         if squashed is None:
@@ -54,11 +57,17 @@ class Outputs:
             self._prove(squashed, scores, example)
             self.squashed = squashed.by.name
         self.single = activation == "sigmoid" and scores.shape[1] == 1
+        self.classes = 2 if self.single else int(scores.shape[1])
         if answer is scores and not self.single and not self.squashed:
             return
+        if compiled_in_place(model):
+            raise UnsuitableModel(
+                "the network was compiled in place, by model.compile(), and its answer cannot be turned into scores; "
+                "give torch.compile(model), or the network before it is compiled"
+            )
         self._handle = model.register_forward_hook(self._after)
         if self.squashed:
-            model.forward = self._under_a_watch
+            vars(model)["forward"] = self._under_a_watch
 
     def _read(self, answer: Any, pictures: Tensor) -> Tensor:
         """The scores, (N, classes), as the answer has them."""
@@ -73,9 +82,21 @@ class Outputs:
                 answer = self._model(pictures.clone())
         return answer, watch.of(scores_of(answer, self.head, len(pictures)))
 
+    def _refuse_sealed_squashing(self, example: Tensor) -> None:
+        """Raises UnsuitableModel for a compiled or scripted network that ends in a sigmoid or softmax."""
+        name, eager = last_function(self._model), getattr(self._model, "_orig_mod", None)
+        if eager is not None and watchable(eager):
+            with torch.no_grad(), Watch() as watch:
+                answer = eager(example.clone())
+            found = watch.of(scores_of(answer, self.head, len(example)))
+            name = found.by.name if found is not None else ""
+        if name:
+            refuse_sealed(name)
+
     def _prove(self, squashed: Squashed, scores: Tensor, example: Tensor) -> None:
         """Proves that the declared activation of the values before the last function is the model's own answer."""
-        if squashed.by.activation != self.activation:
+        alone = self.activation == "softmax" and scores.shape[1] < 2
+        if squashed.by.activation != self.activation or alone:
             refuse_squashed(squashed.by.name, squashed.by.activation, self.activation, scores.shape[1])
         noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(1)).to(example)
         for pictures in (None, -example, 4 * noise - 2, 30 * noise):
@@ -114,9 +135,9 @@ class Outputs:
             return
         self._handle.remove()
         if self.squashed and self._had_forward:
-            self._model.forward = self._forward
+            vars(self._model)["forward"] = self._forward
         elif self.squashed:
-            del self._model.forward
+            del vars(self._model)["forward"]
 
 
 def outputs_of(model: nn.Module, example: Tensor, activation: str, head: str | None) -> Outputs:

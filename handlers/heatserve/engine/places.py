@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from .layout import Layout
 from .taps import activations
 
-#: The rounds that are tried until the answer is clear: the number of changed pictures, the most blocks along a side.
-#: Places that see far answer to their neighbours' blocks too; larger blocks of several places are for them.
-_ROUNDS = ((16, 64), (48, 64), (48, 4))
+#: The numbers of copies whose blocks, each as large as a place, are changed at random: at first, and at last for the
+#: likeliest layout, as attention that was trained answers to few blocks and to all of their changes differently.
+_COPIES, _MORE = 16, 48
+#: Places that see far answer to their neighbours' blocks too. For them a side has so many larger blocks, changed one by
+#: one.
+_SIDE = 4
 #: The share of the picture's blocks that one changed picture changes.
 _CHANGED = 0.25
 #: The share of places that must answer most to their own block.
@@ -27,7 +30,7 @@ _ELSEWHERE = 0.6
 #: Answers below this share of the mean answer count as none.
 _SILENT = 1e-3
 #: The number of grids that are tried for one layer, those of the squarest blocks first.
-_GRIDS = 4
+_GRIDS = 3
 #: The longest side of a block, in its shortest.
 _OBLONG = 4.0
 
@@ -42,6 +45,7 @@ def show_places(model: nn.Module, example: Tensor, shapes: Mapping[str, Sequence
     tokens = {int(shape[1]) for shape in shapes.values() if len(shape) == 3}
     prefixes = prefixes_of(model, picture, tokens)
     waiting = {layer: list(_readings(shape, picture, prefixes))[:_GRIDS] for layer, shape in shapes.items()}
+    likeliest = {layouts[0] for layouts in waiting.values() if layouts}
     found: dict[str, Layout] = {}
     while any(waiting.values()):
         grid = next(_grid(layouts[0], shapes[layer]) for layer, layouts in waiting.items() if layouts)
@@ -50,24 +54,25 @@ def show_places(model: nn.Module, example: Tensor, shapes: Mapping[str, Sequence
             for layer, layouts in waiting.items()
             if layouts and _grid(layouts[0], shapes[layer]) == grid
         }
-        shown = _shown(model, picture, grid, tried)
+        shown = _shown(model, picture, grid, tried, not likeliest.isdisjoint(tried.values()))
         found.update(shown)
         waiting = {layer: layouts for layer, layouts in waiting.items() if layer not in shown}
     return found
 
 
-def _shown(model: nn.Module, picture: Tensor, grid: tuple[int, int], tried: Mapping[str, Layout]) -> dict[str, Layout]:
+def _shown(
+    model: nn.Module, picture: Tensor, grid: tuple[int, int], tried: Mapping[str, Layout], likeliest: bool
+) -> dict[str, Layout]:
     """Those of the layouts, all of one grid, that changed blocks show to be right."""
     found: dict[str, Layout] = {}
-    for count, side in _ROUNDS:
+    tries = [_at_random(_COPIES, grid), _one_by_one(grid)] + [_at_random(_MORE, grid)] * likeliest
+    for cells in tries:
         layers = [layer for layer in tried if layer not in found]
-        blocks = (min(grid[0], side), min(grid[1], side))
-        if not layers or (side == _ROUNDS[-1][1] and blocks == grid):
+        if not layers:
             break
-        cells = _cells(count, blocks)
         _, planted = activations(model, _planted(picture, cells), layers)
         for layer in layers:
-            if len(planted[layer]) == 1 + count and places_answer(tried[layer].maps(planted[layer]), cells):
+            if len(planted[layer]) == 1 + len(cells) and places_answer(tried[layer].maps(planted[layer]), cells):
                 found[layer] = tried[layer]
     return found
 
@@ -161,12 +166,17 @@ def _grid(layout: Layout, shape: Sequence[int]) -> tuple[int, int]:
     return (shape[2], shape[3]) if layout.kind == "nchw" else (shape[1], shape[2])
 
 
-def _cells(count: int, grid: tuple[int, int]) -> Tensor:
-    """Which blocks each of so many copies changes, (count, h, w); each block in one of them at least."""
-    generator = torch.Generator().manual_seed(count)
-    cells = torch.rand((count, *grid), generator=generator) < _CHANGED
+def _at_random(copies: int, grid: tuple[int, int]) -> Tensor:
+    """Which blocks each copy changes, (P, h, w): a block for each place, each in one copy at least."""
+    cells = torch.rand((copies, *grid), generator=torch.Generator().manual_seed(1)) < _CHANGED
     cells[-1] |= ~cells.any(0)
     return cells
+
+
+def _one_by_one(grid: tuple[int, int]) -> Tensor:
+    """One larger block for each copy, (P, rows, columns)."""
+    rows, columns = min(grid[0], _SIDE), min(grid[1], _SIDE)
+    return torch.eye(rows * columns, dtype=torch.bool).view(-1, rows, columns)
 
 
 def _planted(picture: Tensor, cells: Tensor) -> Tensor:

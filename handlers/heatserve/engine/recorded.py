@@ -152,7 +152,7 @@ class Recorded:
     def _signal(self, source: Source, wave: Wave, gradients: Mapping[Source, tuple[Tensor, ...]]) -> Signal:
         if source.signal == "attention":
             assert self.attention is not None
-            return self.attention.signal(wave, gradients.get(source, ()))
+            return self.attention.signal(wave, gradients.get(source, ()), self._full)
         if source.signal == "score":
             return ScoreSignal(self._full(wave.of(self.logits.detach())), wave.targets, self._full(wave.scores))
         if source.layer is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -55,10 +55,10 @@ class RecordedAttention:
             for tokens, matrix, of_tokens in zip(self.tokens, self.matrices, gradient.chunk(count))
         )
 
-    def signal(self, wave: Wave, gradients: tuple[Tensor, ...]) -> AttentionSignal:
-        """The signal of a wave's rows."""
-        matrices = tuple(wave.of(matrix.detach()) for matrix in self.matrices)
-        of_rows = tuple(wave.of(gradient) for gradient in gradients)
+    def signal(self, wave: Wave, gradients: tuple[Tensor, ...], full: Callable[[Tensor], Tensor]) -> AttentionSignal:
+        """The signal of a wave's rows; `full` gives values the precision that signals have."""
+        matrices = tuple(full(wave.of(matrix.detach())) for matrix in self.matrices)
+        of_rows = tuple(full(wave.of(gradient)) for gradient in gradients)
         of = self.transformer
         return AttentionSignal(matrices, of_rows, of.prefix, of.grid, of.readers)
 

@@ -21,7 +21,6 @@ _WORDS = {
     "signal": ("layer", "input", "score", "attention"),
     "statistic": ("mean", "mean_square", "variance"),
     "display": ("maximum", "percentile"),
-    "rule": ("", "guided"),
 }
 #: The members that draws must have (`sampling.Draws`).
 _MEMBERS = ("of", "draw", "weigh", "random", "parameters")
@@ -66,8 +65,6 @@ def register(method: Method) -> Method:
         raise ValueError(f"method {method.name!r}: its draws must have {', '.join(missing)}")
     if method.layerwise and not (method.signal == "attention" and method.needs_backward):
         raise ValueError(f"method {method.name!r}: layerwise belongs to a method of attention with a backward pass")
-    if method.rule and method.signal != "input":
-        raise ValueError(f"method {method.name!r}: a rule of the backward pass belongs to a method of the input")
     if not method.needs_backward and (method.signal not in ("layer", "attention") or method.needs_linear_head):
         raise ValueError(
             f"method {method.name!r}: needs_backward=False belongs to a method of activations or of attention"

@@ -108,14 +108,27 @@ def refuse_squashed(found: str, fitting: str, activation: str, classes: int) -> 
     )
 
 
+def refuse_sealed(found: str) -> NoReturn:
+    """Refuses a compiled or scripted network that ends in a sigmoid or softmax, which cannot be left out there.
+
+    found: the name of the function.
+    """
+    raise UnsuitableModel(
+        f"the model's scores look like probabilities already: a {found} is its last operation, which cannot be left "
+        "out of a compiled or scripted network; compile or script one that gives the scores before it, or give the "
+        "eager network"
+    )
+
+
 def refuse_unlike(found: str) -> NoReturn:
     """Refuses a network whose answer is not this function of the values before it, for all pictures, over the classes.
 
     found: the name of the function.
     """
+    probable = "all lie between 0 and 1, and " if not found.startswith("log") else ""
     raise UnsuitableModel(
-        f"the model's scores look like probabilities already: its forward ends in a {found}, but not in one of each "
-        "picture's own scores; let it give the scores before its softmax or sigmoid"
+        f"the model's scores look like probabilities already: {probable}its forward ends in a {found}, but not in one "
+        "of each picture's own scores; let it give the scores before its softmax or sigmoid"
     )
 
 

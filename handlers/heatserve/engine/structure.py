@@ -15,7 +15,7 @@ from .activation import two_classes
 from .calls import Watched, watch
 from .errors import UnsuitableModel
 from .taps import Layer
-from .trunk import convolves, first_norms, late_layers, trunk
+from .trunk import convolves, ends_in_tokens, late_layers, trunk
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,10 @@ def trace(model: nn.Module, example: Tensor) -> Structure:
     if layer is None:
         head = _pooled_last(seen)
         layer = head.layer if head else None
-    convolutions = [call.name for call in once if call.spatial and convolves(call.module)]
-    candidates = first_norms(once)[7::-1] or convolutions[-8:]
-    return Structure(layer, head, tuple(candidates), classes, tuple(late_layers(once, classes)))
+    late = tuple(late_layers(once, classes))
+    convolutions = tuple(call.name for call in once if call.spatial and convolves(call.module))
+    candidates = late[::-1] if ends_in_tokens(once) else convolutions[-8:]
+    return Structure(layer, head, candidates, classes, late)
 
 
 def _pooled_first(seen: Watched) -> Head | None:

@@ -44,12 +44,20 @@ def late_layers(once: Sequence[Call], classes: int) -> list[str]:
     Those are first norms where the network ends in tokens, else outputs of blocks and norms. A map of class scores is
     none of them: it is the answer itself.
     """
-    places = [call for call in once if call.positions > 1 and len(call.shape) in (3, 4) and _is_part(call.module)]
+    places = _places(once)
     outputs = [call.name for call in reversed(places) if not (call.spatial and call.shape[1] == classes)]
-    if not places:
-        return []
     norms, outputs = first_norms(once)[:_MOST], outputs[:_MOST]
-    return list(dict.fromkeys(norms + outputs if len(places[-1].shape) == 3 else outputs + norms))
+    return list(dict.fromkeys(norms + outputs if ends_in_tokens(once) else outputs + norms))
+
+
+def ends_in_tokens(once: Sequence[Call]) -> bool:
+    """Whether the last layer with places gives (N, tokens, K)."""
+    places = _places(once)
+    return bool(places) and len(places[-1].shape) == 3
+
+
+def _places(once: Sequence[Call]) -> list[Call]:
+    return [call for call in once if call.positions > 1 and len(call.shape) in (3, 4) and _is_part(call.module)]
 
 
 def _normalises(module: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..engine import ExtensionError, load_installed, load_modules
 from .integrity import LABELS, ArchiveError
+from .programs import load_program, program_in
 from .weights import load_weights
 
 
@@ -36,7 +37,11 @@ def load_extensions(modules: Sequence[str]) -> None:
 
 
 def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.device) -> nn.Module:
-    """Builds the network that the manifest names and loads its weights, `weights_only`. Raises ArchiveError."""
+    """The network of an archive, in evaluation mode. Raises ArchiveError.
+
+    It is built as the manifest names it, and its weights are loaded, `weights_only`; or the archive's file holds the
+    whole network, by TorchScript or torch.export.
+    """
     model_block = manifest.get("model", {})
     architecture = manifest.get("heatserve", {}).get("architecture")
     if architecture:
@@ -44,10 +49,7 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
     elif model_block.get("modelFile"):
         build = _only_class(model_block["modelFile"])
     else:
-        raise ArchiveError(
-            "the archive names no architecture: build it with heatserve package, or give torch-model-archiver a "
-            "--model-file with one class (a TorchScript, ONNX or compiled model has no layers to explain)"
-        )
+        return _program(model_dir, str(model_block.get("serializedFile")), device)
     try:
         model = build()
     except BaseException as error:  # sys.exit() too: it would end the worker without a word
@@ -61,6 +63,18 @@ def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.devic
     if model_block.get("serializedFile"):
         load_weights(model, model_dir / model_block["serializedFile"])
     return model.to(device).eval()
+
+
+def _program(model_dir: Path, name: str, device: torch.device) -> nn.Module:
+    """The network that an archive's file holds as a whole. Raises ArchiveError where it holds none."""
+    kind = program_in(model_dir / name)
+    if kind is None:
+        raise ArchiveError(
+            "the archive names no architecture, and its file is no network of TorchScript or torch.export: build it "
+            "with heatserve package, or give torch-model-archiver a --model-file with one class (an ONNX model is not "
+            "served)"
+        )
+    return load_program(model_dir / name, kind, device)
 
 
 def error_in_one_line(error: BaseException, longest: int = 300) -> str:

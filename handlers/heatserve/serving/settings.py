@@ -10,11 +10,14 @@ from ..engine import ACTIVATIONS, FORWARD, PRECISIONS, WITH_BACKWARD
 from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
+from .unsupported import refuse_unsupported
 from .values import SettingsError as SettingsError
-from .values import whole
+from .values import section, whole
 from .view import read_view
 
 ENVIRONMENT_PREFIX = "HEATSERVE_"
+#: Answers speak of probabilities; values of a regression ("none") have no words in them yet.
+_SERVED = tuple(name for name in ACTIVATIONS if name != "none")
 #: The settings that say how the network is read.
 _OF_NETWORK = ("layer", "activation", "head", "layout")
 
@@ -97,8 +100,8 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     config = config or {}
     limit_names = [f.name for f in fields(Limits)]
     typos.refuse(config, environment, [ENVIRONMENT_PREFIX + name.upper() for name in limit_names])
-    _refuse_unsupported(config, environment)
-    explain = _section(config, "explain")
+    refuse_unsupported(config, environment)
+    explain = section(config, "explain")
     default_names = [name for name, option in OPTIONS.items() if option.set_by_archive]
     allowed = [
         *default_names,
@@ -122,14 +125,14 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     consistent = _consistent(Limits(**limits))
     return Settings(
         limits=consistent,
-        preprocess=read_view(_section(config, "preprocess"), consistent.max_resized_pixels),
+        preprocess=read_view(section(config, "preprocess"), consistent.max_resized_pixels),
         defaults={name: explain[name] for name in default_names if name in explain},
         layers=_names("explain.layer", explain.get("layer")),
         extensions=_modules("explain.extensions", explain.get("extensions")),
         chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
         precision=_one_of(explain, "precision", PRECISIONS, Settings.precision),
-        activation=_one_of(explain, "activation", ACTIVATIONS, Settings.activation),
+        activation=_one_of(explain, "activation", _SERVED, Settings.activation),
         head=_head(explain.get("head")),
         layout=_layout(explain),
         continuous=bool(config.get("continuousBatching")),
@@ -182,51 +185,6 @@ def _layout(explain: Mapping[str, Any]) -> str | None:
     if not _names("explain.layer", explain.get("layer")):
         raise SettingsError("explain.layout is the layout of the layers that explain.layer names; name one there too")
     return value
-
-
-def _refuse_unsupported(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    pt2 = config.get("pt2")
-    compiles = pt2.get("compile", pt2) if isinstance(pt2, dict) else pt2
-    enabled = compiles.get("enable", True) if isinstance(compiles, dict) and compiles else bool(compiles)
-    if enabled or (isinstance(pt2, dict) and "export" in pt2):
-        raise SettingsError("pt2 is not supported: a compiled or exported model has no layers to explain; remove it")
-    if environment.get("TS_IPEX_ENABLE", "false").lower() == "true":
-        raise SettingsError("TS_IPEX_ENABLE=true is not supported: IPEX replaces the layers to explain; unset it")
-    for key in ("continuousBatching", "asyncCommunication"):
-        # TorchServe takes a text for false, where Python would take it for true.
-        if not isinstance(config.get(key), (bool, type(None))):
-            raise SettingsError(f"{key} is {config[key]!r}; true or false is allowed")
-    if config.get("asyncCommunication"):
-        raise SettingsError(
-            "asyncCommunication: true is not supported (one worker death takes the model down); remove it"
-        )
-    if _section(config, "handler").get("profile"):
-        raise SettingsError(
-            "handler.profile: true is not supported: heatserve_stage_seconds times every stage already; remove it"
-        )
-    if config.get("continuousBatching"):
-        _refuse_unsupported_in_continuous_batching(config)
-
-
-def _refuse_unsupported_in_continuous_batching(config: Mapping[str, Any]) -> None:
-    for key in ("minWorkers", "maxWorkers"):
-        if key in config and whole(key, config[key]) > 1:
-            raise SettingsError(
-                f"{key} is {config[key]}; with continuousBatching: true one worker is allowed (two take turns to hold "
-                "the queue, and requests stall); for more capacity serve the archive under more names"
-            )
-    for key in ("sequenceBatching", "sequenceMaxIdleMSec"):
-        if config.get(key):
-            raise SettingsError(f"{key} is not supported with continuousBatching: true; remove it")
-
-
-def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = config.get(name)
-    if section is None:
-        return {}
-    if not isinstance(section, dict):
-        raise SettingsError(f"{name} must be a block of keys, not {type(section).__name__}")
-    return section
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -16,3 +17,13 @@ def whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"\d{1,15}", text) or int(text) < 1:
         raise SettingsError(f"{name} is {value!r}; a whole number of at least 1 is allowed")
     return int(text)
+
+
+def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A block of settings; empty where there is none. Raises SettingsError for one that is no mapping."""
+    section = config.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise SettingsError(f"{name} must be a block of keys, not {type(section).__name__}")
+    return section
