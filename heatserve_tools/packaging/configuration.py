@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,7 +23,7 @@ def configuration(recipe: Recipe) -> bytes | None:
     None where there is neither. Raises ToolError for a file that TorchServe cannot read.
     """
     content = recipe.config.read_bytes() if recipe.config else None
-    read = _read(recipe)
+    read = read_file(recipe.config)
     changed: dict[str, Any] = {**CONTINUOUS} if recipe.continuous else {}
     explain = _block(read, "explain")
     different = {key: value for key, value in _explain(recipe, explain).items() if explain.get(key) != value}
@@ -33,17 +34,29 @@ def configuration(recipe: Recipe) -> bytes | None:
 
 def settled(recipe: Recipe) -> str | None:
     """The activation of the recipe, if the user, the configuration or the architecture settles it. Raises ToolError."""
-    return activation.of(recipe.activation, recipe.architecture, _block(_read(recipe), "explain"))
+    return activation.of(recipe.activation, recipe.architecture, _block(read_file(recipe.config), "explain"))
 
 
-def _read(recipe: Recipe) -> dict[str, Any]:
-    """The settings of the recipe's file; none without a file."""
-    if recipe.config is None:
+def read_file(path: Path | None) -> dict[str, Any]:
+    """The settings of a file; none without a file. Raises ToolError for one that TorchServe cannot read."""
+    if path is None:
         return {}
     try:
-        return servable.config(recipe.config.read_bytes())
+        return servable.config(path.read_bytes())
     except servable.Unservable as error:
-        raise ToolError(f"The configuration {recipe.config.name} {error}.") from None
+        raise ToolError(f"The configuration {path.name} {error}.") from None
+
+
+def completed(own: Path | None, settings: Mapping[str, Any], scratch: Path) -> Path | None:
+    """A file with these settings and, over them, those of the user's file; None where there are none.
+
+    scratch: the folder of that file.
+    """
+    if not settings:
+        return own
+    path = scratch / CONFIG
+    path.write_text(yaml.safe_dump({**settings, **read_file(own)}, sort_keys=False), encoding="utf-8")
+    return path
 
 
 def _block(read: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -59,6 +72,8 @@ def _explain(recipe: Recipe, explain: Mapping[str, Any]) -> dict[str, Any]:
     named = settled(recipe)
     if named is not None:
         made["activation"] = named
+    if recipe.architecture is None and "method" not in explain:
+        made["method"] = "gradient"  # a whole network in a file has no layers
     if recipe.layers:
         made["layer"] = list(recipe.layers)
     if recipe.extensions:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from heatserve_tools.packaging.state_dict import Choice
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All that an archive is made from.
 
+    architecture: None where the file of the weights holds the whole network, by TorchScript or torch.export.
     weights: None for those that the architecture makes by itself; such an archive can be inspected, not packaged.
     extensions: modules that register methods when the archive starts.
     layers: in place of the layers that the configuration names.
     activation: the function that makes answers of the scores; None where the configuration or the architecture says it.
+    choice: of one state dict in the file of the weights.
+    carried: further files of the archive, by their names in it.
+    remarks: on the way in which the recipe was made, each half a sentence.
     handlers: a folder with the handler and the package heatserve; None for those of this installation.
     """
 
     name: str
-    architecture: str
+    architecture: str | None
     weights: Path | None
     labels: Path | None = None
     config: Path | None = None
@@ -28,4 +35,11 @@ class Recipe:
     extensions: tuple[Path, ...] = ()
     layers: tuple[str, ...] = ()
     activation: str | None = None
+    choice: Choice = field(default_factory=Choice)
+    carried: Mapping[str, Path] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     handlers: Path | None = None
+
+    def with_version(self) -> Recipe:
+        """The recipe with the usual version where it has none."""
+        return self if self.version else replace(self, version=Recipe.version)
