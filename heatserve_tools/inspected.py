@@ -50,7 +50,10 @@ def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -
     weights = archive["weights"]
     steps = [
         f"resize {view['resize']}" if view["resize"] else "no resizing",
-        f"crop {view['crop']}",
+        f"crop {view['crop']}" if view["crop"] else "no crop",
+        *([f"letterbox {list(view['fill'] or ())}"] if view["letterbox"] else []),
+        *([f"channels {view['channels']}"] if view["channels"] != 3 else []),
+        *([f"order {view['order']}"] if view["order"] != "rgb" else []),
         str(view["interpolation"]),
         f"orientation {view['orientation']}",
         f"mean {_numbers(view['mean'])}",

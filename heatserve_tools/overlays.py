@@ -114,7 +114,8 @@ def _overlays(run: Run, picture: Path, folder: Path) -> list[str]:
         written = _write(folder, picture.stem, f"-{run.model}-{found.method}-{found.target.index}", content)
         margin = "" if found.standard_error is None else f", standard error {found.standard_error:.2f} of the map"
         about = printable(f"{found.method} of {found.target.label}")
-        lines.append(f"  {about}: {_shown(written)}{margin}{' (empty map)' if found.empty else ''}")
+        colours = ", red speaks for it and blue against it" if found.signed else ""
+        lines.append(f"  {about}: {_shown(written)}{margin}{colours}{' (empty map)' if found.empty else ''}")
     return lines
 
 

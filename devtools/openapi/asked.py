@@ -77,5 +77,5 @@ def _input() -> Schema:
             "data": {"type": "array", "minItems": 1},
         },
         {"parameters": ref("V2Parameters")},
-        "BYTES: base64 pictures; FP32: the model's normalised view, (3, H, W) or (N, 3, H, W)",
+        "BYTES: base64 pictures; FP32: the model's normalised view, (C, H, W) or (N, C, H, W)",
     )

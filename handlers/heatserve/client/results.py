@@ -39,6 +39,7 @@ class Explanation:
     """One map and its quality.
 
     scale: the attribution at grey 255.
+    signed: whether the heatmap shows both signs: grey 128 is zero, 255 is `scale` and 1 is -`scale`.
     standard_error: the Monte-Carlo error of a smoothed map, relative to the size (L2) of the true map. It is None for a
         map that was not smoothed, and for one that is no larger than its noise.
     converged: whether the standard error that was asked for is reached. If none was asked for, it is False after a
@@ -57,6 +58,7 @@ class Explanation:
     empty: bool
     boxes: tuple[Box, ...]
     answer: Mapping[str, Any] = field(repr=False)
+    signed: bool = False
 
     @property
     def heatmap(self) -> Image.Image:
@@ -71,7 +73,10 @@ class Explanation:
         """
         import numpy
 
-        return numpy.asarray(self.heatmap, numpy.float32) * numpy.float32(self.scale / 255)
+        levels = numpy.asarray(self.heatmap, numpy.float32)
+        if self.signed:
+            return (levels - 128) * numpy.float32(self.scale / 127)
+        return levels * numpy.float32(self.scale / 255)
 
     @property
     def overlay(self) -> Image.Image:
@@ -95,6 +100,7 @@ class Explanation:
             quality["empty"],
             tuple(Box(**box) for box in answer.get("boxes", ())),
             answer,
+            answer.get("signed", False),
         )
 
 

@@ -6,19 +6,21 @@ from .boxes import largest_box
 from .colour import COLORMAPS, colour
 from .cost import MAX_DECODE_MS, refuse_dear, shown_ms
 from .decode import Picture, decode
-from .display import RULES, grey, positive_part, scale_of
+from .display import RULES, grey, positive_part, scale_of, signed_grey
 from .encode import jpeg_file, npy_file, png_file, webp_file
 from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
 from .header import FORMATS, Header, inspect
 from .overlay import overlay
-from .preprocess import INTERPOLATIONS, ORIENTATIONS, Preprocess
+from .preprocess import INTERPOLATIONS, MODES, ORDERS, ORIENTATIONS, Preprocess
 
 __all__ = [
     "COLORMAPS",
     "FORMATS",
     "INTERPOLATIONS",
     "MAX_DECODE_MS",
+    "MODES",
+    "ORDERS",
     "ORIENTATIONS",
     "RULES",
     "Geometry",
@@ -41,5 +43,6 @@ __all__ = [
     "refuse_dear",
     "scale_of",
     "shown_ms",
+    "signed_grey",
     "webp_file",
 ]

@@ -87,3 +87,7 @@ COLORMAPS: Mapping[str, NDArray[np.uint8]] = {
     ),
     "grey": _anchors((0, 0, 0, 0), (255, 255, 255, 255)),
 }
+
+#: The colours of signed maps: blue below zero, red above it. None is pale near zero: over a photograph the opacity
+#: shows the strength, and white would be a veil.
+DIVERGING: NDArray[np.uint8] = _anchors((0, 5, 48, 200), (127, 60, 130, 255), (128, 255, 110, 90), (255, 190, 0, 20))

@@ -96,6 +96,8 @@ CONVERSIONS: Mapping[str, Conversion] = {
 RESIZE: Mapping[str, float] = {"nearest": 1.0, "bilinear": 3.0, "bicubic": 5.0, "lanczos": 8.0}
 #: Resizing, further: ns for each pixel of the resized picture, and for each pixel of the view.
 RESIZED, VIEWED = 10.0, 12.0
+#: Making greys of RGB, and resizing with alpha, further: ns for each pixel of the picture.
+GREYED, WITH_ALPHA = 2.0, 8.0
 #: The copy that an answer shows: ns for each pixel of the picture. A large picture is first reduced by a whole factor.
 SHOWN, SHOWN_REDUCED = 6.0, 3.0
 #: Turning a picture upright: ns for each pixel.

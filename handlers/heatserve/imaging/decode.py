@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from .header import opened, refusals
-from .modes import to_rgb
+from .modes import on_white, to_rgb, to_rgba
 from .orientation import orientation_of, upright_image, upright_size
 
 
@@ -15,7 +15,8 @@ from .orientation import orientation_of, upright_image, upright_size
 class Picture:
     """A decoded picture.
 
-    image: 8-bit RGB. Its rows are in the order that Pillow decodes, which the stock handler shows to the model.
+    image: 8-bit RGB, or RGBA where alpha was asked for. Its rows are in the order that Pillow decodes, which the stock
+        handler shows to the model.
     orientation: the EXIF orientation (1 to 8) that a viewer still has to apply.
     """
 
@@ -33,19 +34,25 @@ class Picture:
         return upright_size(*self.image.size, self.orientation)[1]
 
     def upright(self, max_side: int | None = None) -> Image.Image:
-        """The picture as a viewer shows it, with at most `max_side` pixels on its longest side. Do not alter it."""
+        """The picture as a viewer shows it, RGB, with at most `max_side` pixels on its longest side. Do not alter it.
+
+        Transparent parts are white.
+        """
         image = self.image
         longest = max(image.size)
         if max_side is not None and longest > max_side:
             width, height = (max(1, round(side * max_side / longest)) for side in image.size)
             image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        if image.mode == "RGBA":
+            image = on_white(image)
         return upright_image(image, self.orientation)
 
 
-def decode(data: bytes, max_pixels: int) -> Picture:
+def decode(data: bytes, max_pixels: int, alpha: bool = False) -> Picture:
     """The picture in a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF file.
 
-    Transparent parts become white. 16-bit and float greys are scaled to 8 bits (see `to_rgb`).
+    Transparent parts become white, unless `alpha` asks for an RGBA picture. 16-bit and float greys are scaled to 8 bits
+    (see `to_rgb`).
 
     Raises:
         UnreadableImage: the bytes are empty, truncated, corrupt or not such a picture.
@@ -57,4 +64,4 @@ def decode(data: bytes, max_pixels: int) -> Picture:
         vars(image).pop("_decoder", None)  # the decoder of a WebP holds two canvases
         # After loading: a PNG may declare its orientation behind its pixels, and Pillow itself turns a TIFF upright.
         orientation = orientation_of(image, structure.exif, structure.xmp)
-        return Picture(to_rgb(image), orientation)
+        return Picture(to_rgba(image) if alpha else to_rgb(image), orientation)

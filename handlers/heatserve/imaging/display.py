@@ -1,4 +1,4 @@
-"""The grey levels of a map: its positive part on a scale."""
+"""The grey levels of a map: its positive part on a scale, or both signs around a middle grey."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 RULES = ("maximum", "percentile")
 _PERCENTILE = 99.0
+#: The grey level of zero in the picture of a signed map. 127 levels above and below it are the scale's two ends.
+ZERO = 128
+_ENDS = 127
 
 
 def positive_part(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -47,3 +50,22 @@ def grey(values: NDArray[Any], scale: float) -> NDArray[np.uint8]:
     # The division comes first: 255 / scale may be more than a float32 holds.
     levels = np.minimum(positive, white) / white * np.float32(255)
     return np.rint(levels).astype(np.uint8)
+
+
+def signed_grey(values: NDArray[Any], scale: float) -> NDArray[np.uint8]:
+    """Both signs as uint8, in the same shape: 128 is zero, 255 is `scale` and above, 1 is -`scale` and below.
+
+    All levels are 128 if `scale` is 0.
+    """
+    with np.errstate(over="ignore"):
+        single = np.asarray(values).astype(np.float32, copy=False)
+    end = np.float32(scale)
+    if not 0 < end < np.inf:
+        return np.full(single.shape, ZERO, np.uint8)
+    finite = np.where(np.isfinite(single), single, np.float32(0))
+    return (ZERO + np.rint(np.clip(finite, -end, end) / end * np.float32(_ENDS))).astype(np.uint8)
+
+
+def strength() -> NDArray[np.float64]:
+    """The share of the scale, 0..1 without its sign, that each grey level of a signed map stands for, [256]."""
+    return np.minimum(np.abs(np.arange(256) - ZERO) / _ENDS, 1.0)

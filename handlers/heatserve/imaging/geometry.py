@@ -22,6 +22,7 @@ class Geometry:
     crop_left, crop_top: the corner of the view, in resized pixels. It is negative if the crop pads.
     crop_width, crop_height: of the view.
     orientation: the EXIF orientation that a viewer still applies to the stored picture.
+    letterbox: whether the view shows the whole picture with padding around it.
     """
 
     width: int
@@ -33,6 +34,7 @@ class Geometry:
     crop_width: int
     crop_height: int
     orientation: int = 1
+    letterbox: bool = False
 
     def seen(self) -> tuple[int, int, int, int]:
         """The part that the model saw: (x0, y0, x1, y1) in pixels of the upright photograph at its original size."""
@@ -55,6 +57,14 @@ class Geometry:
         width, height = upright_size(self.width, self.height, self.orientation)
         (left, right), (top, bottom) = _whole(left, right, width), _whole(top, bottom, height)
         return left, top, right, bottom
+
+    def on_photograph(self) -> tuple[slice, slice]:
+        """The rows and columns of the view that pictures of a map are scaled by: all, but for a letterbox's padding."""
+        if not self.letterbox:
+            return slice(None), slice(None)
+        rows = slice(max(0, -self.crop_top), max(0, min(self.crop_height, self.resized_height - self.crop_top)))
+        columns = slice(max(0, -self.crop_left), max(0, min(self.crop_width, self.resized_width - self.crop_left)))
+        return rows, columns
 
     def on_view(self, view_map: NDArray[Any]) -> NDArray[np.float32]:
         """A map [h, w] of any resolution on the view's own pixels, bilinear (align_corners=False).
@@ -87,21 +97,21 @@ class Geometry:
 def plan(
     width: int,
     height: int,
-    resize: int | None,
+    resize: int | tuple[int, int] | None,
     crop: int | tuple[int, int] | None,
     orientation: int = 1,
+    letterbox: bool = False,
 ) -> Geometry:
     """The geometry of torchvision's `Resize(resize)` and `CenterCrop(crop)` on a picture of this stored size.
 
-    resize: the length of the shorter side; None leaves the size as it is.
+    resize: the length of the shorter side, or (height, width); None leaves the size as it is.
     crop: a side, or (height, width); None leaves the crop out.
+    letterbox: whether the picture keeps its proportions within `resize` (height, width), and is padded to it if there
+    is no crop. The size is that of timm's `ResizeKeepRatio(resize, longest=1)`.
     """
-    resized_width, resized_height = width, height
-    if resize is not None:
-        longer = int(resize * max(width, height) / min(width, height))
-        resized_width, resized_height = (resize, longer) if width <= height else (longer, resize)
+    resized_width, resized_height = _resized(width, height, resize, letterbox)
     if crop is None:
-        crop = (resized_height, resized_width)
+        crop = resize if letterbox and isinstance(resize, tuple) else (resized_height, resized_width)
     crop_height, crop_width = (crop, crop) if isinstance(crop, int) else crop
     return Geometry(
         width=width,
@@ -113,7 +123,21 @@ def plan(
         crop_width=crop_width,
         crop_height=crop_height,
         orientation=orientation,
+        letterbox=letterbox,
     )
+
+
+def _resized(width: int, height: int, resize: int | tuple[int, int] | None, letterbox: bool) -> tuple[int, int]:
+    """The width and height after resizing."""
+    if resize is None:
+        return width, height
+    if isinstance(resize, int):
+        longer = int(resize * max(width, height) / min(width, height))
+        return (resize, longer) if width <= height else (longer, resize)
+    if not letterbox:
+        return resize[1], resize[0]
+    ratio = max(height / resize[0], width / resize[1])
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
 def _centred(length: int, crop: int) -> int:

@@ -1,4 +1,4 @@
-"""Pixel modes: palettes, alpha, inks, 16 bits and floats become 8-bit RGB."""
+"""Pixel modes: palettes, alpha, inks, 16 bits and floats become 8-bit RGB, or RGBA for a network that sees alpha."""
 
 from __future__ import annotations
 
@@ -29,13 +29,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if mode == "RGB":
         return image
     if mode in _ALPHA or (mode in _COLOUR_KEYED and "transparency" in image.info):
-        return _on_white(image)
+        return on_white(image)
     if mode.startswith("I;16"):
         return _by_parts(image, lambda part: Image.fromarray(_SIXTEEN_TO_EIGHT[np.asarray(part)]))
     if mode == "F" or mode.startswith("I"):
         black, white = _range(image)
         return _by_parts(image, lambda part: Image.fromarray(_eight_bit(np.asarray(part), black, white)))
     return image.convert("RGB")
+
+
+def to_rgba(image: Image.Image) -> Image.Image:
+    """A loaded picture as 8-bit RGBA, in the colours that it stores under its transparent parts.
+
+    A picture without alpha is opaque. Its values become 8 bits as in `to_rgb`, which says the errors too.
+    """
+    if image.mode == "La":  # Pillow converts it to LA alone
+        image = image.convert("LA")
+    if image.mode in _ALPHA or "transparency" in image.info:
+        return image.convert("RGBA")
+    return to_rgb(image).convert("RGBA")
 
 
 def _by_parts(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -55,8 +67,11 @@ def _boxes(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
             yield left, top, min(left + across, width), min(top + down, height)
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    """The picture on white. Pasting gives the same bits as `Image.alpha_composite`, in one step."""
+def on_white(image: Image.Image) -> Image.Image:
+    """A picture with transparent parts as RGB on white.
+
+    Pasting gives the same bits as `Image.alpha_composite`, in one step.
+    """
     rgb = Image.new("RGB", image.size, (255, 255, 255))
     if image.mode == "RGBA":
         rgb.paste(image, (0, 0), image)

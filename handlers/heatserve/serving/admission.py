@@ -163,7 +163,7 @@ class Admission:
             photograph = self._preprocess.picture(request.tensor)
             size, geometry = photograph.size, plan(*photograph.size, None, None)
         else:
-            picture = decode(request.image, self._limits.max_pixels)
+            picture = decode(request.image, self._limits.max_pixels, self._preprocess.alpha)
             size = (picture.width, picture.height)
             image, geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
             if request.queries:

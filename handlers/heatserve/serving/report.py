@@ -74,6 +74,7 @@ class Report:
             "method": query.method,
             "target": self._target(finished, of),
             "scale": of.scale,
+            **({"signed": True} if of.signed else {}),
             "parameters": {
                 "layer": self.explainer.layer_of(query),
                 "samples": query.samples,

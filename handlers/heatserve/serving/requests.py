@@ -31,7 +31,7 @@ class Request:
     """One picture and the answer that a client wants for it.
 
     image: the encoded picture; empty for a tensor, and for a request that describes.
-    tensor: the model's view itself, float32 (3, H, W).
+    tensor: the model's view itself, float32 (channels, H, W).
     queries: one for each map; empty for a prediction.
     output: the name of a format.
     top_k: how many predictions to list; None for a prediction that names no number.
@@ -65,12 +65,14 @@ class RequestParser:
     vocabulary: the meaning of the archive's words.
     defaults: options by name that the archive changes.
     view: (height, width) of the model's view.
+    channels: of the model's view.
     """
 
     vocabulary: Vocabulary
     defaults: Mapping[str, Any]
     limits: Limits
     view: tuple[int, int]
+    channels: int = 3
 
     def parse(self, sent: Input, protocol: RowProtocol, headers: Mapping[str, Any]) -> Request:
         """The request of one input of a row. Raises Refusal (400, 406, 413)."""
@@ -111,9 +113,10 @@ class RequestParser:
             if len(image) > self.limits.max_image_bytes:
                 raise Refusal(413, f"the picture has {len(image)} bytes; at most {self.limits.max_image_bytes} allowed")
             return image, None
-        height, width = self.view
-        if sent.shape != (3, height, width):
-            raise Refusal(400, f"shape: the model's view is (3, {height}, {width}), or (N, 3, {height}, {width})")
+        shape = (self.channels, *self.view)
+        if sent.shape != shape:
+            sides = ", ".join(map(str, shape))
+            raise Refusal(400, f"shape: the model's view is ({sides}), or (N, {sides})")
         if not (np.abs(sent.tensor) <= _LARGEST).all():
             raise Refusal(400, f"data must be numbers from -{_LARGEST:g} to {_LARGEST:g}")
         return b"", sent.tensor

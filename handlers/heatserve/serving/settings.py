@@ -85,9 +85,14 @@ class Settings:
     @property
     def view(self) -> tuple[int, int]:
         """Height and width of the model's view."""
-        crop = self.preprocess.crop
-        assert isinstance(crop, int)  # `read_settings` allows nothing else
-        return crop, crop
+        view = self.preprocess.view
+        assert view is not None  # `read_settings` allows nothing else
+        return view
+
+    @property
+    def channels(self) -> int:
+        """The channels of the model's view."""
+        return self.preprocess.channels
 
 
 def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, str]) -> Settings:

@@ -54,7 +54,7 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
         raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
     vocabulary = Vocabulary(classes, labels, network.layers, network.methods())
     defaults = _defaults(settings, network, vocabulary)
-    parser = RequestParser(vocabulary, defaults, settings.limits, settings.view)
+    parser = RequestParser(vocabulary, defaults, settings.limits, settings.view, settings.channels)
     info = model_info(manifest)
     description = describe.description(info, checked, network, vocabulary, defaults, settings)
     loop = Loop(network, parser, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream)
@@ -99,7 +99,6 @@ def explainer(settings: Settings, model: nn.Module, on: torch.device) -> Explain
 
     Raises UnsuitableModel, or ArchiveError where the network fails.
     """
-    height, width = settings.view
     try:
         return Explainer(
             model,
@@ -115,9 +114,16 @@ def explainer(settings: Settings, model: nn.Module, on: torch.device) -> Explain
     except BaseException as error:  # a network may even call sys.exit(), which would end the worker without a word
         if isinstance(error, UnsuitableModel) or is_out_of_memory(error):
             raise
-        raise ArchiveError(
-            f"the network fails on a view of {height} x {width} pixels (preprocess.crop): {error_in_one_line(error)}"
-        ) from error
+        raise ArchiveError(f"the network fails on a view of {_view(settings)}: {error_in_one_line(error)}") from error
+
+
+def _view(settings: Settings) -> str:
+    """The size of the model's view in words, with the settings that it comes from."""
+    height, width = settings.view
+    key = "preprocess.resize" if settings.preprocess.crop is None else "preprocess.crop"
+    if settings.channels == 3:
+        return f"{height} x {width} pixels ({key})"
+    return f"{height} x {width} pixels ({key}) with preprocess.channels = {settings.channels}"
 
 
 def _try_added(network: Explainer, settings: Settings, on: torch.device) -> None:
@@ -137,7 +143,7 @@ def _policy(settings: Settings) -> Policy:
 
 def example(settings: Settings, on: torch.device) -> torch.Tensor:
     """Two rows of repeatable noise in the shape of the model's view. The network's structure is read from them."""
-    return torch.rand((2, 3, *settings.view), generator=torch.Generator().manual_seed(0)).to(on)
+    return torch.rand((2, settings.channels, *settings.view), generator=torch.Generator().manual_seed(0)).to(on)
 
 
 def _defaults(settings: Settings, network: Explainer, vocabulary: Vocabulary) -> dict[str, Any]:

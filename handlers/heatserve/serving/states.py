@@ -42,7 +42,7 @@ class Admitted:
 class Decoded:
     """An item that waits for its first forward pass.
 
-    image: (3, H, W) on the model's device.
+    image: (channels, H, W) on the model's device.
     size: (width, height) of the picture that was sent.
     photograph: upright, no larger than an answer shows it; None for a prediction.
     costly: whether the picture was decoded in a step of its own.

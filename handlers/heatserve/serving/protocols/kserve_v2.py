@@ -1,8 +1,8 @@
 """The Open Inference Protocol, which is KServe's second: typed tensors in and out.
 
 Specification: the REST part of kserve/open-inference-protocol, version 2.0. An input of datatype BYTES holds encoded
-pictures as base64. An input of datatype FP32 holds the model's view itself, (3, H, W) or (N, 3, H, W), normalised as
-the model expects it.
+pictures as base64. An input of datatype FP32 holds the model's view itself, (C, H, W) or (N, C, H, W) with its C
+channels, normalised as the model expects it.
 """
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ def _shape(given: Any) -> list[int]:
 
 
 def _views(shape: list[int], data: list[Any], options: Mapping[str, Any]) -> Iterator[Input]:
-    """The views of one input, (3, H, W) or (N, 3, H, W). The request's parser compares H and W with the model's."""
+    """The views of one input, (C, H, W) or (N, C, H, W). The request's parser compares C, H and W with the model's."""
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[0] > MOST):
-        yield Input(refusal=Refusal(400, f"shape must be (3, H, W), or (N, 3, H, W) with N of at most {MOST}"))
+        yield Input(refusal=Refusal(400, f"shape must be (C, H, W), or (N, C, H, W) with N of at most {MOST}"))
         return
     if math.prod(shape) > MOST * 4_000_000:
         yield Input(refusal=Refusal(413, "the tensor is too large"))

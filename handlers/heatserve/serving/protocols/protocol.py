@@ -22,7 +22,7 @@ class Input:
     image: the encoded picture as bytes or base64 text, not checked yet.
     options: by name, not checked yet.
     tensor: numbers of the model's view, sent in place of an encoded picture.
-    shape: of the tensor, (3, H, W).
+    shape: of the tensor, (channels, H, W).
     refusal: of an input that is refused already; else None.
     """
 
