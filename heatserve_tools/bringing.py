@@ -121,6 +121,14 @@ def recipe(name: str, asked: Asked, scratch: Path) -> Recipe:
     )
     if asked.from_mar is not None:
         made = from_mar.read(asked.from_mar, scratch, made)
+    elif asked.huggingface is not None:
+        from heatserve_tools.packaging import huggingface
+
+        made = huggingface.read(asked.huggingface, scratch, made)
+    elif asked.timm is not None and asked.classes is not None:
+        from heatserve_tools.packaging import timm_model
+
+        made = timm_model.read(asked.timm, asked.classes, scratch, made)
     return made.with_version()
 
 

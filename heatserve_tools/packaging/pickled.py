@@ -40,6 +40,9 @@ class Stub:
     def __setitem__(self, key: Any, value: Any) -> None:
         pass
 
+    def __call__(self, *arguments: Any, **named: Any) -> Stub:
+        return Stub()
+
 
 class _Reader(pickle.Unpickler):
     """Reads a pickle with a stub in the place of every class and function of it."""
@@ -56,7 +59,8 @@ class _Reader(pickle.Unpickler):
         return type("Stub", (Stub,), {"origin": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> Any:
-        return Stub()
+        # The older format saves a module's class so, with its source.
+        return pid[1] if isinstance(pid, tuple) and pid[0] == "module" else Stub()
 
 
 def refusal(path: Path) -> str:

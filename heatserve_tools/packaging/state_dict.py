@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +42,7 @@ def for_archive(
 
     network: gives the names of the network's own state dict; it is asked where names have a prefix.
     """
+    _refuse_program(path)
     if path.suffix not in SUFFIXES:
         raise ToolError(f"The weights {path.name} are none of {', '.join(SUFFIXES)}.")
     if not path.is_file():
@@ -76,11 +76,9 @@ def _saved(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _load(path: Path) -> Any:
-    import torch
-
+def _refuse_program(path: Path) -> None:
+    """Refuses a file that holds a whole network. Raises ToolError."""
     from heatserve.serving.programs import program_in
-    from heatserve.serving.weights import damage
 
     kind = program_in(path)
     if kind is not None:
@@ -89,10 +87,15 @@ def _load(path: Path) -> Any:
             f"The weights {path.name} are a whole network of {form}, with its own code: leave the architecture out to "
             "serve it as it is, with the methods that need no layer, or save model.state_dict() and give that file."
         )
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    from heatserve.serving.weights import damage
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about TorchScript
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, by the kind of the file
         broken = damage(path, error)
         if broken:
