@@ -16,9 +16,18 @@ from heatserve_tools.packaging.recipe import Recipe
 #: The member that has the network's own configuration. transformers wants a folder with this file.
 CONFIG = "huggingface/config.json"
 MODEL_FILE = "huggingface_model.py"
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
 _PREPROCESSOR = "preprocessor_config.json"
 _ACTIVATIONS = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid", "regression": "none"}
+_REMARK = (
+    "the server needs the package transformers {version}, which builds the network from config.json: other versions "
+    "may name its tensors otherwise"
+)
 #: The model file of the archive. It needs neither the network's weights nor a connection.
 _MODEL = f'''"""The network that {CONFIG} describes. Written by heatserve package."""
 
@@ -30,7 +39,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 def model():
     """The network with random weights; those of the archive are loaded over them."""
     config = AutoConfig.from_pretrained(Path(__file__).parent / "{Path(CONFIG).parent}", local_files_only=True)
-    return AutoModelForImageClassification.from_config(config)
+    return AutoModelForImageClassification.from_config(config).float()
 '''
 
 
@@ -42,25 +51,56 @@ def read(folder: Path, scratch: Path, recipe: Recipe) -> Recipe:
     _need_transformers()
     config = _json(folder / "config.json")
     _check(folder.name, config)
-    weights = recipe.weights or next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        raise ToolError(f"{folder} has neither {' nor '.join(_WEIGHTS)}: name the file by --weights.")
+    given = recipe.weights or next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if given is None:
+        raise ToolError(f"{folder} has neither {' nor '.join(_WEIGHTS[:2])}: name the file by --weights.")
     model = scratch / MODEL_FILE
     model.write_text(_MODEL, encoding="utf-8")
     settings = {} if _says_preprocess(recipe.config) else {"preprocess": _preprocess(folder)}
     return replace(
         recipe,
         architecture=f"{model}:model",
-        weights=weights,
+        weights=recipe.weights or _weights(folder, scratch),
+        given=given,
         labels=recipe.labels or _labels(config, scratch),
         config=completed(recipe.config, settings, scratch),
         activation=recipe.activation or _ACTIVATIONS.get(str(config.get("problem_type"))),
         carried={CONFIG: folder / "config.json", **recipe.carried},
-        remarks=(
-            *recipe.remarks,
-            "the server needs the package transformers, which builds the network from config.json",
-        ),
+        remarks=(*recipe.remarks, _REMARK.format(version=_version())),
     )
+
+
+def _version() -> str:
+    import transformers
+
+    return str(transformers.__version__)
+
+
+def _weights(folder: Path, scratch: Path) -> Path:
+    """The folder's weights under the names that transformers gives them here, as a file. Raises ToolError.
+
+    The files of a folder may have the names of another version, or of a library before it.
+    """
+    import torch
+    from transformers import AutoModelForImageClassification
+
+    try:
+        network, found = AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+    except Exception as error:  # transformers raises many types
+        reason = " ".join(str(error).split())[:300]
+        raise ToolError(f"transformers cannot load the weights in {folder}: {reason}") from None
+    # It gives random numbers to tensors that the files lack.
+    lacking = sorted(map(str, [*found["missing_keys"], *found.get("mismatched_keys", ())]))
+    if lacking:
+        raise ToolError(
+            f"The weights in {folder} lack {len(lacking)} tensors of the network, the first is {lacking[0]}: train the "
+            "classifier and save it again."
+        )
+    path = scratch / "model.pt"
+    torch.save(network.state_dict(), path)
+    return path
 
 
 def _need_transformers() -> None:

@@ -129,7 +129,7 @@ def make(recipe: Recipe) -> Made:
             "version": root.version(ours),
             **({} if contract is None else {"contract": contract}),
             **({"architecture": model.reference} if model.reference else {}),
-            **({} if recipe.weights is None else {"weights_sha256": mar.sha256(recipe.weights)}),
+            **({} if recipe.weights is None else {"weights_sha256": mar.sha256(recipe.given or recipe.weights)}),
         },
     }
     return Made({**merged, MANIFEST: mar.sealed(manifest, merged)}, tuple(remarks))

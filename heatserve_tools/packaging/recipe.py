@@ -19,6 +19,7 @@ class Recipe:
     layers: in place of the layers that the configuration names.
     activation: the function that makes answers of the scores; None where the configuration or the architecture says it.
     choice: of one state dict in the file of the weights.
+    given: the file that the weights were made from, for its hash; None where it is the weights' own.
     carried: further files of the archive, by their names in it.
     remarks: on the way in which the recipe was made, each half a sentence.
     handlers: a folder with the handler and the package heatserve; None for those of this installation.
@@ -36,6 +37,7 @@ class Recipe:
     layers: tuple[str, ...] = ()
     activation: str | None = None
     choice: Choice = field(default_factory=Choice)
+    given: Path | None = None
     carried: Mapping[str, Path] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     handlers: Path | None = None
