@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from heatserve_tools import extras, hints, tool
+from heatserve_tools import bringing, extras, hints, tool
 from heatserve_tools.errors import ToolError
 from heatserve_tools.tool import FILE, Tool, working
 
 if TYPE_CHECKING:
-    from heatserve_tools.packaging.packager import Packaged
+    from heatserve_tools.packaging.packager import Packaged, Recipe
 
 
 @click.command(cls=Tool, short_help="Build an archive from a model's weights.")
 @click.argument("name")
-@click.option(
-    "--architecture",
-    required=True,
-    metavar="MODULE:CALLABLE",
-    help="The callable that makes the model without arguments: torchvision.models:resnet50, "
-    "package.module:callable, or path/model.py:Class.",
-)
-@click.option("--weights", required=True, type=FILE, help="Its state dict: .pt, .pth or .safetensors.")
+@bringing.options
 @tool.labels
 @tool.config
 @click.option(
@@ -38,8 +33,15 @@ if TYPE_CHECKING:
     metavar="PACKAGE",
     help="An installed pure-Python package that the model needs and the server may lack; may be repeated.",
 )
+@click.option(
+    "--extra-file",
+    "extra_files",
+    multiple=True,
+    type=FILE,
+    help="A file that the model's code reads or imports, for the archive's root; may be repeated.",
+)
 @tool.extensions
-@click.option("--version", default="1.0", show_default=True, help="The model's version.")
+@click.option("--version", help="The model's version; 1.0 by default, or that of an old archive.")
 @tool.folder("--export-path", "model_store", "The folder that the archive is written to.")
 @click.option(
     "--continuous",
@@ -51,18 +53,12 @@ if TYPE_CHECKING:
 @click.pass_context
 def main(
     context: click.Context,
+    /,
     name: str,
-    architecture: str,
-    weights: Path,
-    labels: Path | None,
-    config: Path | None,
-    packages: tuple[str, ...],
-    extensions: tuple[Path, ...],
-    version: str,
     export_path: Path,
-    continuous: bool,
     force: bool,
     verbose: bool,
+    **options: Any,
 ) -> None:
     """Build NAME.mar for TorchServe, and try it before it is put in place.
 
@@ -71,22 +67,37 @@ def main(
     bytes.
     """
     extras.need(extras.MODEL, extras.SERVE)
-    from heatserve_tools.packaging.packager import Recipe, package
+    from heatserve_tools.packaging.packager import package
 
-    recipe = Recipe(name, architecture, weights, labels, config, packages, version, continuous, extensions)
+    asked = bringing.Asked(**options)
     console = Console(stderr=True, highlight=False, emoji=False)
     try:
-        with working(f"Building {name}.mar and trying it"):
-            packaged = package(recipe, export_path, force)
+        with tempfile.TemporaryDirectory(prefix="heatserve-package-") as scratch:
+            recipe = _answered(bringing.recipe(name, asked, Path(scratch)))
+            with working(f"Building {name}.mar and trying it"):
+                packaged = package(recipe, export_path, force)
     except ToolError as error:
         if verbose and error.detail:
             console.print(error.detail, markup=False)
         console.print("Refused: ", style="bold red", end="")
-        console.print(f"{error} {hints.of(str(error), labels)}".rstrip(), soft_wrap=True, markup=False)
+        console.print(f"{error} {hints.of(str(error), asked.labels)}".rstrip(), soft_wrap=True, markup=False)
         sys.exit(1)
     serve = context.command_path.removesuffix("package") + "serve"
     named = context.get_parameter_source("export_path") is ParameterSource.COMMANDLINE
     _report(Console(highlight=False, emoji=False), name, packaged, serve, named)
+
+
+def _answered(recipe: Recipe) -> Recipe:
+    """The recipe with an activation, which a person at a terminal is asked for where nothing settles it."""
+    from heatserve_tools.packaging.activation import MEANINGS
+    from heatserve_tools.packaging.configuration import settled
+
+    if settled(recipe) is not None or not sys.stdin.isatty():
+        return recipe
+    for name, meaning in MEANINGS.items():
+        click.echo(f"{name:<8} {meaning}", err=True)
+    chosen = click.prompt("What makes answers of the network's outputs", type=click.Choice([*MEANINGS]), err=True)
+    return replace(recipe, activation=chosen)
 
 
 def _report(console: Console, name: str, packaged: Packaged, serve: str, named: bool) -> None:
@@ -103,7 +114,7 @@ def _report(console: Console, name: str, packaged: Packaged, serve: str, named: 
     }
     for key, value in rows.items():
         console.print(f"{key:<9} {value}", soft_wrap=True, markup=False)
-    for warning in trial.warnings:
+    for warning in (*packaged.remarks, *trial.warnings):
         console.print("[yellow]note[/]      ", end="")
         console.print(warning, soft_wrap=True, markup=False)
     if packaged.unmet:

@@ -121,7 +121,7 @@ def test_the_checkpoints_of_the_how_to_become_weights_that_are_taken(
     exec(parallel, {"torch": torch, "state": torch.nn.DataParallel(network).state_dict()})
     assert torch.load("weights.pth").keys() == network.state_dict().keys()
     torch.save({"state_dict": network.state_dict(), "epoch": 3}, "whole.pth")
-    assert state_dict.for_archive(tmp_path / "whole.pth")[0] == "whole.pth"
+    assert state_dict.for_archive(tmp_path / "whole.pth").name == "whole.pth"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import requests
 
 from devtools.bench import archives
-from heatserve_tools.packaging.packager import CONTINUOUS
+from heatserve_tools.packaging.configuration import CONTINUOUS
 from heatserve_tools.torchserve.server import Server
 
 HEADERS = {"Content-Type": "application/octet-stream"}

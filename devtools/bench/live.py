@@ -19,7 +19,7 @@ from devtools.bench.results import Result
 from devtools.bench.rounds import Progress, interleave, ratio, timed
 from devtools.bench.tails import p95_ms, tail_ratio
 from heatserve_tools.demo.photographs import photographs
-from heatserve_tools.packaging.packager import CONTINUOUS
+from heatserve_tools.packaging.configuration import CONTINUOUS
 from heatserve_tools.torchserve.server import Server
 
 ORDINARY, LIVE = "ordinary", "continuous"

@@ -9,6 +9,7 @@ import importlib.util
 import re
 import sys
 import sysconfig
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,10 +80,11 @@ def package_members(name: str) -> dict[str, Content]:
     return dict(files)
 
 
-def unmet_imports(members: dict[str, Content]) -> list[str]:
+def unmet_imports(members: dict[str, Content], loaded: Collection[str] | None = None) -> list[str]:
     """The packages that the archived Python files import and that neither the archive nor every server has.
 
     members: the files that the archive's owner brings.
+    loaded: the modules that the archive's trial really imported; None counts what stands at the top of a file.
     """
     inside = {re.split(r"[./]", name)[0] for name in members}
     known = inside | _reserved() | _standard_library()
@@ -92,13 +94,13 @@ def unmet_imports(members: dict[str, Content]) -> list[str]:
             # A package may carry files that are no Python of this version: nothing imports them.
             with contextlib.suppress(SyntaxError, ValueError):
                 tree = ast.parse(content if isinstance(content, bytes) else content.read_bytes())
-                imported.update(_imports(tree))
-    return sorted(imported - known)
+                imported.update(_imports(tree.body if loaded is None else ast.walk(tree)))
+    return sorted(imported - known if loaded is None else imported & set(loaded) - known)
 
 
-def _imports(tree: ast.Module) -> set[str]:
+def _imports(nodes: Iterable[ast.AST]) -> set[str]:
     found: set[str] = set()
-    for node in tree.body:
+    for node in nodes:
         if isinstance(node, ast.Import):
             found.update(alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:

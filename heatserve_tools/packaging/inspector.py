@@ -7,7 +7,6 @@ a server would run.
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 
 from heatserve.serving.integrity import MANIFEST
 from heatserve_tools.errors import ToolError
-from heatserve_tools.packaging import isolated, packager, servable
+from heatserve_tools.packaging import isolated, mar, packager, servable
 from heatserve_tools.packaging.packager import Recipe
 
 _WORKER = Path(__file__).with_name("inspect_worker.py")
@@ -74,13 +73,7 @@ def network(target: str, recipe: Recipe) -> Inspected:
     members = packager.members(recipe)
 
     def unpack(folder: Path) -> None:
-        for name, content in members.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                path.write_bytes(content)
-            else:
-                shutil.copyfile(content, path)
+        mar.lay_out(folder, members)
 
     return Inspected(target, None, json.loads(bytes(members[MANIFEST])), _ask(unpack, f"the architecture {target}"))
 

@@ -50,6 +50,17 @@ def write(path: Path, members: Mapping[str, Content]) -> None:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
+def lay_out(folder: Path, members: Mapping[str, Content]) -> None:
+    """Writes the members into a folder, as an unpacked archive has them."""
+    for name, content in members.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            shutil.copyfile(content, path)
+
+
 def temporary(beside: Path) -> Path:
     """A new empty file in the folder of `beside`. It can take that name in one step."""
     handle, name = tempfile.mkstemp(prefix=f".{beside.name}.", dir=beside.parent)

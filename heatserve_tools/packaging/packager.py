@@ -9,52 +9,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from heatserve.serving.integrity import LABELS, MANIFEST
 from heatserve_tools.errors import ToolError
-from heatserve_tools.packaging import architecture, labels, mar, root, servable, state_dict, trial
+from heatserve_tools.packaging import (
+    activation,
+    architecture,
+    labels,
+    mar,
+    names,
+    program,
+    root,
+    servable,
+    state_dict,
+    trial,
+)
+from heatserve_tools.packaging.architecture import Architecture
+from heatserve_tools.packaging.configuration import CONFIG, configuration, settled
 from heatserve_tools.packaging.mar import Content
+from heatserve_tools.packaging.recipe import Recipe as Recipe
+from heatserve_tools.packaging.state_dict import Weights
 from heatserve_tools.packaging.trial import Trial
 
-CONFIG = "model-config.yaml"
 ARCHIVER_VERSION = "0.12.0"
-#: The settings with which TorchServe hands rows over step by step: one worker, room for later rows, no waiting.
-CONTINUOUS = {"minWorkers": 1, "maxWorkers": 1, "continuousBatching": True, "batchSize": 64, "maxBatchDelay": 1}
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that an archive is made from.
+class Made:
+    """The members of an archive by name, the manifest last, and remarks on the way in which they were made."""
 
-    weights: None for those that the architecture makes by itself; such an archive can be inspected, not packaged.
-    extensions: modules that register methods when the archive starts.
-    layers: in place of the layers that the configuration names.
-    handlers: a folder with the handler and the package heatserve; None for those of this installation.
-    """
-
-    name: str
-    architecture: str
-    weights: Path | None
-    labels: Path | None = None
-    config: Path | None = None
-    include_packages: tuple[str, ...] = ()
-    version: str = "1.0"
-    continuous: bool = False
-    extensions: tuple[Path, ...] = ()
-    layers: tuple[str, ...] = ()
-    handlers: Path | None = None
+    members: dict[str, Content]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Packaged:
-    """An archive in its place. `unmet` are packages that it imports and that not every server has."""
+    """An archive in its place.
+
+    unmet: packages that it imports and that not every server has.
+    remarks: on the way in which it was made, each half a sentence.
+    """
 
     path: Path
     weights_sha256: str
     contents_sha256: str
     trial: Trial
     unmet: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
@@ -64,7 +64,10 @@ def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
     target = export_path / f"{recipe.name}.mar"
     if target.exists() and not force:
         raise ToolError(f"{target} exists; --force replaces it.")
-    contents = members(recipe)
+    if settled(recipe) is None:
+        raise ToolError(activation.UNSETTLED)
+    made = make(recipe)
+    contents = made.members
     about = json.loads(bytes(contents[MANIFEST]))["heatserve"]
     sources = [path for path in (recipe.weights, recipe.labels, recipe.config) if path]
     sources += [content for content in contents.values() if isinstance(content, Path)]
@@ -78,24 +81,32 @@ def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
         unfinished.unlink(missing_ok=True)
     ours = root.archive_root(recipe.handlers)
     theirs = {name: content for name, content in contents.items() if name not in ours}
-    unmet = tuple(architecture.unmet_imports(theirs))
-    return Packaged(target, about["weights_sha256"], about["contents_sha256"], tried, unmet)
+    unmet = tuple(architecture.unmet_imports(theirs, tried.modules))
+    return Packaged(target, about["weights_sha256"], about["contents_sha256"], tried, unmet, made.remarks)
 
 
 def members(recipe: Recipe) -> dict[str, Content]:
     """All members of the archive by name, the manifest last. Raises ToolError."""
+    return make(recipe).members
+
+
+def make(recipe: Recipe) -> Made:
+    """The members of the archive, and remarks. Raises ToolError."""
     ours = root.archive_root(recipe.handlers)
-    model = architecture.read(recipe.architecture)
-    parts: list[Mapping[str, Content]] = [ours, model.members]
+    model = Architecture("") if recipe.architecture is None else architecture.read(recipe.architecture)
+    remarks = [*recipe.remarks]
+    parts: list[Mapping[str, Content]] = [ours, model.members, recipe.carried]
+    parts += [architecture.package_members(name) for name in recipe.include_packages if name != model.package]
     entry: dict[str, Any] = {"modelName": recipe.name}
     if recipe.weights is not None:
-        entry["serializedFile"], weights = state_dict.for_archive(recipe.weights)
-        parts.append({entry["serializedFile"]: weights})
+        weights = _weights(recipe, model, parts[1:])
+        entry["serializedFile"] = weights.name
+        parts.append({weights.name: weights.content})
+        remarks += weights.remarks
     entry["handler"] = root.HANDLER
     if model.model_file:
         entry["modelFile"] = model.model_file
     entry["modelVersion"] = recipe.version
-    parts += [architecture.package_members(name) for name in recipe.include_packages if name != model.package]
     for path in recipe.extensions:
         architecture.module_file(path, "extension")
         parts.append({path.name: path})
@@ -117,42 +128,19 @@ def members(recipe: Recipe) -> dict[str, Content]:
         "heatserve": {
             "version": root.version(ours),
             **({} if contract is None else {"contract": contract}),
-            "architecture": model.reference,
-            **({} if recipe.weights is None else {"weights_sha256": mar.sha256(recipe.weights)}),
+            **({"architecture": model.reference} if model.reference else {}),
+            **({} if recipe.weights is None else {"weights_sha256": mar.sha256(recipe.given or recipe.weights)}),
         },
     }
-    return {**merged, MANIFEST: mar.sealed(manifest, merged)}
+    return Made({**merged, MANIFEST: mar.sealed(manifest, merged)}, tuple(remarks))
 
 
-def configuration(recipe: Recipe) -> bytes | None:
-    """The archive's configuration: the recipe's file as it is, unless the recipe changes settings in it.
-
-    None where there is neither. Raises ToolError for a file that TorchServe cannot read.
-    """
-    content = recipe.config.read_bytes() if recipe.config else None
-    try:
-        read = {} if content is None else servable.config(content)
-    except servable.Unservable as error:
-        raise ToolError(f"The configuration {recipe.config and recipe.config.name} {error}.") from None
-    changed: dict[str, Any] = {**CONTINUOUS} if recipe.continuous else {}
-    if recipe.layers or recipe.extensions:
-        explain = read.get("explain") or {}
-        if not isinstance(explain, dict):
-            raise ToolError("The configuration's block explain is no mapping of settings.")
-        changed["explain"] = {**explain, **_explain(recipe, explain)}
-    return yaml.safe_dump({**read, **changed}, sort_keys=False).encode() if changed else content
-
-
-def _explain(recipe: Recipe, explain: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the block `explain` that the recipe changes."""
-    changed: dict[str, Any] = {}
-    if recipe.layers:
-        changed["layer"] = list(recipe.layers)
-    if recipe.extensions:
-        named = explain.get("extensions") or []
-        modules = [*(named if isinstance(named, list) else [named]), *(path.stem for path in recipe.extensions)]
-        changed["extensions"] = [module for number, module in enumerate(modules) if module not in modules[:number]]
-    return changed
+def _weights(recipe: Recipe, model: Architecture, parts: Iterable[Mapping[str, Content]]) -> Weights:
+    """The weights of the archive. parts: the files that the network's code needs."""
+    assert recipe.weights is not None
+    if not model.reference:
+        return program.for_archive(recipe.weights)
+    return state_dict.for_archive(recipe.weights, recipe.choice, lambda: names.of(model.reference, _merged(parts)))
 
 
 def _merged(parts: Iterable[Mapping[str, Content]]) -> dict[str, Content]:

@@ -1,27 +1,92 @@
-"""The weights of a model: a state dict that loads without running any code."""
+"""The weights of a model as an archive holds them: a state dict that loads without running any code."""
 
 from __future__ import annotations
 
 import io
-import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
 from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging import checkpoint, pickled
 
-SUFFIXES = (".pt", ".pth", ".safetensors")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 
-def for_archive(path: Path) -> tuple[str, Union[Path, bytes]]:
-    """The name and content of the weights in an archive. Raises ToolError for a file that is no state dict."""
+@dataclass(frozen=True)
+class Choice:
+    """The user's choice of one state dict of a checkpoint.
+
+    key: of the member; None for the usual ones.
+    averaged: whether it is the moving average of the weights.
+    """
+
+    key: str | None = None
+    averaged: bool = False
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights by their name in the archive. remarks: on what was chosen and changed, each half a sentence."""
+
+    name: str
+    content: Union[Path, bytes]
+    remarks: tuple[str, ...] = ()
+
+
+def for_archive(
+    path: Path, choice: Choice = Choice(), network: Callable[[], Iterable[str] | None] = lambda: None
+) -> Weights:
+    """The weights of an archive. Raises ToolError for a file without a state dict.
+
+    network: gives the names of the network's own state dict; it is asked where names have a prefix.
+    """
+    _refuse_program(path)
     if path.suffix not in SUFFIXES:
         raise ToolError(f"The weights {path.name} are none of {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise ToolError(f"There are no weights {path}.")
-    if path.suffix == ".safetensors":
-        return f"{path.stem}.pt", _from_safetensors(path)
-    _check(path.name, _load(path))
-    return path.name, path
+    safe = path.suffix == ".safetensors"
+    content = _from_safetensors(path) if safe else _load(path)
+    state, remarks = checkpoint.pick(path.name, content, choice.key, choice.averaged)
+    named, changes = checkpoint.without_prefixes(path.name, state, network)
+    _check(path.name, named)
+    remarks += changes
+    if not safe and not changes and _handler_finds(content, state, choice):
+        return Weights(path.name, path, tuple(remarks))
+    name = path.name if path.suffix in (".pt", ".pth") else f"{path.stem}.pt"
+    return Weights(name, _saved(named), tuple(remarks))
+
+
+def _handler_finds(content: Any, state: Mapping[str, Any], choice: Choice) -> bool:
+    """Whether the handler takes this state dict from the file as it is."""
+    if choice.key is not None or choice.averaged:
+        return False
+    held = content.get("state_dict") if isinstance(content.get("state_dict"), dict) else content
+    return checkpoint.is_state(held) and held.keys() == state.keys()
+
+
+def _saved(state: Mapping[str, Any]) -> bytes:
+    """The state dict as a file. A view of a larger tensor is saved by itself."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({name: state[name].detach().clone() for name in sorted(state)}, buffer)
+    return buffer.getvalue()
+
+
+def _refuse_program(path: Path) -> None:
+    """Refuses a file that holds a whole network. Raises ToolError."""
+    from heatserve.serving.programs import program_in
+
+    kind = program_in(path)
+    if kind is not None:
+        form = "TorchScript" if kind == "scripted" else "torch.export"
+        raise ToolError(
+            f"The weights {path.name} are a whole network of {form}, with its own code: leave the architecture out to "
+            "serve it as it is, with the methods that need no layer, or save model.state_dict() and give that file."
+        )
 
 
 def _load(path: Path) -> Any:
@@ -30,50 +95,28 @@ def _load(path: Path) -> Any:
     from heatserve.serving.weights import damage
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about TorchScript, which is refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types here, by the kind of the file
         broken = damage(path, error)
         if broken:
             raise ToolError(f"The weights {path.name} are {broken}: copy or save them again.", str(error)) from None
-        raise ToolError(
-            f"The weights {path.name} do not load with torch.load(weights_only=True): they are a pickle or TorchScript "
-            "file that holds code. Save model.state_dict() and give that file.",
-            str(error),
-        ) from None
+        raise ToolError(pickled.refusal(path), str(error)) from None
 
 
-def _from_safetensors(path: Path) -> bytes:
-    import torch
-
+def _from_safetensors(path: Path) -> Any:
     try:
         from safetensors.torch import load_file
     except ImportError:
         raise ToolError(f"Reading {path.name} needs the package safetensors: pip install safetensors.") from None
     try:
-        state = load_file(path)
+        return load_file(path)
     except Exception as error:
         raise ToolError(f"The weights {path.name} are not a readable safetensors file.", str(error)) from None
-    _check(path.name, state)
-    buffer = io.BytesIO()
-    torch.save({name: state[name] for name in sorted(state)}, buffer)
-    return buffer.getvalue()
 
 
-def _check(name: str, state: Any) -> None:
-    import torch
-
+def _check(name: str, state: Mapping[str, Any]) -> None:
     from heatserve.serving.weights import not_finite
 
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict):
-        raise ToolError(f"The weights {name} are a {type(state).__name__}, not a state dict.")
-    other = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
-    if other or not state:
-        found = f"members that are no tensors ({', '.join(other[:5])})" if other else "no tensors"
-        raise ToolError(f"The weights {name} have {found}: give a file with the state dict alone.")
     bad = not_finite(state)
     if bad:
         raise ToolError(f"The weights {name} are not finite numbers: {bad}. Train or convert them again.")

@@ -24,12 +24,14 @@ class Trial:
     explanation: the explanation's JSON.
     description: the answer of `describe`.
     warnings: of its handler, while it loaded and answered.
+    modules: the top-level modules that were imported in its process.
     """
 
     prediction: dict[str, float]
     explanation: dict[str, Any]
     description: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -61,7 +63,7 @@ def run(archive: Path, name: str, sources: Iterable[Path] = ()) -> Trial:
     said, log = isolated.ask(script, unpack, [name], sources, subject=f"the archive {name}.mar")
     if said["error"]:
         raise ToolError(said["error"], said["detail"] or log)
-    return Trial(*_read(said["answers"], log), tuple(said["warnings"]))
+    return Trial(*_read(said["answers"], log), tuple(said["warnings"]), tuple(said["modules"]))
 
 
 def _read(answers: dict[str, dict[str, Any]], log: str) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:

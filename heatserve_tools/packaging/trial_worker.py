@@ -57,6 +57,7 @@ def main(model_dir: str, result: str, name: str, *hidden: str) -> None:
         said["error"] = str(failure)
         said["detail"] = traceback.format_exc()
     said["warnings"] = warned.messages
+    said["modules"] = sorted({name.partition(".")[0] for name in sys.modules})
     Path(result).write_text(json.dumps(said), encoding="utf-8")
 
 

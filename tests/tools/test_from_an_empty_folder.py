@@ -37,6 +37,7 @@ def folder(tmp_path):
 
 
 PACKAGE = ["package", "net", "--architecture", "model.py:Net", "--weights", "weights.pt", "--config", "config.yaml"]
+PACKAGE += ["--activation", "softmax"]
 
 
 def started(folder, *arguments, **environment):

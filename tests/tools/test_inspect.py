@@ -203,7 +203,10 @@ def archive(folder):
     names = {}
     exec(NET, names)
     torch.save(names["Net"]().state_dict(), "weights.pt")
-    return package(Recipe("net", "model.py:Net", Path("weights.pt"), config=Path("config.yaml")), Path("store"))
+    return package(
+        Recipe("net", "model.py:Net", Path("weights.pt"), config=Path("config.yaml"), activation="softmax"),
+        Path("store"),
+    )
 
 
 def test_an_extension_is_asked_for_as_any_method_in_the_trial(folder):
@@ -213,7 +216,7 @@ def test_an_extension_is_asked_for_as_any_method_in_the_trial(folder):
     for name in ("channels", "others"):
         Path(f"{name}.py").write_text(METHOD.format(name=name))
     Path("config.yaml").write_text(CONFIG + "explain:\n  method: channels\n")
-    recipe = Recipe("net", "model.py:Net", Path("weights.pt"), config=Path("config.yaml"))
+    recipe = Recipe("net", "model.py:Net", Path("weights.pt"), config=Path("config.yaml"), activation="softmax")
     packaged = package(replace(recipe, extensions=(Path("channels.py"), Path("others.py"))), Path("store"))
     assert {"gradcam", "channels", "others"} < set(packaged.trial.methods) and packaged.unmet == ()
     assert packaged.trial.explanation["explanations"][0]["method"] == "channels"

@@ -68,6 +68,7 @@ def recipe(tmp_path):
         tmp_path / "weights.pth",
         tmp_path / "labels.txt",
         tmp_path / "settings.yaml",
+        activation="softmax",
         handlers=tmp_path / "handlers",
     )
 
@@ -301,14 +302,14 @@ def test_an_extension_lies_in_the_root_and_in_the_configuration(recipe, tmp_path
         path.parent.mkdir(exist_ok=True)
         path.write_text("from heatserve import register\n")
     recipe.config.write_text(yaml.safe_dump({"batchSize": 2, "explain": explain}))
-    contents = members(replace(recipe, extensions=(*paths,)))
+    contents = members(replace(recipe, extensions=(*paths,), activation=None))
     assert [contents[path.name] for path in paths] == paths
     config = yaml.safe_load(contents["model-config.yaml"])
     assert config == {"batchSize": 2, "explain": {**(explain or {}), "extensions": extensions}}
     manifest = json.loads(contents[MANIFEST])
     assert manifest["model"]["modelFile"] == "model.py"
     assert manifest["heatserve"]["members"]["first.py"] == mar.sha256(paths[0])
-    alone = members(replace(recipe, config=None, continuous=True, extensions=(paths[0],)))
+    alone = members(replace(recipe, config=None, continuous=True, extensions=(paths[0],), activation=None))
     config = yaml.safe_load(alone["model-config.yaml"])
     assert config["explain"] == {"extensions": ["first"]} and config["continuousBatching"] is True
 
@@ -380,4 +381,4 @@ def test_a_network_that_gives_probabilities_is_refused_by_the_handler_itself_in_
     torch.save(state, tmp_path / "weights.pth")
     files = [tmp_path / name for name in ("weights.pth", "labels.txt", "settings.yaml")]
     with pytest.raises(ToolError, match=r"does not load: .*scores before its softmax or sigmoid"):
-        package(Recipe("net", f"{tmp_path / 'model.py'}:Net", *files), tmp_path / "store")
+        package(Recipe("net", f"{tmp_path / 'model.py'}:Net", *files, activation="softmax"), tmp_path / "store")

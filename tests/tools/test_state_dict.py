@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from heatserve_tools.errors import ToolError
 from heatserve_tools.packaging import state_dict
+from heatserve_tools.packaging.state_dict import Weights
 
 STATE = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
 
@@ -17,15 +18,16 @@ class Code:
 def test_a_state_dict_goes_into_the_archive_as_it_is(tmp_path):
     path = tmp_path / "model.pth"
     torch.save(STATE, path)
-    assert state_dict.for_archive(path) == ("model.pth", path)
+    assert state_dict.for_archive(path) == Weights("model.pth", path)
 
 
 def test_safetensors_become_a_state_dict_of_equal_bytes_each_time(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(STATE, path)
-    name, content = state_dict.for_archive(path)
+    weights = state_dict.for_archive(path)
+    name, content = weights.name, weights.content
     assert name == "model.pt"
-    assert content == state_dict.for_archive(path)[1]
+    assert content == state_dict.for_archive(path).content
     loaded = torch.load(io.BytesIO(content), weights_only=True)
     assert loaded.keys() == STATE.keys()
     assert all(torch.equal(loaded[key], STATE[key]) for key in STATE)
@@ -36,10 +38,10 @@ def test_safetensors_become_a_state_dict_of_equal_bytes_each_time(tmp_path):
     [
         ("model.pth", {"a": Code()}, "weights_only=True"),
         ("model.pth", torch.nn.Linear(2, 2), "weights_only=True"),
-        ("model.pth", {"epoch": 3, "model": dict(STATE)}, "epoch, model"),
+        ("model.pth", {"epoch": 3, "best": dict(STATE)}, "epoch, best"),
         ("model.pth", [torch.ones(1)], "a list"),
         ("model.pth", {}, "no tensors"),
-        ("model.ckpt", STATE, "none of .pt"),
+        ("model.h5", STATE, "none of .pt"),
     ],
 )
 def test_a_file_that_is_more_than_weights_is_refused(tmp_path, name, content, said):

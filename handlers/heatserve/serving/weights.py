@@ -37,13 +37,29 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
         raise ArchiveError(
-            f"the weights {path.name} do not fit {type(model).__name__}: {first[0].strip()[:300]}"
+            f"the weights {path.name} do not fit {type(model).__name__}: {_misfit(model, state, error)}"
         ) from error
     bad = not_finite(model.state_dict())
     if bad:
         raise ArchiveError(f"the weights {path.name} are not finite numbers: {bad}; train or convert them again")
+
+
+def _misfit(model: nn.Module, state: Mapping[str, Tensor], error: RuntimeError) -> str:
+    """The difference between a state dict and the network's own: numbers of names, and the first of each kind.
+
+    error: that load_state_dict raised.
+    """
+    names = model.state_dict().keys()
+    kinds = (
+        ("of the network's tensors are missing", [name for name in names if name not in state]),
+        ("of the file's tensors are not the network's", [name for name in state if name not in names]),
+    )
+    said = [f"{len(found)} {kind}, the first is {found[0]}" for kind, found in kinds if found]
+    sizes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+    if sizes:
+        said.append(f"{len(sizes)} have another shape, the first: {sizes[0].rstrip('.')}")
+    return "; ".join(said)[:500] or " ".join(str(error).split())[:300]
 
 
 def damage(path: Path, error: BaseException) -> str | None:

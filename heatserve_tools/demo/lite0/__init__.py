@@ -31,5 +31,6 @@ def build(export_path: Path, name: str = "lite0", config: Path | None = None, co
             config=config or EXAMPLE / "model-config.yaml",
             include_packages=("efficientnet_lite_pytorch",),
             continuous=continuous,
+            activation="softmax",
         )
         return package(recipe, export_path, force=True)
