@@ -179,5 +179,5 @@ def test_a_layer_whose_declared_layout_has_other_places_than_the_attention_rules
 
 def test_a_scripted_network_has_no_attention_that_can_be_seen() -> None:
     explainer = Explainer(torch.jit.script(small()), IMAGES)
-    with pytest.raises(UnsuitableModel, match="scripted network cannot be seen; its attention needs the eager network"):
+    with pytest.raises(UnsuitableModel, match="attention_rollout is not possible: the network comes from TorchScript"):
         explainer.check("attention_rollout")

@@ -54,7 +54,7 @@ class Blocks:
         }
         functions[last] = lambda *args, **kwargs: self._output(tokens)
         with _replaced(functions):
-            scores: Tensor = self._model(image.clone())
+            scores: Tensor = self._model(image.repeat(len(tokens), 1, 1, 1))
         return scores
 
     def _output(self, tokens: Tensor) -> Any:
