@@ -46,7 +46,10 @@ def _manifest(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -> dict[str, str]:
     """The facts that `describe` says, and the optimisations."""
+    from heatserve_tools.packaging.activation import MEANINGS
+
     archive, view = description["archive"], description["preprocess"]
+    activation = description["model"]["activation"]
     weights = archive["weights"]
     steps = [
         f"resize {view['resize']}" if view["resize"] else "no resizing",
@@ -72,6 +75,7 @@ def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -
         if weights["member"]
         else "those that the architecture makes",
         "labels": "yes" if description["labelled"] else "no: classes have numbers",
+        "activation": f"{activation}: {MEANINGS[activation]}",
         "preprocessing": ", ".join(steps),
         "precision": f"{description['precision']} (predictions: {description['prediction_precision']})",
         "optimisations": ", ".join(faster) if description["optimize"] else "none: explain.optimize is false",

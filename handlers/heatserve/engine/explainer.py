@@ -75,6 +75,8 @@ class Explainer:
         self.device = network.device
         self.structure = network.structure
         self.classes = network.classes
+        #: Whether the model's one score stands for two classes, a label's absence and its presence.
+        self.single = network.single
         self.layers = network.choice.layers
         self.head = network.head
         self.optimized = network.optimized

@@ -81,6 +81,8 @@ class Network:
         outputs = outputs_of(model, example, self.activation, head)
         self._undo.callback(outputs.remove)
         reason = sealed(model)
+        #: Whether the model's one score stands for two classes, a label's absence and its presence.
+        self.single = outputs.single
         self.structure = Structure(None, None, (), outputs.classes) if reason else trace(model, example)
         self.classes = self.structure.classes
         names = tuple(str(Layer.parse(name)) for name in layers)

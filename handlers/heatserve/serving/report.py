@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import __version__ as VERSION
 from ..engine import Explainer, ranking
+from . import wording
 from .drawing import Drawing, View, boxes
 from .errors import printable
 from .formats import FORMATS
@@ -36,11 +37,14 @@ class Report:
     def prediction(self, finished: Finished) -> dict[str, Any]:
         """The stock image_classifier's answer: {label: probability} of the five (or top_k) likeliest classes.
 
-        Classes of the same probability come in the stock handler's order.
+        A regression's is {label: value}, the largest values first.
+        Classes of the same softmax come in the stock handler's order, all others in that of their scores.
         """
         count = finished.request.top_k or min(_TOP_K, self.vocabulary.classes)
+        if self.model.activation != "softmax":
+            return {entry["label"]: entry[self._number] for entry in self._likeliest(finished, count)}
         top = finished.probabilities.topk(count).indices
-        return {entry["label"]: entry["probability"] for entry in self._entries(finished, top)}
+        return {entry["label"]: entry[self._number] for entry in self._entries(finished, top)}
 
     def document(
         self, finished: Finished, explanations: Sequence[Mapping[str, Any]], seconds: Mapping[str, float]
@@ -102,7 +106,8 @@ class Report:
         headers = {
             "X-Prediction-Index": str(best["index"]),
             "X-Prediction-Label": printable(best["label"], 100),
-            "X-Prediction-Probability": f"{best['probability']:.6g}",
+            wording.header(self.model.activation): f"{best[self._number]:.6g}",
+            "X-Prediction-Activation": self.model.activation,
             "X-Explanation-Method": query.method,
             "X-Explanation-Target-Index": str(target["index"]),
             "X-Explanation-Target-Label": printable(target["label"], 100),
@@ -123,14 +128,18 @@ class Report:
         model = f"{self.model.name} {self.model.version}, weights {self.model.weights_sha256}"
         return {**about, "Model": printable(model, 200), "Software": f"heatserve {VERSION}"}
 
+    @property
+    def _number(self) -> str:
+        return wording.number(self.model.activation)
+
     def _likeliest(self, finished: Finished, count: int) -> list[dict[str, Any]]:
         """The likeliest classes, ranked by their scores as targets are."""
         return self._entries(finished, ranking(finished.scores)[:count])
 
     def _entries(self, finished: Finished, classes: Tensor) -> list[dict[str, Any]]:
         return [
-            {"index": index, "label": self.vocabulary.label(index), "probability": probability}
-            for index, probability in zip(classes.tolist(), finished.probabilities[classes].tolist())
+            {"index": index, "label": self.vocabulary.label(index), self._number: number}
+            for index, number in zip(classes.tolist(), finished.probabilities[classes].tolist())
         ]
 
     def _target(self, finished: Finished, of: View) -> dict[str, Any]:
@@ -140,7 +149,7 @@ class Report:
         return {
             "index": index,
             "label": self.vocabulary.label(index),
-            "probability": float(finished.probabilities[index]),
+            self._number: float(finished.probabilities[index]),
             "score": float(finished.scores[index]),
         }
 

@@ -16,8 +16,6 @@ from .values import section, whole
 from .view import read_view
 
 ENVIRONMENT_PREFIX = "HEATSERVE_"
-#: Answers speak of probabilities; values of a regression ("none") have no words in them yet.
-_SERVED = tuple(name for name in ACTIVATIONS if name != "none")
 #: The settings that say how the network is read.
 _OF_NETWORK = ("layer", "activation", "head", "layout")
 
@@ -137,7 +135,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
         precision=_one_of(explain, "precision", PRECISIONS, Settings.precision),
-        activation=_one_of(explain, "activation", _SERVED, Settings.activation),
+        activation=_one_of(explain, "activation", ACTIVATIONS, Settings.activation),
         head=_head(explain.get("head")),
         layout=_layout(explain),
         continuous=bool(config.get("continuousBatching")),
