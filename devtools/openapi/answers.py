@@ -20,6 +20,13 @@ BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 PNG: Schema = {**BASE64, "contentMediaType": "image/png"}
 #: An answer has one of them: a value where the archive's activation is none.
 _NUMBERS: Schema = {"probability": NUMBER, "value": NUMBER}
+_LAYOUT: Schema = {
+    "layout": {**TEXT, "type": ["string", "null"], "description": "nchw, nhwc or tokens:PREFIX:HxW of the activation"},
+    "layout_proved": {
+        "type": ["boolean", "null"],
+        "description": "whether changed pictures have shown it; else an operator declared it, or none shows it",
+    },
+}
 _ONE_NUMBER: Schema = {"oneOf": [{"required": [name]} for name in _NUMBERS]}
 
 
@@ -60,7 +67,7 @@ def schemas() -> dict[str, Schema]:
             "additionalProperties": NUMBER,
             "minProperties": 1,
         },
-        "Explanation": exactly({**document, "explanations": a_list(ref("Map"))}),
+        "Explanation": exactly({**document, "explanations": a_list(ref("Map"), 0)}),
         "Ranked": exactly(prediction, _NUMBERS) | _ONE_NUMBER,
         "Target": exactly({**prediction, "score": NUMBER}, _NUMBERS,
                           "the class that was explained; score: before softmax or sigmoid") | _ONE_NUMBER,
@@ -68,8 +75,8 @@ def schemas() -> dict[str, Schema]:
         "Heatmap": exactly({**size, "scale": NUMBER}, said="8-bit grey, upright; scale: the attribution at grey 255"),
         "Picture": exactly(size, said="the map laid over the photograph"),
         "Parameters": exactly(
-            {"layer": or_null(TEXT), "samples": COUNT, "noise_level": or_null({"type": "number"}),
-             "seed": or_null(COUNT), "contrast": or_null(COUNT)},
+            {"layer": or_null(TEXT), **_LAYOUT, "samples": COUNT, "noise_level": or_null({"type": "number"}),
+             "seed": or_null(COUNT), "contrast": {"type": ["integer", "string", "null"]}},
             {"standard_error": or_null({"type": "number"}), "precision": TEXT},
             "the options that made the map",
         ),
@@ -102,6 +109,7 @@ def schemas() -> dict[str, Schema]:
                 "options": {"type": "object", "additionalProperties": exactly(
                     {"summary": TEXT, "allowed": TEXT, "default": {}})},
                 "layers": a_list(TEXT, 0),
+                "layouts": {"type": "object", "additionalProperties": exactly(_LAYOUT)},
                 "classes": COUNT,
                 "limits": {"type": "object", "additionalProperties": WHOLE},
                 "versions": {"type": "object", "additionalProperties": TEXT},
@@ -112,7 +120,7 @@ def schemas() -> dict[str, Schema]:
         "V1Predictions": exactly({"predictions": _each("Prediction")}),
         "V1Explanations": exactly({"explanations": _each("Explanation")}),
         # Beside an array of maps an entry speaks of its map and has no picture.
-        "V2About": exactly({**document, "explanations": a_list(exactly({**entry, "scale": NUMBER}, own))}),
+        "V2About": exactly({**document, "explanations": a_list(exactly({**entry, "scale": NUMBER}, own), 0)}),
         "V2Answer": exactly(
             {"model_name": TEXT, "model_version": TEXT, "outputs": a_list(ref("V2Output"))},
             {"id": TEXT},

@@ -74,7 +74,7 @@ def test_every_status_and_media_type_of_the_handler_is_in_it() -> None:
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.none() | st.booleans() | NUMBERS | st.text(max_size=9) | st.lists(NUMBERS)
 #: Kinds of options whose values an archive has names for.
-OF_THE_ARCHIVE = ("class", "target", "layer")
+OF_THE_ARCHIVE = ("contrast", "target", "layer")
 
 
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.kind not in OF_THE_ARCHIVE])

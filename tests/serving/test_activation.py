@@ -57,10 +57,16 @@ def ask(service: Service, body: dict[str, Any], headers: dict[str, Any]) -> tupl
     return answer.status, json.loads(found) if isinstance(found, bytes) and found[:1] == b"{" else found
 
 
-def archive(folder: Path, explain: dict[str, Any], labels: Sequence[str] = LABELS, network: str = "Small") -> Service:
-    """The service of an archive that holds a network of this module or `Small`, with labels of its own."""
+def archive(
+    folder: Path,
+    explain: dict[str, Any],
+    labels: Sequence[str] = LABELS,
+    network: str = "Small",
+    module: str = __name__,
+) -> Service:
+    """The service of an archive that holds a network of a module, with labels of its own."""
     manifest = unpacked(folder)
-    manifest["heatserve"]["architecture"] = f"{__name__}:{network}"
+    manifest["heatserve"]["architecture"] = f"{module}:{network}"
     (folder / "index_to_name.json").write_text(json.dumps({str(index): name for index, name in enumerate(labels)}))
     config = {**CONFIG, "explain": {"optimize": False, **explain}}
     return start.service(folder, manifest, settings.read_settings(config, {}), torch.device("cpu"))
@@ -91,14 +97,20 @@ def scores_of(sent: bytes, network: type[Small] = Small) -> torch.Tensor:
     return network().eval()(seen(sent))[0].detach()
 
 
-def by_hand(sent: bytes, score: Callable[[torch.Tensor], torch.Tensor], network: type[Small] = Small) -> torch.Tensor:
+def by_hand(
+    sent: bytes,
+    score: Callable[[torch.Tensor], torch.Tensor],
+    network: type[Small] = Small,
+    before_linear: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Grad-CAM by its definition on the model's view, (32, 32): `ReLU(sum_k mean(dy/dA_k) A_k)`.
 
     score: gives the explained y of the network's scores, (classes).
     """
     net = network().eval()
     activations = net.trunk(seen(sent)).detach().requires_grad_()
-    y = score(net.linear(activations.mean((2, 3)))[0])
+    pooled = activations.mean((2, 3))
+    y = score(net.linear(before_linear(pooled) if before_linear else pooled)[0])
     (gradients,) = torch.autograd.grad(y, activations)
     small = (gradients.mean((2, 3), keepdim=True) * activations).sum(1, keepdim=True).relu().detach()
     return nn.functional.interpolate(small, (32, 32), mode="bilinear", align_corners=False)[0, 0]
@@ -116,7 +128,7 @@ def several(service: Service, bodies: Sequence[dict[str, Any]]) -> list[Any]:
     rows = [Row(str(number), body, EXPLAIN) for number, body in enumerate(bodies)]
     reply = service.call(rows)
     while reply.left:
-        reply = reply.then(service.call(rows))
+        reply = reply.then(service.call(reply.unanswered(rows)))
     assert all(reply.answers[row.id].status == 200 for row in rows), reply.answers
     return [json.loads(reply.answers[row.id].body) for row in rows]
 

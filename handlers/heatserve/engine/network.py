@@ -18,6 +18,7 @@ from .optimize import optimize as optimized
 from .outputs import outputs_of
 from .planted import prove_layouts
 from .precision import autocast, available, tensor_float_of
+from .presence import kept
 from .query import Attribution, Query
 from .recorded import Recorded, forward_mode
 from .recorded_attention import recording_attention
@@ -152,7 +153,8 @@ class Network:
             scale,
             attention,
         )
-        return logits.detach(), (yield from recorded.attributions(queries))
+        left = kept(queries, logits.detach(), self.activation)
+        return logits.detach(), (yield from recorded.attributions(left))
 
     def close(self) -> None:
         """Takes the hooks off, and gives the model its own answer, modes and flags back; folds stay."""

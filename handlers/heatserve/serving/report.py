@@ -74,18 +74,20 @@ class Report:
     def about(self, finished: Finished, of: View) -> dict[str, Any]:
         """A map's entry without its pictures."""
         query = of.attribution.query
+        layer = self.explainer.layer_of(query)
         entry: dict[str, Any] = {
             "method": query.method,
             "target": self._target(finished, of),
             "scale": of.scale,
             **({"signed": True} if of.signed else {}),
             "parameters": {
-                "layer": self.explainer.layer_of(query),
+                "layer": layer,
+                **_layout(self.explainer, layer),
                 "samples": query.samples,
                 "standard_error": query.standard_error,
                 "noise_level": query.noise_level if "noise_level" in query.parameters else None,
                 "seed": query.seed if "seed" in query.parameters else None,
-                "contrast": query.contrast,
+                "contrast": query.contrast if query.nearest is None else f"nearest{query.nearest}",
                 "precision": self.explainer.precision if query.smoothed else self.explainer.prediction_precision,
             },
             "quality": {
@@ -152,6 +154,14 @@ class Report:
             self._number: float(finished.probabilities[index]),
             "score": float(finished.scores[index]),
         }
+
+
+def _layout(explainer: Explainer, layer: str | None) -> dict[str, Any]:
+    """The layouts of the layers that a map comes from, joined as their names are; null for a map without a layer."""
+    if layer is None:
+        return {"layout": None, "layout_proved": None}
+    layouts = [explainer.layout_of(name) for name in layer.split("+")]
+    return {"layout": "+".join(map(str, layouts)), "layout_proved": all(layout.proved for layout in layouts)}
 
 
 def _standard_error(of: View) -> float | None:

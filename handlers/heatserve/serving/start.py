@@ -54,7 +54,7 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     if labels and set(labels) != set(range(classes)):
         one = "the model's one label as 0, or " if network.single else ""
         raise ArchiveError(f"index_to_name.json must name {one}the model's classes 0 to {classes - 1}, and no others")
-    vocabulary = Vocabulary(classes, labels, network.layers, network.methods())
+    vocabulary = Vocabulary(classes, labels, network.layers, network.methods(), network.activation, network.single)
     defaults = _defaults(settings, network, vocabulary)
     parser = RequestParser(vocabulary, defaults, settings.limits, settings.view, settings.channels)
     info = model_info(manifest, settings.activation)
