@@ -108,8 +108,9 @@ def _overlays(run: Run, picture: Path, folder: Path) -> list[str]:
         pictures = [_png(result, index) for index in range(len(result.explanations))]
     except (OSError, ValueError) as error:
         raise Unusable(f"the answer's overlay cannot be read: {error}") from None
-    ranking = ", ".join(f"{entry.label} {entry.probability:.2f}" for entry in result.predictions[:3])
-    lines = [f"{_shown(picture)}: {printable(ranking)}"]
+    ranking = ", ".join(f"{entry.label} {entry.number:.2f}" for entry in result.predictions[:3])
+    none = "" if pictures else " (no label is above the threshold)"
+    lines = [f"{_shown(picture)}: {printable(ranking)}{none}"]
     for found, content in zip(result.explanations, pictures):
         written = _write(folder, picture.stem, f"-{run.model}-{found.method}-{found.target.index}", content)
         margin = "" if found.standard_error is None else f", standard error {found.standard_error:.2f} of the map"

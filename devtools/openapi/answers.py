@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from devtools.openapi.options import Schema, ref
-from heatserve.engine import METHODS
+from heatserve.engine import ACTIVATIONS, METHODS
 from heatserve.serving.errors import STATUSES
 from heatserve.serving.protocols import MOST
 from heatserve.serving.protocols.kserve_v2 import OUTPUT_TENSORS
@@ -18,6 +18,16 @@ COUNT: Schema = {"type": "integer", "minimum": 0}
 NUMBER: Schema = {"type": ["number", "null"], "description": "null for a number of the model that is not finite"}
 BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 PNG: Schema = {**BASE64, "contentMediaType": "image/png"}
+#: An answer has one of them: a value where the archive's activation is none.
+_NUMBERS: Schema = {"probability": NUMBER, "value": NUMBER}
+_LAYOUT: Schema = {
+    "layout": {**TEXT, "type": ["string", "null"], "description": "nchw, nhwc or tokens:PREFIX:HxW of the activation"},
+    "layout_proved": {
+        "type": ["boolean", "null"],
+        "description": "whether changed pictures have shown it; else an operator declared it, or none shows it",
+    },
+}
+_ONE_NUMBER: Schema = {"oneOf": [{"required": [name]} for name in _NUMBERS]}
 
 
 def a_list(of: Schema, least: int = 1, most: int | None = None) -> Schema:
@@ -41,7 +51,7 @@ def or_null(of: Schema) -> Schema:
 
 def schemas() -> dict[str, Schema]:
     """The components of kind `schemas` that answers are made of."""
-    prediction = {"index": COUNT, "label": TEXT, "probability": NUMBER}
+    prediction = {"index": COUNT, "label": TEXT}
     size = {"format": {"const": "png"}, "width": COUNT, "height": COUNT, "data": PNG}
     entry = {"method": {"enum": [*METHODS]}, "target": ref("Target"), "parameters": ref("Parameters"),
              "quality": ref("Quality")}  # fmt: skip
@@ -52,19 +62,21 @@ def schemas() -> dict[str, Schema]:
     return {
         "Prediction": {
             "type": "object",
-            "description": "the likeliest classes by label, as the stock image_classifier answers",
+            "description": "the likeliest classes by label with their probability, as the stock image_classifier "
+            "answers; the largest values of a regression",
             "additionalProperties": NUMBER,
             "minProperties": 1,
         },
-        "Explanation": exactly({**document, "explanations": a_list(ref("Map"))}),
-        "Ranked": exactly(prediction),
-        "Target": exactly({**prediction, "score": NUMBER}, said="the class that was explained; score: before softmax"),
+        "Explanation": exactly({**document, "explanations": a_list(ref("Map"), 0)}),
+        "Ranked": exactly(prediction, _NUMBERS) | _ONE_NUMBER,
+        "Target": exactly({**prediction, "score": NUMBER}, _NUMBERS,
+                          "the class that was explained; score: before softmax or sigmoid") | _ONE_NUMBER,
         "Map": exactly({**entry, "heatmap": ref("Heatmap")}, {"overlay": ref("Picture"), **own}),
         "Heatmap": exactly({**size, "scale": NUMBER}, said="8-bit grey, upright; scale: the attribution at grey 255"),
         "Picture": exactly(size, said="the map laid over the photograph"),
         "Parameters": exactly(
-            {"layer": or_null(TEXT), "samples": COUNT, "noise_level": or_null({"type": "number"}),
-             "seed": or_null(COUNT), "contrast": or_null(COUNT)},
+            {"layer": or_null(TEXT), **_LAYOUT, "samples": COUNT, "noise_level": or_null({"type": "number"}),
+             "seed": or_null(COUNT), "contrast": {"type": ["integer", "string", "null"]}},
             {"standard_error": or_null({"type": "number"}), "precision": TEXT},
             "the options that made the map",
         ),
@@ -79,7 +91,7 @@ def schemas() -> dict[str, Schema]:
             {"width": COUNT, "height": COUNT, "seen": a_list(WHOLE, 4, 4)},
             said="the photograph as a viewer shows it; seen: the part of it that the model's crop showed",
         ),
-        "Model": exactly({"name": TEXT, "version": TEXT}, dict.fromkeys(
+        "Model": exactly({"name": TEXT, "version": TEXT, "activation": {"enum": [*ACTIVATIONS]}}, dict.fromkeys(
             ("weights_sha256", "contents_sha256"), or_null(TEXT))),
         "Description": {
             "type": "object",
@@ -97,6 +109,7 @@ def schemas() -> dict[str, Schema]:
                 "options": {"type": "object", "additionalProperties": exactly(
                     {"summary": TEXT, "allowed": TEXT, "default": {}})},
                 "layers": a_list(TEXT, 0),
+                "layouts": {"type": "object", "additionalProperties": exactly(_LAYOUT)},
                 "classes": COUNT,
                 "limits": {"type": "object", "additionalProperties": WHOLE},
                 "versions": {"type": "object", "additionalProperties": TEXT},
@@ -107,7 +120,7 @@ def schemas() -> dict[str, Schema]:
         "V1Predictions": exactly({"predictions": _each("Prediction")}),
         "V1Explanations": exactly({"explanations": _each("Explanation")}),
         # Beside an array of maps an entry speaks of its map and has no picture.
-        "V2About": exactly({**document, "explanations": a_list(exactly({**entry, "scale": NUMBER}, own))}),
+        "V2About": exactly({**document, "explanations": a_list(exactly({**entry, "scale": NUMBER}, own), 0)}),
         "V2Answer": exactly(
             {"model_name": TEXT, "model_version": TEXT, "outputs": a_list(ref("V2Output"))},
             {"id": TEXT},

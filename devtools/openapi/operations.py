@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from devtools.openapi.options import Schema, ref
+from heatserve.engine import ACTIVATIONS
 from heatserve.serving.answers import JSON
 from heatserve.serving.errors import STATUSES
 from heatserve.serving.formats import FORMATS, Content
@@ -84,6 +85,7 @@ def _headers() -> Schema:
     whole: Schema = {"type": "integer", "minimum": 0}
     named = {
         "X-Prediction-Index": whole, "X-Prediction-Label": text, "X-Prediction-Probability": number,
+        "X-Prediction-Value": number, "X-Prediction-Activation": {**text, "enum": [*ACTIVATIONS]},
         "X-Explanation-Method": text, "X-Explanation-Target-Index": whole, "X-Explanation-Target-Label": text,
         "X-Explanation-Scale": number, "X-Explanation-Samples": whole, "X-Explanation-Seed": whole,
         "X-Explanation-Standard-Error": number,

@@ -30,7 +30,7 @@ def _type(option: Option) -> Schema:
         return {"type": "string", **({"enum": [*option.choices]} if option.choices else {})}
     if option.kind == "boolean":
         return {"type": "boolean"}
-    if option.kind in ("class", "target"):
+    if option.kind in ("contrast", "target"):
         return {"type": ["integer", "string"], "minimum": 0}
     if option.kind == "integer":
         return {"type": "integer", "minimum": int(option.low), "maximum": int(option.high)}

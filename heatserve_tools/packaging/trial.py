@@ -20,7 +20,7 @@ from heatserve_tools.torchserve.shipped import METRICS
 class Trial:
     """The answers of an archive.
 
-    prediction: labels and probabilities.
+    prediction: labels and probabilities, or values.
     explanation: the explanation's JSON.
     description: the answer of `describe`.
     warnings: of its handler, while it loaded and answered.

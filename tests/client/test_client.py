@@ -112,6 +112,28 @@ def test_a_stream_that_ends_in_an_error_raises_it(server: Scripted) -> None:
     assert error.value.code == 507
 
 
+def test_a_regressions_answer_has_values_and_no_probabilities(server: Scripted) -> None:
+    status, headers, line = explained("gradcam", 0)
+    answer = json.loads(line)
+    for entry in (*answer["predictions"], answer["explanations"][0]["target"]):
+        entry["value"] = 10 * entry.pop("probability")
+    server.plan = [(status, headers, line), (status, headers, json.dumps(answer).encode())]
+    before, found = (Client(server.url, "m").explain(b"i") for _ in range(2))
+    assert before.predictions[0].value is None and before.predictions[0].number == before.predictions[0].probability
+    target = found.explanation.target
+    assert target.probability is None and target.value == target.number == answer["explanations"][0]["target"]["value"]
+
+
+def test_an_answer_without_a_map_is_a_result_without_explanations(server: Scripted) -> None:
+    status, headers, line = explained("gradcam", 0)
+    answer = {**json.loads(line), "explanations": []}
+    server.plan = [(status, headers, json.dumps(answer).encode())]
+    found = Client(server.url, "m").explain(b"i", target="present")
+    assert found.explanations == () and found.predictions
+    with pytest.raises(ValueError, match="no label is above the threshold"):
+        _ = found.map
+
+
 def test_an_address_that_is_none_is_refused_at_once() -> None:
     for url in ("127.0.0.1:8080", "ftp://a", ""):
         with pytest.raises(ValueError, match="http://host:port"):

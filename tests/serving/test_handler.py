@@ -138,6 +138,7 @@ def test_the_json_answer_has_the_shape_of_the_contract(small: tuple[ExplainHandl
         "version": "1.0",
         "weights_sha256": "w",
         "contents_sha256": "c",
+        "activation": "softmax",
     }
     entry = answer["explanations"][0]
     assert entry["parameters"] == {

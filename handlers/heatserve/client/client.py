@@ -52,7 +52,7 @@ class Client:
         self._versioned = "/".join(quote(part, safe="") for part in (model, version or "1.0"))
 
     def predict(self, picture: Picture, top_k: int | None = None) -> dict[str, float]:
-        """The likeliest classes and their probabilities. Raises HeatserveError."""
+        """The likeliest classes and their probabilities, or the values of a regression. Raises HeatserveError."""
         request = encode(picture, {"top_k": top_k})
         answer: dict[str, float] = self._json("POST", f"/predictions/{self._path}", request)
         return answer

@@ -16,11 +16,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class of the ranking."""
+    """One class of the ranking.
+
+    probability: None for a regression.
+    value: of a regression; None for a classifier.
+    """
 
     index: int
     label: str
-    probability: float
+    probability: float | None = None
+    value: float | None = None
+
+    @property
+    def number(self) -> float:
+        """The probability, or the value of a regression; NaN for a number of the model that is not finite."""
+        number = self.value if self.probability is None else self.probability
+        return float("nan") if number is None else number
+
+    @staticmethod
+    def of(answer: Mapping[str, Any]) -> Prediction:
+        """The prediction in a member of the answer's `predictions`, or in a target."""
+        kind = "value" if "value" in answer else "probability"
+        return Prediction(answer["index"], answer["label"], **{kind: answer[kind]})
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,7 @@ class Explanation:
         target, quality = answer["target"], answer["quality"]
         return Explanation(
             answer["method"],
-            Prediction(target["index"], target["label"], target["probability"]),
+            Prediction.of(target),
             target["score"],
             answer["heatmap"]["scale"],
             quality["samples_used"],
@@ -125,7 +142,12 @@ class Result:
 
     @property
     def explanation(self) -> Explanation:
-        """The first explanation. It is the only one unless several targets were asked for."""
+        """The first explanation. It is the only one unless several targets were asked for.
+
+        Raises ValueError where `target="present"` found no label.
+        """
+        if not self.explanations:
+            raise ValueError("no label is above the threshold, so the answer holds no map")
         return self.explanations[0]
 
     @property
@@ -148,7 +170,7 @@ class Result:
         """The result in the JSON of an answer."""
         x0, y0, x1, y1 = answer["image"]["seen"]
         return Result(
-            tuple(Prediction(**entry) for entry in answer["predictions"]),
+            tuple(Prediction.of(entry) for entry in answer["predictions"]),
             tuple(Explanation.of(entry) for entry in answer["explanations"]),
             (answer["image"]["width"], answer["image"]["height"]),
             (x0, y0, x1, y1),

@@ -6,8 +6,10 @@ It knows neither HTTP nor pictures.
 from .activation import ACTIVATIONS, probabilities
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
+from .layout import Layout
 from .method import AttentionSignal, InputSignal, LayerSignal, Method, ScoreSignal
 from .precision import PRECISIONS
+from .presence import explained_class
 from .price import FORWARD, WITH_BACKWARD
 from .query import Attribution, Query
 from .ranking import ranking
@@ -30,6 +32,7 @@ __all__ = [
     "ExtensionError",
     "InputSignal",
     "LayerSignal",
+    "Layout",
     "Method",
     "OutOfMemory",
     "Query",
@@ -38,6 +41,7 @@ __all__ = [
     "Smoothing",
     "UnsuitableModel",
     "activations",
+    "explained_class",
     "is_device_lost",
     "is_out_of_memory",
     "load_installed",

@@ -75,6 +75,8 @@ class Explainer:
         self.device = network.device
         self.structure = network.structure
         self.classes = network.classes
+        #: Whether the model's one score stands for two classes, a label's absence and its presence.
+        self.single = network.single
         self.layers = network.choice.layers
         self.head = network.head
         self.optimized = network.optimized
@@ -139,9 +141,9 @@ class Explainer:
         images: (N, C, H, W) on the model's device.
         queries: one sequence for each image, empty for a prediction.
 
-        Each query is answered at the image itself; nothing is drawn. Where the device's memory is short the batch is
-        halved. Raises OutOfMemory where a single row does not fit, and ValueError for a class that the network does
-        not have.
+        Each query is answered at the image itself; nothing is drawn. A query that its `least` drops has no attribution.
+        Where the device's memory is short the batch is halved. Raises OutOfMemory where a single row does not fit, and
+        ValueError for a class that the network does not have.
         """
         return finish(self.steps(images, queries))
 
@@ -211,6 +213,8 @@ class Explainer:
         images: (N, C, H, W).
         """
         query = query or Query()
+        if query.least is not None:
+            raise ValueError("least may leave an image without an attribution; give the query to run")
         self.check(query.method)
         images = images.clone()  # a network may work in place on its input
         if not query.smoothed:

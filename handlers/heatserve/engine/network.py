@@ -18,6 +18,7 @@ from .optimize import optimize as optimized
 from .outputs import outputs_of
 from .planted import prove_layouts
 from .precision import autocast, available, tensor_float_of
+from .presence import kept
 from .query import Attribution, Query
 from .recorded import Recorded, forward_mode
 from .recorded_attention import recording_attention
@@ -81,6 +82,8 @@ class Network:
         outputs = outputs_of(model, example, self.activation, head)
         self._undo.callback(outputs.remove)
         reason = sealed(model)
+        #: Whether the model's one score stands for two classes, a label's absence and its presence.
+        self.single = outputs.single
         self.structure = Structure(None, None, (), outputs.classes) if reason else trace(model, example)
         self.classes = self.structure.classes
         names = tuple(str(Layer.parse(name)) for name in layers)
@@ -150,7 +153,8 @@ class Network:
             scale,
             attention,
         )
-        return logits.detach(), (yield from recorded.attributions(queries))
+        left = kept(queries, logits.detach(), self.activation)
+        return logits.detach(), (yield from recorded.attributions(left))
 
     def close(self) -> None:
         """Takes the hooks off, and gives the model its own answer, modes and flags back; folds stay."""

@@ -20,6 +20,7 @@ class Query:
     method: a name in METHODS.
     target: a class index; None means the class that the image itself ranks at `rank`.
     rank: 0 is the predicted class.
+    least: drops the query unless its class has a probability above this; None keeps every query.
     contrast: a class index, or None. The explained score is the pre-softmax `y_target`, less `y_contrast` if given.
     nearest: the number of classes, nearest in score to the target, whose mean score is subtracted; None for none.
     layer: the name of a tapped layer, or several joined by "+", whose maps are fused; None for the default one.
@@ -36,6 +37,7 @@ class Query:
     method: str = "gradcam"
     target: int | None = None
     rank: int = 0
+    least: float | None = None
     contrast: int | None = None
     nearest: int | None = None
     layer: str | None = None
@@ -52,6 +54,8 @@ class Query:
         self._row.check_samples(self.count)
         if min(self.target or 0, self.contrast or 0, self.rank) < 0:
             raise ValueError("target, contrast and rank are class indices and ranks: they start at 0")
+        if self.least is not None and not 0 <= self.least <= 1:
+            raise ValueError("least is a probability: it goes from 0 to 1")
         if self.nearest is not None and (self.nearest < 1 or self.contrast is not None):
             raise ValueError("nearest must be at least 1, and excludes contrast")
         if self.standard_error is not None and not (self.standard_error > 0 and self.smoothed):
@@ -109,8 +113,10 @@ class Query:
         return self.price * self.count if self.smoothed or self.through_input else 0
 
     def at(self, target: int) -> Query:
-        """The same query with its target fixed, unless it was fixed already."""
-        return self if self.target is not None else replace(self, target=target)
+        """The same query once its class is known: with its target fixed, unless it was, and without `least`."""
+        if self.target is not None and self.least is None:
+            return self
+        return replace(self, target=target if self.target is None else self.target, least=None)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ class Classifier:
                 options["contrast"] = self.vocabulary.class_index("contrast", options["contrast"])
         except Refusal as refusal:
             raise ValueError(refusal.message) from None
+        if options.get("least") is not None:
+            raise ValueError("least may leave a picture without an answer, which has to have one here")
         self.explainer.check(method)
         return Query(method, **options)
 

@@ -15,7 +15,7 @@ import PIL
 import torch
 
 from .. import __version__
-from ..engine import Explainer
+from ..engine import Explainer, Layout
 from .integrity import Integrity
 from .model_info import ModelInfo
 from .options import OPTIONS, Option
@@ -38,6 +38,7 @@ def description(
         "methods": list(vocabulary.methods),
         "options": {name: _option(option, vocabulary, defaults) for name, option in OPTIONS.items()},
         "layers": list(vocabulary.layers),
+        "layouts": {name: _layout(explainer.layout_of(name)) for name in vocabulary.layers},
         "classes": vocabulary.classes,
         "labelled": bool(vocabulary.labels),
         "limits": asdict(settings.limits),
@@ -57,6 +58,11 @@ def description(
             "python": platform.python_version(),
         },
     }
+
+
+def _layout(layout: Layout) -> dict[str, Any]:
+    """A layer's layout, and whether changed pictures have shown it; one that an operator declared is not proved."""
+    return {"layout": str(layout), "layout_proved": layout.proved}
 
 
 def _torchvision() -> dict[str, str]:
@@ -85,7 +91,8 @@ def _archive(info: ModelInfo, integrity: Integrity) -> dict[str, Any]:
 
 
 def _option(option: Option, vocabulary: Vocabulary, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    allowed = {"method": ", ".join(vocabulary.methods), "layer": ", ".join(vocabulary.layers) or "none"}
+    layers = ", ".join(vocabulary.layers) + (", or several joined by +" if len(vocabulary.layers) > 1 else "")
+    allowed = {"method": ", ".join(vocabulary.methods), "layer": layers or "none"}
     return {
         "summary": option.summary,
         "allowed": allowed.get(option.name, option.allowed),

@@ -69,13 +69,13 @@ def network(explainer: Explainer, model: nn.Module, settings: Settings, named: S
     return {
         "classes": explainer.classes,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "layer": _choice(explainer, named),
+        "layer": _choice(explainer, named, settings),
         "layers": [{"name": name, "shape": [*found[name].shape[1:]], "refused": refused.get(name)} for name in names],
         "methods": [_method(explainer, name) for name in METHODS],
     }
 
 
-def _choice(explainer: Explainer, named: Sequence[str]) -> dict[str, Any]:
+def _choice(explainer: Explainer, named: Sequence[str], settings: Settings) -> dict[str, Any]:
     """The layer that is used where a request names none, and the reason for it."""
     try:
         name = explainer.layer
@@ -83,7 +83,7 @@ def _choice(explainer: Explainer, named: Sequence[str]) -> dict[str, Any]:
         return {"name": None, "why": str(error)}
     head = explainer.structure.head
     if named:
-        return {"name": name, "why": "the archive names it (explain.layer)"}
+        return {"name": settings.defaults.get("layer", name), "why": "the archive names it (explain.layer)"}
     if head is not None and head.layer == name:
         return {"name": name, "why": f"the scores are the linear layer {head.classifier} of its mean over all places"}
     return {"name": name, "why": "it ends the convolutional trunk: only pooling and vectors follow"}

@@ -14,8 +14,10 @@ from ..engine import METHODS
 from ..imaging import COLORMAPS
 from .formats import OUTPUTS
 
-#: The largest N of `target: topN`.
+#: The largest N of `target: topN`, and the most labels of `target: present`.
 MAX_TARGETS = 10
+#: The largest K of `contrast: nearestK`.
+MAX_NEAREST = 10
 _MAX_DEADLINE_MS = 3_600_000
 
 
@@ -37,7 +39,7 @@ class _Methods(Collection[str]):
 class Option:
     """One option of a request.
 
-    kind: integer, number, boolean, choice, class (index or label), target or layer.
+    kind: integer, number, boolean, choice, contrast, target or layer.
     default: for an archive that sets no default of its own.
     low, high: the range of an integer or a number, with both ends.
     choices: names that a choice allows; those of methods change as methods are registered.
@@ -63,11 +65,11 @@ class Option:
         if self.kind == "boolean":
             return "true or false"
         if self.kind == "target":
-            return f"a class index or label, predicted, or top1 to top{MAX_TARGETS}"
-        if self.kind == "class":
-            return "a class index or label"
+            return f"a class index or label, predicted, top1 to top{MAX_TARGETS}, or present"
+        if self.kind == "contrast":
+            return f"a class index or label, or nearest1 to nearest{MAX_NEAREST}"
         if self.kind == "layer":
-            return "a layer that the archive taps"
+            return "a layer that the archive taps, or several joined by +"
         if self.kind == "integer":
             return f"a whole number from {int(self.low)} to {int(self.high)}"
         return f"a number from {self.low:g} to {self.high:g}"
@@ -75,8 +77,28 @@ class Option:
 
 _ALL = (
     Option("method", "choice", "gradcam", "how to explain", choices=_Methods()),
-    Option("target", "target", "predicted", "the class to explain; topN gives one map for each", set_by_archive=False),
-    Option("contrast", "class", None, "explain the target's score minus this class's", set_by_archive=False),
+    Option(
+        "target",
+        "target",
+        "predicted",
+        "the class to explain; topN and present give one map for each",
+        set_by_archive=False,
+    ),
+    Option(
+        "threshold",
+        "number",
+        0.5,
+        f"a label is present above this probability; target present gives a map for each, at most {MAX_TARGETS}",
+        0,
+        1,
+    ),
+    Option(
+        "contrast",
+        "contrast",
+        None,
+        "explain the target's score minus this class's, or minus the mean of the nearest classes' scores",
+        set_by_archive=False,
+    ),
     Option(
         "samples",
         "integer",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Union
 
 import torch
 from torch import Tensor
 
-from ..engine import Attribution, Explainer, Smoothing, ranking
+from ..engine import Attribution, Explainer, Smoothing, explained_class, ranking
 from .faults import Faults
 from .items import Item
 from .scheduling import Policy
@@ -86,11 +87,25 @@ class Passes:
 def _predicted(
     decoded: Decoded, probabilities: Tensor, scores: Tensor, attributions: Sequence[Attribution]
 ) -> Union[UnderWay, Finished]:
-    """The state after the first pass. attributions: of the queries that are not smoothed, in their order."""
-    queries, found = decoded.request.queries, iter(attributions)
-    maps = [None if query.smoothed else next(found) for query in queries]
-    smoothed = [(index, query) for index, query in enumerate(queries) if query.smoothed]
-    ranked = ranking(scores) if smoothed else scores
-    jobs = [Job(index, Smoothing(decoded.image, query.at(int(ranked[query.rank])))) for index, query in smoothed]
+    """The state after the first pass. A query that its `least` drops has no map.
+
+    attributions: of the queries that are not smoothed and were not dropped, in their order.
+    """
+    maps: list[Attribution | None] = []
+    jobs: list[Job] = []
+    ranked: list[int] = []
+    likely: list[float] = []
+    found = deque(attributions)
+    for query in decoded.request.queries:
+        if not query.smoothed:
+            if found and found[0].query == query.at(found[0].query.target or 0):
+                maps.append(found.popleft())
+            continue
+        ranked = ranked or ranking(scores).tolist()
+        likely = likely or probabilities.tolist()
+        target = explained_class(query, ranked, likely)
+        if target is not None:
+            jobs.append(Job(len(maps), Smoothing(decoded.image, query.at(target))))
+            maps.append(None)
     state = UnderWay(decoded, probabilities, scores, maps, jobs)
     return state if jobs else state.concluded()

@@ -8,33 +8,57 @@ from typing import Any
 
 from ..engine import METHODS, Method, Query
 from .errors import Refusal
-from .options import OPTIONS
+from .options import MAX_TARGETS, OPTIONS
+from .vocabulary import Vocabulary
+
+_THRESHOLD = OPTIONS["threshold"].default
 
 
-def queries(options: Mapping[str, Any], defaults: Mapping[str, Any], max_samples: int) -> tuple[Query, ...]:
+def queries(
+    options: Mapping[str, Any], defaults: Mapping[str, Any], max_samples: int, vocabulary: Vocabulary
+) -> tuple[Query, ...]:
     """The queries of a request, in the order of its targets. Raises Refusal (400, 413).
 
     options: all of them by name, checked.
     defaults: the options that the archive changes. A default that has no meaning for this method is left out.
     """
     method = METHODS[options["method"]]
-    target = options["target"]
-    ranks = range(int(target[3:])) if str(target).startswith("top") else range(1)
-    samples = _samples(method, options, len(ranks), max_samples)
+    asked = _asked(options["target"], vocabulary)
+    samples = _samples(method, options, len(asked), max_samples)
     _refuse_without_meaning(method, options, defaults)
+    contrast = options["contrast"]
     query = Query(
         method=method.name,
-        target=target if isinstance(target, int) else None,
-        contrast=options["contrast"],
-        layer=options["layer"],
+        least=options["threshold"] if options["target"] == "present" else None,
+        contrast=contrast if isinstance(contrast, int) else None,
+        nearest=int(contrast.removeprefix("nearest")) if isinstance(contrast, str) else None,
+        layer=_layer(method, options["layer"], defaults.get("layer")),
         samples=samples,
         noise_level=options["noise_level"],
         seed=options["seed"],
         standard_error=_standard_error(method, options, samples, defaults.get("standard_error")),
     )
-    if len(ranks) * samples > max_samples:
-        raise Refusal(413, f"targets x samples: at most {max_samples} are allowed here")
-    return tuple(replace(query, rank=rank) for rank in ranks)
+    if len(asked) * samples > max_samples:
+        present = f"; target present counts as {len(asked)} targets" if query.least is not None else ""
+        raise Refusal(413, f"targets x samples: at most {max_samples} are allowed here{present}")
+    return tuple(replace(query, target=target, rank=rank) for target, rank in asked)
+
+
+def _asked(target: int | str, vocabulary: Vocabulary) -> list[tuple[int | None, int]]:
+    """The target and the rank of each map. One of them decides: the rank where the target is None."""
+    if isinstance(target, int):
+        return [(target, 0)]
+    if target == "present" and vocabulary.single:
+        return [(1, 0)]  # the absence of the label is no label
+    most = min(MAX_TARGETS, vocabulary.classes)
+    count = {"predicted": 1, "present": most}.get(target) or int(target.removeprefix("top"))
+    return [(None, rank) for rank in range(count)]
+
+
+def _layer(method: Method, layer: str | None, default: str | None) -> str | None:
+    """The layer that is asked for. The archive's own is left out where the method has none, or one of its own."""
+    suits = method.signal == "layer" and not method.needs_linear_head
+    return None if layer == default and not suits else layer
 
 
 def _samples(method: Method, options: Mapping[str, Any], maps: int, most: int) -> int:
@@ -57,10 +81,13 @@ def _refuse_without_meaning(method: Method, options: Mapping[str, Any], defaults
 
     A method without draws of its own may be smoothed by noise, and ignores `noise_level` and `seed` where it is not.
     """
-    if options["layer"] is not None and method.signal != "layer":
+    layer = _layer(method, options["layer"], defaults.get("layer"))
+    if layer is not None and method.signal != "layer":
         raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the {method.signal}")
-    if options["layer"] is not None and method.needs_linear_head:
+    if layer is not None and method.needs_linear_head:
         raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
+    if options["target"] != "present" and options["threshold"] != defaults.get("threshold", _THRESHOLD):
+        raise Refusal(400, "threshold has no meaning without target present")
     for name in ("noise_level", "seed"):
         changed = options[name] != defaults.get(name, OPTIONS[name].default)
         if changed and method.draws is not None and name not in method.draws.parameters:

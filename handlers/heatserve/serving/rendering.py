@@ -13,6 +13,7 @@ from PIL import Image
 
 from .answers import Answer, TensorParts, json_text, ok
 from .drawing import Drawing, draw, view
+from .errors import Refusal
 from .formats import FORMATS, Content, Format
 from .report import Report
 from .states import Finished
@@ -51,6 +52,7 @@ class Rendering:
         if form.content is Content.DOCUMENT:
             (document,) = self._fitting(self._documents, self._finished.request.overlay)
             return ok(document)
+        self._refuse_unless_one(form)
         headers = self._report.headers(self._finished, self._views[0])
         if form.content is Content.ARRAY:
             values = [each.values for each in self._views]
@@ -70,6 +72,12 @@ class Rendering:
             return TensorParts(about, pictures=self._texts(form))
         maps = [each.values for each in self._views]
         return TensorParts(about, maps, overlays=self._texts(FORMATS["png"]) if request.overlay else ())
+
+    def _refuse_unless_one(self, form: Format) -> None:
+        """Refuses the labels that are present in a form that has no place for none of them, or for several."""
+        if len(self._views) != 1 and any(query.least is not None for query in self._finished.request.queries):
+            found = f"{len(self._views)} labels are" if self._views else "none is"
+            raise Refusal(400, f"output {form.name} needs one label that is present, and {found}; ask for json")
 
     def _documents(self, drawings: Sequence[Drawing]) -> list[bytes]:
         """The one JSON document of all drawings."""
@@ -98,7 +106,7 @@ class Rendering:
 
         The first size is one that could fit at best. photographs: whether they hold photographs, not maps alone.
         """
-        pixels = self._room / len(self._views) / (_PHOTOGRAPH_PIXEL if photographs else _MAP_PIXEL)
+        pixels = self._room / max(1, len(self._views)) / (_PHOTOGRAPH_PIXEL if photographs else _MAP_PIXEL)
         side = min(max(self._photograph.size), max(_SMALLEST_SIDE, math.isqrt(int(max(0, pixels)))))
         while True:
             with self._clocked():

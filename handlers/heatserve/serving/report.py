@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import __version__ as VERSION
 from ..engine import Explainer, ranking
+from . import wording
 from .drawing import Drawing, View, boxes
 from .errors import printable
 from .formats import FORMATS
@@ -36,11 +37,14 @@ class Report:
     def prediction(self, finished: Finished) -> dict[str, Any]:
         """The stock image_classifier's answer: {label: probability} of the five (or top_k) likeliest classes.
 
-        Classes of the same probability come in the stock handler's order.
+        A regression's is {label: value}, the largest values first.
+        Classes of the same softmax come in the stock handler's order, all others in that of their scores.
         """
         count = finished.request.top_k or min(_TOP_K, self.vocabulary.classes)
+        if self.model.activation != "softmax":
+            return {entry["label"]: entry[self._number] for entry in self._likeliest(finished, count)}
         top = finished.probabilities.topk(count).indices
-        return {entry["label"]: entry["probability"] for entry in self._entries(finished, top)}
+        return {entry["label"]: entry[self._number] for entry in self._entries(finished, top)}
 
     def document(
         self, finished: Finished, explanations: Sequence[Mapping[str, Any]], seconds: Mapping[str, float]
@@ -70,18 +74,20 @@ class Report:
     def about(self, finished: Finished, of: View) -> dict[str, Any]:
         """A map's entry without its pictures."""
         query = of.attribution.query
+        layer = self.explainer.layer_of(query)
         entry: dict[str, Any] = {
             "method": query.method,
             "target": self._target(finished, of),
             "scale": of.scale,
             **({"signed": True} if of.signed else {}),
             "parameters": {
-                "layer": self.explainer.layer_of(query),
+                "layer": layer,
+                **_layout(self.explainer, layer),
                 "samples": query.samples,
                 "standard_error": query.standard_error,
                 "noise_level": query.noise_level if "noise_level" in query.parameters else None,
                 "seed": query.seed if "seed" in query.parameters else None,
-                "contrast": query.contrast,
+                "contrast": query.contrast if query.nearest is None else f"nearest{query.nearest}",
                 "precision": self.explainer.precision if query.smoothed else self.explainer.prediction_precision,
             },
             "quality": {
@@ -102,7 +108,8 @@ class Report:
         headers = {
             "X-Prediction-Index": str(best["index"]),
             "X-Prediction-Label": printable(best["label"], 100),
-            "X-Prediction-Probability": f"{best['probability']:.6g}",
+            wording.header(self.model.activation): f"{best[self._number]:.6g}",
+            "X-Prediction-Activation": self.model.activation,
             "X-Explanation-Method": query.method,
             "X-Explanation-Target-Index": str(target["index"]),
             "X-Explanation-Target-Label": printable(target["label"], 100),
@@ -123,14 +130,18 @@ class Report:
         model = f"{self.model.name} {self.model.version}, weights {self.model.weights_sha256}"
         return {**about, "Model": printable(model, 200), "Software": f"heatserve {VERSION}"}
 
+    @property
+    def _number(self) -> str:
+        return wording.number(self.model.activation)
+
     def _likeliest(self, finished: Finished, count: int) -> list[dict[str, Any]]:
         """The likeliest classes, ranked by their scores as targets are."""
         return self._entries(finished, ranking(finished.scores)[:count])
 
     def _entries(self, finished: Finished, classes: Tensor) -> list[dict[str, Any]]:
         return [
-            {"index": index, "label": self.vocabulary.label(index), "probability": probability}
-            for index, probability in zip(classes.tolist(), finished.probabilities[classes].tolist())
+            {"index": index, "label": self.vocabulary.label(index), self._number: number}
+            for index, number in zip(classes.tolist(), finished.probabilities[classes].tolist())
         ]
 
     def _target(self, finished: Finished, of: View) -> dict[str, Any]:
@@ -140,9 +151,17 @@ class Report:
         return {
             "index": index,
             "label": self.vocabulary.label(index),
-            "probability": float(finished.probabilities[index]),
+            self._number: float(finished.probabilities[index]),
             "score": float(finished.scores[index]),
         }
+
+
+def _layout(explainer: Explainer, layer: str | None) -> dict[str, Any]:
+    """The layouts of the layers that a map comes from, joined as their names are; null for a map without a layer."""
+    if layer is None:
+        return {"layout": None, "layout_proved": None}
+    layouts = [explainer.layout_of(name) for name in layer.split("+")]
+    return {"layout": "+".join(map(str, layouts)), "layout_proved": all(layout.proved for layout in layouts)}
 
 
 def _standard_error(of: View) -> float | None:

@@ -16,8 +16,6 @@ from .values import section, whole
 from .view import read_view
 
 ENVIRONMENT_PREFIX = "HEATSERVE_"
-#: Answers speak of probabilities; values of a regression ("none") have no words in them yet.
-_SERVED = tuple(name for name in ACTIVATIONS if name != "none")
 #: The settings that say how the network is read.
 _OF_NETWORK = ("layer", "activation", "head", "layout")
 
@@ -55,7 +53,7 @@ class Settings:
     """The settings of one archive.
 
     defaults: of options, by name, where the archive changes them.
-    layers: those to tap, the default one first; empty for the automatic choice.
+    layers: those to tap, the default ones first; empty for the automatic choice.
     extensions: modules of the archive that are imported at start, and may register methods.
     chunk: draws in one forward pass; None for automatic.
     optimize: whether the network is made faster at load.
@@ -131,13 +129,13 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     return Settings(
         limits=consistent,
         preprocess=read_view(section(config, "preprocess"), consistent.max_resized_pixels),
-        defaults={name: explain[name] for name in default_names if name in explain},
-        layers=_names("explain.layer", explain.get("layer")),
+        defaults=_defaults(explain, default_names),
+        layers=_layers(explain),
         extensions=_modules("explain.extensions", explain.get("extensions")),
         chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
         precision=_one_of(explain, "precision", PRECISIONS, Settings.precision),
-        activation=_one_of(explain, "activation", _SERVED, Settings.activation),
+        activation=_one_of(explain, "activation", ACTIVATIONS, Settings.activation),
         head=_head(explain.get("head")),
         layout=_layout(explain),
         continuous=bool(config.get("continuousBatching")),
@@ -187,9 +185,22 @@ def _layout(explain: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(value, str) or not value:
         raise SettingsError(f"explain.layout is {value!r}; nchw, nhwc or tokens:PREFIX:HxW is allowed")
-    if not _names("explain.layer", explain.get("layer")):
+    if not _layers(explain):
         raise SettingsError("explain.layout is the layout of the layers that explain.layer names; name one there too")
     return value
+
+
+def _defaults(explain: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The options that the archive changes. A layer is one of them where it is several that are fused."""
+    first = _names("explain.layer", explain.get("layer"))[:1]
+    fused = {"layer": first[0]} if first and "+" in first[0] else {}
+    return {**{name: explain[name] for name in names if name in explain}, **fused}
+
+
+def _layers(explain: Mapping[str, Any]) -> tuple[str, ...]:
+    """The layers to tap, each once."""
+    names = _names("explain.layer", explain.get("layer"))
+    return tuple(dict.fromkeys(part for name in names for part in name.split("+")))
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..engine import METHODS, Explainer, ExtensionError, UnsuitableModel, is_out_of_memory, try_added
-from . import describe, integrity
+from . import describe, integrity, wording
 from .contract import CONTRACT
 from .errors import Refusal, printable
 from .integrity import ArchiveError, Integrity
@@ -50,12 +50,14 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     network = explainer(settings, model, on)
     _try_added(network, settings, on)
     classes = network.classes
+    labels = wording.with_absence(labels) if network.single else labels
     if labels and set(labels) != set(range(classes)):
-        raise ArchiveError(f"index_to_name.json must name the model's classes 0 to {classes - 1}, and no others")
-    vocabulary = Vocabulary(classes, labels, network.layers, network.methods())
+        one = "the model's one label as 0, or " if network.single else ""
+        raise ArchiveError(f"index_to_name.json must name {one}the model's classes 0 to {classes - 1}, and no others")
+    vocabulary = Vocabulary(classes, labels, network.layers, network.methods(), network.activation, network.single)
     defaults = _defaults(settings, network, vocabulary)
     parser = RequestParser(vocabulary, defaults, settings.limits, settings.view, settings.channels)
-    info = model_info(manifest)
+    info = model_info(manifest, settings.activation)
     description = describe.description(info, checked, network, vocabulary, defaults, settings)
     loop = Loop(network, parser, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream)
     return Service(

@@ -65,7 +65,7 @@ class Decoded:
 class Job:
     """One map that takes many passes.
 
-    index: of its query in the request.
+    index: of its map among those of the item.
     """
 
     index: int
@@ -77,7 +77,7 @@ class UnderWay:
     """An item that has its prediction, and waits for further passes.
 
     probabilities, scores: (classes) on the host.
-    attributions: one for each query; None where a job is left.
+    attributions: one for each map; None where a job is left.
     jobs: one at least.
     """
 
@@ -132,7 +132,7 @@ class Finished:
     size: (width, height) of the picture that was sent.
     photograph: upright, no larger than an answer shows it; None for a prediction.
     probabilities, scores: (classes) on the host.
-    attributions: one for each query.
+    attributions: one for each map, which is one for each query that was not dropped.
     seconds: by stage.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..engine import METHODS
 from .errors import Refusal, printable
-from .options import MAX_TARGETS, OPTIONS, Option
+from .options import MAX_NEAREST, MAX_TARGETS, OPTIONS, Option
 
 #: Characters of an option's value.
 _LONGEST = 500
@@ -33,12 +33,16 @@ class Vocabulary:
     labels: by class index; empty for an archive without labels.
     layers: the layers that the archive taps.
     methods: the methods that are possible with its network.
+    activation: the function that makes answers of the scores.
+    single: whether the classes are one label's absence and its presence.
     """
 
     classes: int
     labels: Mapping[int, str] = field(default_factory=dict)
     layers: Sequence[str] = ()
     methods: Sequence[str] = field(default_factory=lambda: tuple(METHODS))
+    activation: str = "softmax"
+    single: bool = False
 
     def label(self, index: int) -> str:
         """The label of a class; its index as text for a class without one."""
@@ -75,13 +79,15 @@ def parse(name: str, value: Any, vocabulary: Vocabulary) -> Any:
         raise unknown(name)
     if isinstance(value, (bytes, bytearray, str)):
         value = _text(option, value)
-    if option.kind in ("class", "target"):
+    if option.kind == "target":
         return _target(option, value, vocabulary)
+    if option.kind == "contrast":
+        return _contrast(option, value, vocabulary)
     if option.kind == "choice":
         choices = vocabulary.methods if name == "method" else option.choices
         return _choice(option, value, choices)
     if option.kind == "layer":
-        return _choice(option, value, vocabulary.layers)
+        return _layer(option, value, vocabulary.layers)
     if option.kind == "boolean":
         return _boolean(option, value)
     return _number(option, value)
@@ -134,15 +140,48 @@ def _number(option: Option, value: Any) -> float | int:
     return int(value) if whole else float(value)
 
 
+def _layer(option: Option, value: Any, layers: Collection[str]) -> str:
+    """A layer, or several joined by "+", whose maps are fused."""
+    if not isinstance(value, str):
+        return _choice(option, value, layers)
+    names = value.split("+")
+    if len(set(names)) < len(names):
+        raise Refusal(400, f"{option.name} names a layer twice")
+    return "+".join(_choice(option, name, layers) for name in names)
+
+
 def _target(option: Option, value: Any, vocabulary: Vocabulary) -> Any:
-    if option.kind == "target" and isinstance(value, str):
-        text = value.strip()
-        if text == "predicted":
-            return text
-        ranked = re.fullmatch(r"top([0-9]{1,2})", text)
-        if ranked:
-            count = int(ranked.group(1))
-            if 1 <= count <= min(MAX_TARGETS, vocabulary.classes):
-                return f"top{count}"
-            raise Refusal(400, f"target must be {option.allowed}")
-    return vocabulary.class_index(option.name, value)
+    """A class index, or a word whose classes the picture decides."""
+    if value == "predicted":
+        return value
+    if value == "present":
+        if vocabulary.activation != "sigmoid":
+            raise Refusal(
+                400,
+                f"target present belongs to labels of which several may be present (explain.activation: sigmoid); this "
+                f"archive has {vocabulary.activation}: ask for predicted, or top1 to top{MAX_TARGETS}",
+            )
+        return value
+    return _counted(option, "top", value, min(MAX_TARGETS, vocabulary.classes)) or vocabulary.class_index(
+        option.name, value
+    )
+
+
+def _contrast(option: Option, value: Any, vocabulary: Vocabulary) -> Any:
+    """A class index, or the number of nearest classes as a word."""
+    return _counted(option, "nearest", value, min(MAX_NEAREST, vocabulary.classes - 1)) or vocabulary.class_index(
+        option.name, value
+    )
+
+
+def _counted(option: Option, word: str, value: Any, most: int) -> str | None:
+    """The word with its number, without zeros before it; None for another value. Raises Refusal for a wrong number."""
+    found = re.fullmatch(f"{word}([0-9]{{1,2}})", value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    count = int(found.group(1))
+    if 1 <= count <= most:
+        return f"{word}{count}"
+    if most:
+        raise Refusal(400, f"{option.name} must be {option.allowed}; with this model up to {word}{most}")
+    raise Refusal(400, f"{option.name}: the model has no other class to be near")
