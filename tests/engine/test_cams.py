@@ -8,19 +8,17 @@ from cv2 import resize
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchcam import methods as torchcam
 
-from heatserve.engine import METHODS, Explainer, Query, UnsuitableModel, activations
+from heatserve.engine import METHODS, Query, UnsuitableModel, activations
 from heatserve.engine.fusion import fused
 from heatserve.engine.methods import BUILT_IN
 from heatserve.engine.steps import finish
 from tests.engine.networks import (
     LAYERS,
-    difference_of_scores,
     distance,
     explainer,
     oracle,
     oracle_layer,
     pictures,
-    small,
 )
 
 TOLERANCE = 1e-4
@@ -163,43 +161,6 @@ def test_a_fusion_names_the_layer_that_is_not_tapped_and_cam_has_one_layer():
         one.run(pictures(1), [[Query(layer="layer4+layer1")]])
     with pytest.raises(UnsuitableModel, match="cam has one layer"):
         one.run(pictures(1), [[Query("cam", layer="layer4+layer3")]])
-
-
-@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
-def test_a_contrast_with_the_nearest_class_is_pytorch_grad_cams_finer_cam(name):
-    images, layer = pictures(3), LAYERS[name][0]
-    module = oracle_layer(name, layer)
-    with pytorch_grad_cam.FinerCAM(oracle(name), [module]) as theirs:
-        theirs.base_cam.aggregate_multi_layers = lambda maps: np.concatenate(maps, axis=1)[:, 0]
-        theirs.base_cam.get_target_width_height = lambda _images: None
-        size = explainer(name).run(images[:1], [[Query()]])[1][0][0].values.shape
-        theirs.base_cam.get_target_width_height = lambda _images: (size[1], size[0])
-        expected = torch.from_numpy(theirs(images.clone().requires_grad_(), comparison_categories=[1]))
-    for answer, one in zip(explainer(name).explain(images, Query(nearest=1)), expected):
-        ours = answer.values - answer.values.min()
-        assert distance(ours / ours.max().clamp_min(1e-7), one) < 1e-3
-
-
-@pytest.mark.parametrize("name", ["resnet18", "vgg11"])
-def test_a_contrast_with_the_nearest_k_is_the_gradient_of_a_difference_from_their_mean(name):
-    images, asked = pictures(3), [Query("gradient", target=t, nearest=k) for t, k in ((7, 3), (2, 1), (4, 2))]
-    _, answers = explainer(name).run(images, [[query] for query in asked])
-    scores = oracle(name)(images)
-    for image, query, row, (answer,) in zip(images, asked, scores, answers):
-        near = sorted((c for c in range(10) if c != query.target), key=lambda c: abs(row[c] - row[query.target]))
-        x = image[None].clone().requires_grad_()
-        with torch.enable_grad():
-            score = sum(difference_of_scores(oracle(name), query.target, c)(x) for c in near[: query.nearest])
-            (expected,) = torch.autograd.grad(score.sum() / query.nearest, x)
-        assert distance(answer.values, expected[0]) < TOLERANCE
-
-
-def test_a_number_of_nearest_classes_that_cannot_be_is_refused():
-    for bad in ({"nearest": 0}, {"nearest": 1, "contrast": 2}):
-        with pytest.raises(ValueError, match="nearest must be at least 1, and excludes contrast"):
-            Query(**bad)
-    with pytest.raises(ValueError, match="nearest must be below the number of classes, 6"):
-        Explainer(small(), pictures(1)).run(pictures(1), [[Query(nearest=6)]])
 
 
 def test_every_built_in_method_has_a_definition_and_a_reference():

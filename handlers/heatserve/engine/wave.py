@@ -91,8 +91,11 @@ def subtracted(values: Tensor, contrasts: Tensor) -> Tensor:
 
 
 def _nearest(scores: Tensor, targets: Tensor, count: int) -> Tensor:
-    """The `count` classes whose scores are nearest to each target's, (n, count). Zhang et al. 2025, section 3.2."""
-    away = (scores - scores.gather(1, targets[:, None])).abs().scatter(1, targets[:, None], torch.inf)
+    """The `count` classes whose scores are nearest to each target's, above or below it, (n, count).
+
+    Finer-CAM (Zhang et al. 2025) compares with these. The target itself comes last, also behind a class of score -inf.
+    """
+    away = (scores - scores.gather(1, targets[:, None])).abs().scatter(1, targets[:, None], torch.nan)
     return away.argsort(dim=1, stable=True)[:, :count]
 
 

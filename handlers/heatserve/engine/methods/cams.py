@@ -10,9 +10,6 @@ from torch import Tensor
 
 from ..method import LayerSignal, Method
 
-#: It is added to a sum of activations that another number is divided by: the sum may be 0.
-_EPSILON = 1e-7
-
 
 def cam(signal: LayerSignal) -> Tensor:
     """`sum_k w_k^c A_k`, signed, (N, h, w). Zhou et al. 2016, equation 2."""
@@ -27,7 +24,7 @@ def gradcam(signal: LayerSignal) -> Tensor:
 
 
 def hirescam(signal: LayerSignal) -> Tensor:
-    """`ReLU(sum_k dy_c/dA_k * A_k)`, (N, h, w). Draelos and Carin 2020, equation 5."""
+    """`ReLU(sum_k dy_c/dA_k * A_k)`, (N, h, w). Draelos and Carin 2020, whose own sum keeps both signs."""
     return (signal.gradients * signal.activations).sum(1).relu()
 
 
@@ -40,24 +37,29 @@ def gradcam_plus_plus(signal: LayerSignal) -> Tensor:
     """`ReLU(sum_k w_k A_k)`, (N, h, w). Chattopadhyay et al. 2018, equations 5, 7 and 19.
 
     `w_k = sum_ij ReLU(g) / (2 + g sum_ab A_k,ab)`, `g = dy_c/dA_k,ij`: equation 19 with its fraction cancelled by g^2.
+    A place whose denominator is 0, which signed activations may give, has no weight.
     """
     total = signal.activations.sum((2, 3), keepdim=True)
-    weights = (signal.gradients.relu() / (2 + signal.gradients.relu() * total)).sum((2, 3), keepdim=True)
+    rising = signal.gradients.relu()
+    weights = _share(rising, 2 + rising * total).sum((2, 3), keepdim=True)
     return (weights * signal.activations).sum(1).relu()
 
 
 def xgradcam(signal: LayerSignal) -> Tensor:
-    """`ReLU(sum_k w_k A_k)`, `w_k = sum_ij A_k,ij / sum_ab A_k,ab * dy_c/dA_k,ij`, (N, h, w). Fu et al. 2020, eq. 8."""
-    total = signal.activations.sum((2, 3), keepdim=True) + _EPSILON
-    weights = (signal.gradients * signal.activations).sum((2, 3), keepdim=True) / total
+    """`ReLU(sum_k w_k A_k)`, `w_k = sum_ij A_k,ij / sum_ab A_k,ab * dy_c/dA_k,ij`, (N, h, w). Fu et al. 2020, eq. 8.
+
+    A channel whose sum is 0 has no weight.
+    """
+    total = signal.activations.sum((2, 3), keepdim=True)
+    weights = _share((signal.gradients * signal.activations).sum((2, 3), keepdim=True), total)
     return (weights * signal.activations).sum(1).relu()
 
 
 def eigencam(signal: LayerSignal) -> Tensor:
     """The positive part of the activations' first principal component, (N, h, w). Muhammad and Yeasin 2020.
 
-    Each channel is centred over the places. A component has no sign of its own: here it rises with the sum of the
-    channels.
+    Each channel is centred over the places, as a principal component needs it; the paper writes the decomposition
+    without this step. A component has no sign of its own: here it rises with the sum of the channels.
     """
     rows, channels, height, width = signal.activations.shape
     places = signal.activations.flatten(2).transpose(1, 2)
@@ -70,6 +72,11 @@ def eigencam(signal: LayerSignal) -> Tensor:
         component = (centred @ vectors[:, :, -1:])[:, :, 0]
     against = (component * centred.sum(2)).sum(1, keepdim=True) < 0
     return torch.where(against, -component, component).relu().reshape(rows, height, width)
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """`part / whole`, and 0 where the whole is 0. A constant in the denominator would change small activations."""
+    return torch.where(whole == 0, 0.0, part / whole)
 
 
 def as_it_is(attribution: Tensor) -> Tensor:
@@ -111,6 +118,7 @@ CAMS = (
         display="maximum",
         definition="ReLU(sum_k dy_c/dA_k * A_k)",
         reference="pytorch-grad-cam HiResCAM",
+        caveat="The positive part is kept, as for Grad-CAM; the paper's own sum has both signs.",
     ),
     Method(
         "layercam",
@@ -133,7 +141,8 @@ CAMS = (
         display="maximum",
         definition="ReLU(sum_k w_k A_k), w_k = sum_ij ReLU(g_k,ij) / (2 + g_k,ij sum_ab A_k,ab)",
         reference="pytorch-grad-cam GradCAMPlusPlus, without the constant that it adds to a denominator",
-        caveat="the formula assumes activations that are not negative",
+        caveat="The formula assumes activations that are not negative: behind a layer norm, or a block without a ReLU, "
+        "a few channels may make the whole map.",
     ),
     Method(
         "xgradcam",
@@ -144,8 +153,9 @@ CAMS = (
         as_it_is,
         display="maximum",
         definition="ReLU(sum_k w_k A_k), w_k = sum_ij A_k,ij g_k,ij / sum_ab A_k,ab",
-        reference="pytorch-grad-cam XGradCAM, torch-cam XGradCAM",
-        caveat="the formula assumes activations that are not negative",
+        reference="pytorch-grad-cam XGradCAM, torch-cam XGradCAM, without the constants that they add to a denominator",
+        caveat="The formula assumes activations that are not negative: behind a layer norm, or a block without a ReLU, "
+        "a few channels may make the whole map.",
     ),
     Method(
         "eigencam",
@@ -158,6 +168,6 @@ CAMS = (
         needs_backward=False,
         definition="ReLU(+-(A - mean_ij A) v_1), v_1 the first right singular vector; the sign that sum_k A_k has",
         reference="pytorch-grad-cam EigenCAM, but for the sign",
-        caveat="the map is the same for every class",
+        caveat="The map is the same for every class. The paper's formula does not centre the channels.",
     ),
 )

@@ -1,0 +1,1 @@
+"""The section "Where libraries disagree" of docs/methods.md: questions that libraries answer differently, measured."""
