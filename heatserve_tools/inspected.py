@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from heatserve_tools import hints
 
@@ -80,19 +80,26 @@ def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -
 
 
 def _network(network: Mapping[str, Any]) -> dict[str, str]:
-    layer = network["layer"]
+    layer, scores = network["layer"], network["scores"]
     return {
         "network": f"{network['classes']} classes, {network['parameters'] / 1e6:.1f} million parameters",
+        "scores": scores["found"],
+        "activation": scores["activation"],
         "layer": f"{layer['name']}: {layer['why']}" if layer["name"] else "none is chosen by itself",
     }
 
 
 def _layers(network: Mapping[str, Any]) -> Table:
-    table = Table("layer", "channels x height x width", "maps", title="layers", title_justify="left")
+    table = Table(
+        Column("layer", overflow="fold"), "shape", "layout", "layout is", "maps", title="layers", title_justify="left"
+    )
     for layer in network["layers"]:
-        default = " (default)" if layer["name"] == network["layer"]["name"] else ""
-        shape = " x ".join(map(str, layer["shape"])) if layer["shape"] else "-"
-        table.add_row(escape(layer["name"]), shape, f"refused{default}" if layer["refused"] else f"possible{default}")
+        maps = "empty: no gradient" if layer["gradient"] is False else "possible"
+        maps = "refused" if layer["refused"] else maps
+        if layer["name"] == network["layer"]["name"]:
+            maps += " (default)"
+        shape = " x ".join(map(str, layer["shape"])) or "-"
+        table.add_row(escape(layer["name"]), shape, layer["layout"] or "-", layer["shown"], maps)
     return table
 
 
@@ -116,7 +123,8 @@ def _reasons(inspected: Inspected) -> Iterator[str]:
     for kind in ("layers", "methods"):
         for one in network.get(kind, ()):
             if one["refused"]:
-                refused.setdefault(one["refused"], []).append(one["name"])
+                reason = one["refused"].removeprefix(f"{one['name']} is not possible: ")
+                refused.setdefault(reason, []).append(one["name"])
     for reason, names in refused.items():
         yield f"{', '.join(names)}: {reason}"
 

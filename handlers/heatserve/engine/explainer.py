@@ -76,6 +76,7 @@ class Explainer:
         self.structure = network.structure
         self.classes = network.classes
         self.layers = network.choice.layers
+        self.outputs = network.outputs
         self.head = network.head
         self.optimized = network.optimized
         self.precision = network.precision
