@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -31,6 +32,16 @@ def show(console: Console, inspected: Inspected) -> None:
         console.print(_layers(found["network"]), _methods(found["network"]), sep="\n")
     for reason in _reasons(inspected):
         console.print(f"[red]refused[/]: {escape(f'{reason} {hints.of(reason)}'.rstrip())}", soft_wrap=True)
+
+
+def show_sheet(console: Console, inspected: Inspected, written: Path | None) -> None:
+    """Prints the file of the contact sheet, or why there is none; nothing where none was asked for."""
+    made = inspected.found.get("sheet") or {}
+    if written is not None:
+        about = f"{len(made['methods'])} methods for {made['target']} ({made['probability']:.2f})"
+        console.print(f"contact sheet: {written}: {about}", soft_wrap=True, markup=False)
+    elif made.get("refused"):
+        console.print(f"[red]no contact sheet[/]: {escape(made['refused'])}", soft_wrap=True)
 
 
 def _manifest(manifest: Mapping[str, Any]) -> dict[str, str]:
