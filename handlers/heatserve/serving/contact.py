@@ -21,6 +21,8 @@ from .service import Service
 
 #: The most forward passes for one method. Draws in an order show a part of the picture each: they get more.
 _WORK, _WORK_IN_ORDER = 60, 250
+#: A map whose smallest value is above this share of the value at full strength shows no place.
+_FLAT = 0.8
 #: The longest side of the photographs, in pixels.
 _SIDE = 1024
 
@@ -117,6 +119,8 @@ def _tile(explainer: Explainer, method: str, subject: _Subject) -> Tile:
     lines = [_cost(query, attribution, seconds)]
     if of.empty:
         lines.append("EMPTY MAP: it has no part that speaks for this class")
+    elif float(of.values.min()) > _FLAT * of.scale:
+        lines.append("FLAT MAP: all places are nearly alike")
     if of.signed:
         lines.append("red speaks for the class, blue against it")
     if METHODS[method].caveat:
@@ -135,7 +139,7 @@ def _attribution(explainer: Explainer, query: Query, image: Tensor) -> Attributi
 
 
 def _cost(query: Query, attribution: Attribution, seconds: float) -> str:
-    passes, took = FORWARD + query.work, f"{seconds:.2g} s here"
+    passes, took = FORWARD + query.work, f"{seconds:.2f} s here" if seconds < 10 else f"{seconds:.0f} s here"
     if not query.smoothed:
         return f"{_counted(passes, 'pass', 'passes')}, {took}"
     used, error = attribution.samples_used, attribution.relative_error
