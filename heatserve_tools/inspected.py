@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from heatserve_tools import hints
 
@@ -31,6 +32,16 @@ def show(console: Console, inspected: Inspected) -> None:
         console.print(_layers(found["network"]), _methods(found["network"]), sep="\n")
     for reason in _reasons(inspected):
         console.print(f"[red]refused[/]: {escape(f'{reason} {hints.of(reason)}'.rstrip())}", soft_wrap=True)
+
+
+def show_sheet(console: Console, inspected: Inspected, written: Path | None) -> None:
+    """Prints the file of the contact sheet, or why there is none; nothing where none was asked for."""
+    made = inspected.found.get("sheet") or {}
+    if written is not None:
+        about = f"{len(made['methods'])} methods for {made['target']} ({made['probability']:.2f})"
+        console.print(f"contact sheet: {written}: {about}", soft_wrap=True, markup=False)
+    elif made.get("refused"):
+        console.print(f"[red]no contact sheet[/]: {escape(made['refused'])}", soft_wrap=True)
 
 
 def _manifest(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -89,19 +100,26 @@ def _layout(layer: str, found: Mapping[str, Any]) -> str:
 
 
 def _network(network: Mapping[str, Any]) -> dict[str, str]:
-    layer = network["layer"]
+    layer, scores = network["layer"], network["scores"]
     return {
         "network": f"{network['classes']} classes, {network['parameters'] / 1e6:.1f} million parameters",
+        "scores": scores["found"],
+        "activation": scores["activation"],
         "layer": f"{layer['name']}: {layer['why']}" if layer["name"] else "none is chosen by itself",
     }
 
 
 def _layers(network: Mapping[str, Any]) -> Table:
-    table = Table("layer", "channels x height x width", "maps", title="layers", title_justify="left")
+    table = Table(
+        Column("layer", overflow="fold"), "shape", "layout", "layout is", "maps", title="layers", title_justify="left"
+    )
     for layer in network["layers"]:
-        default = " (default)" if layer["name"] == network["layer"]["name"] else ""
-        shape = " x ".join(map(str, layer["shape"])) if layer["shape"] else "-"
-        table.add_row(escape(layer["name"]), shape, f"refused{default}" if layer["refused"] else f"possible{default}")
+        maps = "empty: no gradient" if layer["gradient"] is False else "possible"
+        maps = "refused" if layer["refused"] else maps
+        if layer["name"] == network["layer"]["name"]:
+            maps += " (default)"
+        shape = " x ".join(map(str, layer["shape"])) or "-"
+        table.add_row(escape(layer["name"]), shape, layer["layout"] or "-", layer["shown"], maps)
     return table
 
 
@@ -125,7 +143,8 @@ def _reasons(inspected: Inspected) -> Iterator[str]:
     for kind in ("layers", "methods"):
         for one in network.get(kind, ()):
             if one["refused"]:
-                refused.setdefault(one["refused"], []).append(one["name"])
+                reason = one["refused"].removeprefix(f"{one['name']} is not possible: ")
+                refused.setdefault(reason, []).append(one["name"])
     for reason, names in refused.items():
         yield f"{', '.join(names)}: {reason}"
 

@@ -112,7 +112,7 @@ def _overlays(run: Run, picture: Path, folder: Path) -> list[str]:
     none = "" if pictures else " (no label is above the threshold)"
     lines = [f"{_shown(picture)}: {printable(ranking)}{none}"]
     for found, content in zip(result.explanations, pictures):
-        written = _write(folder, picture.stem, f"-{run.model}-{found.method}-{found.target.index}", content)
+        written = write_new(folder, picture.stem, f"-{run.model}-{found.method}-{found.target.index}", content)
         margin = "" if found.standard_error is None else f", standard error {found.standard_error:.2f} of the map"
         about = printable(f"{found.method} of {found.target.label}")
         colours = ", red speaks for it and blue against it" if found.signed else ""
@@ -137,7 +137,7 @@ def _png(result: Result, index: int) -> bytes:
     return content.getvalue()
 
 
-def _write(folder: Path, stem: str, end: str, content: bytes) -> Path:
+def write_new(folder: Path, stem: str, end: str, content: bytes) -> Path:
     """Writes the PNG file `stem` + `end` and gives back its path. A stem that is too long for a name is shortened.
 
     A file of that name stays, and the new name gets a number.

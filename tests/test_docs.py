@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision
 import yaml
+from PIL import Image
 from pytorch_grad_cam import GradCAMElementWise
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -150,6 +151,31 @@ def test_every_file_that_a_document_names_is_there(document: str) -> None:
         first = path.split("/")[0]
         if first != "model_store" and any((root / first).is_dir() for root in roots):
             assert any((root / path.rstrip(".")).exists() for root in roots), path
+
+
+@pytest.mark.filterwarnings("ignore:the model is frozen")
+def test_the_notebook_of_the_how_to_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=3)
+    torch.save(network.state_dict(), "weights.pth")
+    Path("photographs").mkdir()
+    for number, name in enumerate(("photo.jpg", "photographs/a.png", "photographs/b.png")):
+        noise = torch.rand(12, 16, 3, generator=torch.Generator().manual_seed(number)).mul(255).byte().numpy()
+        Image.fromarray(noise).resize((320, 240)).save(name)
+    Path("photographs/c.png").write_bytes(b"no picture")
+    names: dict[str, Any] = {}
+    for block in blocks("notebook.md", "python"):
+        exec(block, names)
+    assert all(Image.open(f"{name}overlay.png").size == (320, 240) for name in ("", "a-", "b-"))
+    assert [answer.label for answer in names["answers"]] == ["cat", "bird"]
+    assert names["early"].attribution.values.shape == (14, 14) and names["both"].label in ("cat", "dog", "bird")
+    assert all(parameter.requires_grad for parameter in names["model"].parameters()) and names["model"].training
+    printed = capsys.readouterr()
+    assert "layer4 (512, 7, 7) nchw True" in printed.out and "is no picture" in printed.out
+    assert "3 of 3 pictures" in printed.err
 
 
 def test_the_parts_of_an_old_archive_are_packaged_by_the_lines_of_the_how_to(tmp_path: Path) -> None:

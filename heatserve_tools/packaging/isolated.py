@@ -26,6 +26,7 @@ def ask(
     hidden: Iterable[Path] = (),
     *,
     subject: str = "the archive",
+    timeout: float = TIMEOUT,
 ) -> tuple[Any, str]:
     """The JSON that the script wrote, and its output. Raises ToolError where it wrote none.
 
@@ -35,6 +36,7 @@ def ask(
     unpack: fills the archive's folder.
     hidden: the files whose folders the script is to hide.
     subject: the model, for a sentence about it.
+    timeout: in seconds.
     """
     with tempfile.TemporaryDirectory(prefix="heatserve-trial-") as scratch:
         archive, home, temporary = (Path(scratch, part) for part in ("model", "home", "tmp"))
@@ -47,16 +49,18 @@ def ask(
         log = Path(scratch, "output")
         # -I: nothing but the archive and the installed packages can be imported.
         command: list[str | Path] = [sys.executable, "-I", script, archive, result, *arguments, *folders]
-        ended = _run(command, archive, {**environment, "HOME": str(home), "TMPDIR": str(temporary)}, log)
+        ended = _run(command, archive, {**environment, "HOME": str(home), "TMPDIR": str(temporary)}, log, timeout)
         output = log.read_text(encoding="utf-8", errors="replace")
         if ended is None:
-            raise ToolError(f"{subject[0].upper()}{subject[1:]} did not load and answer within {TIMEOUT} s.", output)
+            raise ToolError(f"{subject[0].upper()}{subject[1:]} did not load and answer within {timeout:g} s.", output)
         if not result.is_file():
             raise ToolError(f"The process that loaded {subject} {ended}: --verbose shows its output.", output)
         return json.loads(result.read_text(encoding="utf-8")), output
 
 
-def _run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str], log: Path) -> str | None:
+def _run(
+    command: Sequence[str | Path], folder: Path, environment: Mapping[str, str], log: Path, timeout: float
+) -> str | None:
     """The end of the process as the end of a sentence; None where it took too long.
 
     Its output goes to a file, for a process that it leaves behind would keep a pipe open.
@@ -72,7 +76,7 @@ def _run(command: Sequence[str | Path], folder: Path, environment: Mapping[str, 
             start_new_session=True,
         )
         try:
-            status = process.wait(TIMEOUT)
+            status = process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
         finally:

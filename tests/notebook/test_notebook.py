@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
 
+from heatserve.engine import UnsuitableModel
 from heatserve.imaging import Picture, Preprocess
 from heatserve.notebook import Classifier, layers_of
 
@@ -38,6 +40,89 @@ def test_layers_of_a_model_come_with_their_shapes_and_leave_it_as_it_was():
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_layers_of_a_transformer_have_their_layout_and_none_without_a_gradient():
+    model = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=5)
+    nn.init.normal_(model.heads.head.weight)
+    found = {layer.name: layer for layer in layers_of(model, 32)}
+    assert {layer.layout for layer in found.values()} == {"tokens:1:4x4"}
+    assert next(iter(found.values())).default and [one.default for one in found.values()].count(True) == 1
+    assert "encoder" not in found and "encoder.ln" not in found  # only its class token is read
+    for name in found:
+        with pytest.warns(UserWarning, match="frozen"):
+            classifier = Classifier(model, preprocess=PREPROCESS, layers=[name])
+        assert classifier.explain(photograph(1), "gradient").map.any() and classifier.layers == (name,)
+        classifier.close()
+
+
+def test_a_picture_of_other_proportions_takes_no_overlay(classifier):
+    answer = classifier.explain(photograph(1))
+    with pytest.raises(ValueError, match="30 x 30, and the explained one 60 x 48"):
+        answer.overlay(Image.new("RGB", (30, 30)))
+    assert answer.overlay(Image.new("RGB", (61, 49))).size == (61, 49)  # rounded
+
+
+def test_an_overlay_lies_where_the_model_saw_the_picture(classifier):
+    answer = classifier.explain(photograph(1))
+    white = Image.new("RGB", (600, 480), "white")
+    dimmed = (np.asarray(answer.overlay(white)) == 127).all(2) | (np.asarray(answer.overlay(white)) == 128).all(2)
+    # 48 pixels become 40, and 32 of 40 and of 50 are seen: 80 % of the height, 64 % of the width.
+    rows, columns = np.nonzero(~dimmed.all(1))[0], np.nonzero(~dimmed.all(0))[0]
+    assert (rows[0], rows[-1] + 1) == (48, 432) and (columns[0], columns[-1] + 1) == (108, 492)
+
+
+def test_close_undoes_everything_and_the_model_stays_to_the_bit():
+    class Own(nn.Module):
+        """Its forward ends in a sigmoid, some of it is frozen, and some of it is in evaluation mode."""
+
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+            self.fc = nn.Linear(8, len(LABELS))
+
+        def forward(self, x):
+            return {"probabilities": self.fc(self.body(x).mean((2, 3))).sigmoid()}
+
+    torch.manual_seed(0)
+    model = Own()
+    model.body[1].eval()
+    model.body[0].requires_grad_(False)
+    images = torch.rand(4, 3, 32, 32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    own, modes = model(images)["probabilities"], [module.training for module in model.modules()]
+    modules, flags = [*model.modules()], [parameter.requires_grad for parameter in model.parameters()]
+    with pytest.warns(UserWarning, match="frozen"):
+        classifier = Classifier(model, LABELS, PREPROCESS, activation="sigmoid")
+    answer = classifier.explain(photograph(1))
+    with torch.no_grad():
+        scores = model(PREPROCESS.tensor(Picture(photograph(1)), 10**6)[0][None])
+    assert answer.probability == pytest.approx(float(scores[0].sigmoid().max()), abs=1e-6)
+    classifier.close()
+    classifier.close()
+    assert torch.equal(model(images)["probabilities"], own)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert [*model.modules()] == modules and "forward" not in vars(model)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    with pytest.raises(ValueError, match="closed"):
+        classifier.explain(photograph(1))
+    with pytest.raises(ValueError, match="closed"):
+        classifier.explain_files([])
+
+
+def test_a_model_that_cannot_be_explained_is_left_as_it_was():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid())
+    with pytest.warns(UserWarning, match="frozen"), pytest.raises(UnsuitableModel):
+        Classifier(model, preprocess=PREPROCESS)
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_wrong_label_is_an_error_before_the_first_file(classifier, tmp_path):
+    with pytest.raises(ValueError, match="no class has this label"):
+        classifier.explain_files(tmp_path, target="horse")
 
 
 def test_it_says_that_the_model_is_frozen_and_close_undoes_it():

@@ -47,6 +47,27 @@ class Rows(Net):
         return self.fc(self.second(self.first(x).relu().mean(3, keepdim=True).expand(-1, -1, -1, 9)).mean((2, 3)))
 
 
+class Ending(Net):
+    \"\"\"Its forward ends in a sigmoid, and answers a dictionary.\"\"\"
+
+    def forward(self, x):
+        return {"features": x.mean((1, 2, 3)), "logits": super().forward(x).sigmoid()}
+
+
+def transformer(size=24):
+    from torchvision.models import VisionTransformer
+
+    model = VisionTransformer(size, 8, 3, 2, 16, 32, num_classes=5)
+    torch.nn.init.normal_(model.heads.head.weight)
+    return model
+
+
+def swin():
+    from torchvision.models import SwinTransformer
+
+    return SwinTransformer([4, 4], 16, [2, 2], [2, 2], [3, 3], num_classes=5)
+
+
 class Probable(Net):
     def forward(self, x):
         return super().forward(x).sigmoid()
@@ -111,6 +132,57 @@ def test_an_architecture_shows_its_layers_and_the_price_of_its_methods(folder):
         "legrad": None,
     }
     assert found["description"]["preprocess"]["crop"] == 24
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layer", "why", "layout"),
+    [
+        ("Flat", "second", "ends the convolutional trunk", "nchw"),
+        (
+            "transformer",
+            "encoder.layers.encoder_layer_2.ln_1",
+            "it is the first normalisation of the last residual block; changed pictures show its places",
+            "tokens:1:3x3",
+        ),
+        ("swin", "permute", "the scores are the linear layer head of its mean over all places", "nchw"),
+    ],
+)
+def test_the_reason_for_the_layer_is_the_true_one(folder, architecture, layer, why, layout):
+    source = NET.replace(".sin()", "") if architecture == "Flat" else NET
+    Path("model.py").write_text(source)
+    _, found, _ = inspect(f"model.py:{architecture}", "--config", "config.yaml")
+    network = found["network"]
+    assert network["layer"]["name"] == layer and why in network["layer"]["why"]
+    assert ("trunk" in network["layer"]["why"]) == (architecture == "Flat")
+    (row,) = [row for row in network["layers"] if row["name"] == layer]
+    assert (row["layout"], row["shown"], row["gradient"], row["refused"]) == (layout, "proved", True, None)
+
+
+def test_a_layer_whose_places_no_gradient_reaches_says_so(folder):
+    _, found, _ = inspect("model.py:transformer", "--config", "config.yaml")
+    rows = {row["name"]: row for row in found["network"]["layers"]}
+    assert rows["encoder"]["gradient"] is False and rows["encoder"]["layout"] == "tokens:1:3x3"
+    done = CliRunner().invoke(main, ["model.py:transformer", "--config", "config.yaml"])
+    assert "empty: no gradient" in done.stdout and "tokens:1:3x3" in done.stdout
+
+
+def test_a_declared_layout_is_called_declared(folder):
+    Path("config.yaml").write_text(CONFIG + "explain: {layout: nchw, layer: second}\n")
+    code, found, _ = inspect("model.py:Net", "--config", "config.yaml")
+    shown = {row["name"]: row["shown"] for row in found["network"]["layers"]}
+    assert code == 0 and shown == {"second": "declared", "first": "proved"}
+
+
+def test_the_place_of_the_scores_is_said(folder):
+    Path("config.yaml").write_text(CONFIG + "explain: {activation: sigmoid}\n")
+    code, found, _ = inspect("model.py:Ending", "--config", "config.yaml")
+    scores = found["network"]["scores"]
+    assert code == 0
+    assert (scores["activation"], scores["part"], scores["left_out"]) == ("sigmoid", "logits", "sigmoid")
+    where = "the input of the sigmoid at the end of forward, which gives part 'logits' of the model's answer"
+    assert scores["found"] == where
+    _, found, _ = inspect("model.py:Net", "--config", "config.yaml")
+    assert found["network"]["scores"]["found"] == "the model's answer"
 
 
 def test_an_architecture_may_have_weights_labels_and_a_layer(folder):

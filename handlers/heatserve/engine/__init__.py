@@ -4,6 +4,7 @@ It knows neither HTTP nor pictures.
 """
 
 from .activation import ACTIVATIONS, probabilities
+from .candidates import Candidate, try_candidates
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
 from .layout import Layout
@@ -27,6 +28,7 @@ __all__ = [
     "WITH_BACKWARD",
     "AttentionSignal",
     "Attribution",
+    "Candidate",
     "Draws",
     "Explainer",
     "ExtensionError",
@@ -51,4 +53,5 @@ __all__ = [
     "register",
     "sample_seed",
     "try_added",
+    "try_candidates",
 ]

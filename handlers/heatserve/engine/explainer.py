@@ -78,6 +78,7 @@ class Explainer:
         #: Whether the model's one score stands for two classes, a label's absence and its presence.
         self.single = network.single
         self.layers = network.choice.layers
+        self.outputs = network.outputs
         self.head = network.head
         self.optimized = network.optimized
         self.precision = network.precision

@@ -38,7 +38,7 @@ def automatic(model: nn.Module, example: Tensor, structure: Structure) -> dict[s
     for first in range(0, len(late), _TOGETHER):
         some = late[first : first + _TOGETHER]
         try:
-            gradients = _gradients(model, example[:1], some)
+            gradients = gradients_in(model, example[:1], some)
             layouts = shown_layouts(model, example, list(gradients), thorough=first == 0)
         except (UnsuitableModel, RuntimeError):
             continue
@@ -48,7 +48,7 @@ def automatic(model: nn.Module, example: Tensor, structure: Structure) -> dict[s
     return {}
 
 
-def _gradients(model: nn.Module, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+def gradients_in(model: nn.Module, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
     """The gradients of the scores, all weighed differently, in those layers that the scores depend on.
 
     A new network's last linear layer is often all 0, and lets no gradient through; its input counts as scores too.

@@ -79,7 +79,7 @@ class Network:
         model = self.model
         refuse_sealed_layers(model, tuple(layers))
         self._undo.callback(settle_rows(model, example))
-        outputs = outputs_of(model, example, self.activation, head)
+        outputs = self.outputs = outputs_of(model, example, self.activation, head)
         self._undo.callback(outputs.remove)
         reason = sealed(model)
         #: Whether the model's one score stands for two classes, a label's absence and its presence.

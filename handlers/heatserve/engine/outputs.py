@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .activation import check_activation, two_classes
 from .errors import UnsuitableModel
 from .kinds import compiled_in_place, last_function, watchable
-from .parts import columns, scores_of
+from .parts import columns, part_of, scores_of
 from .scores import prove_scores, refuse_sealed, refuse_squashed, refuse_unlike
 from .watch import Squashed, Watch
 
@@ -30,6 +30,7 @@ class Outputs:
     head: the name or number of the part of the answer that has the scores; None for the only one that may have them.
 
     classes: the number of scores of each picture.
+    part: the name of the part of the model's answer that has the scores; None where the answer itself is the scores.
     single: whether one score stands for two classes, a label's absence and its presence.
     squashed: the name of the function that is the last one in the model's forward, and is left out; None for none.
 
@@ -47,6 +48,7 @@ class Outputs:
         self._watches, self._installed = watchable(model), False
         answer, squashed = self._ask(example)
         scores = self._read(answer, example)
+        self.part = part_of(answer, scores_of(answer, head, len(example)))
         if squashed is None and not self._watches:
             self._refuse_sealed_squashing(example)
         if scores.ndim == 2 and scores.shape[0] > 1 and answer is not scores:

@@ -57,6 +57,12 @@ def scores_of(answer: Any, head: str | None, rows: int) -> Tensor:
     )
 
 
+def part_of(answer: Any, scores: Tensor) -> str | None:
+    """The name of the part of an answer that is `scores`; None where the answer itself is."""
+    parts = (_parts(answer) or {}) if answer is not scores else {}
+    return next((name for name, part in parts.items() if part is scores), None)
+
+
 def columns(scores: Tensor, rows: int) -> Tensor:
     """The scores as (N, classes): (N) is one score for each picture, and axes of length 1 behind the classes go.
 

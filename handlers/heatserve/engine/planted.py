@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,15 @@ def shown_layouts(model: nn.Module, example: Tensor, layers: Sequence[str], thor
     return _found(model, example, planted, places, thorough)
 
 
+def reason_against(model: nn.Module, example: Tensor, layer: str) -> str:
+    """The sentence with which a layer is refused of which changed pictures show no layout."""
+    _, planted = activations(model, _planted(example[0]), [layer])
+    try:
+        _refuse(layer, planted[layer], _places_of(model, example, layer, planted[layer]))
+    except UnsuitableModel as error:
+        return str(error)
+
+
 def _found(
     model: nn.Module,
     example: Tensor,
@@ -115,7 +125,7 @@ def _places_of(model: nn.Module, example: Tensor, layer: str, activation: Tensor
     return None if places == PLACES and not _may_be_places(activation) else places
 
 
-def _refuse(layer: str, activation: Tensor, places: Axes | None) -> None:
+def _refuse(layer: str, activation: Tensor, places: Axes | None) -> NoReturn:
     shape = tuple(activation.shape[1:])
     if len(activation) != _PICTURES or activation.ndim not in (3, 4):
         raise UnsuitableModel(

@@ -44,10 +44,7 @@ def _prove_layer(network: Network, image: Tensor, layer: str, plain: Tensor) -> 
     try:
         logits, [by_autograd] = finish(network.passes(image.clone(), queries, closed_form=False))
     except (RuntimeError, ValueError, IndexError, KeyError) as error:
-        raise UnsuitableModel(
-            f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
-            f"that the class scores depend on ({type(error).__name__})"
-        ) from error
+        raise refuse_unreachable(layer, type(error).__name__) from error
     if not torch.allclose(logits, plain, rtol=1e-4, atol=1e-4):
         raise UnsuitableModel(f"layer {layer!r}: recording it changes the prediction; name another one")
     if by_autograd[0].values.ndim != 2:
@@ -56,6 +53,14 @@ def _prove_layer(network: Network, image: Tensor, layer: str, plain: Tensor) -> 
         _, [in_closed_form] = finish(network.passes(image.clone(), queries))
         if not all(same(one.values, other.values) for one, other in zip(by_autograd, in_closed_form)):
             raise UnsuitableModel(f"layer {layer!r}: the closed-form gradient differs from autograd's")
+
+
+def refuse_unreachable(layer: str, reason: str) -> UnsuitableModel:
+    """The error for a layer whose recording leads to no gradient. reason: a few words."""
+    return UnsuitableModel(
+        f"layer {layer!r} cannot be explained: its activation must be a tensor (N, K, h, w) "
+        f"that the class scores depend on ({reason})"
+    )
 
 
 def _classes(network: Network) -> list[int]:

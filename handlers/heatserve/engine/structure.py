@@ -15,7 +15,7 @@ from .activation import two_classes
 from .calls import Watched, watch
 from .errors import UnsuitableModel
 from .taps import Layer
-from .trunk import convolves, ends_in_tokens, late_layers, trunk
+from .trunk import convolves, ends_in_tokens, first_norms, late_layers, trunk
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Structure:
     candidates: other layers that a user could name.
     classes: the number of classes.
     late: layers that maps may come from where `layer` is None, the preferred one first.
+    norms: the normalisations that open a residual block, the last one first.
     """
 
     layer: str | None
@@ -50,6 +51,7 @@ class Structure:
     candidates: tuple[str, ...]
     classes: int
     late: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
 
 
 def trace(model: nn.Module, example: Tensor) -> Structure:
@@ -72,7 +74,7 @@ def trace(model: nn.Module, example: Tensor) -> Structure:
     late = tuple(late_layers(once, classes))
     convolutions = tuple(call.name for call in once if call.spatial and convolves(call.module))
     candidates = late[::-1] if ends_in_tokens(once) else convolutions[-8:]
-    return Structure(layer, head, candidates, classes, late)
+    return Structure(layer, head, candidates, classes, late, tuple(first_norms(once)))
 
 
 def _pooled_first(seen: Watched) -> Head | None:

@@ -13,6 +13,7 @@ from .geometry import Geometry, plan
 from .header import FORMATS, Header, inspect
 from .overlay import overlay
 from .preprocess import INTERPOLATIONS, MODES, ORDERS, ORIENTATIONS, Preprocess
+from .sheet import Tile, sheet
 
 __all__ = [
     "COLORMAPS",
@@ -28,6 +29,7 @@ __all__ = [
     "ImageTooLarge",
     "Picture",
     "Preprocess",
+    "Tile",
     "UnreadableImage",
     "colour",
     "decode",
@@ -42,6 +44,7 @@ __all__ = [
     "positive_part",
     "refuse_dear",
     "scale_of",
+    "sheet",
     "shown_ms",
     "signed_grey",
     "webp_file",

@@ -44,7 +44,16 @@ class Answer:
 
         image: another upright picture of the same photograph, in place of the one that was explained.
         side: the longest side of the result, in pixels.
+
+        Raises ValueError for a picture of other proportions: the map would lie in a wrong place.
         """
+        if image is not None:
+            (width, height), (own_width, own_height) = image.size, self._photograph.size
+            if abs(width * own_height - height * own_width) > max(own_width, own_height, width, height):
+                raise ValueError(
+                    f"the picture is {width} x {height}, and the explained one {own_width} x {own_height}: give the "
+                    "whole photograph, upright, in another size only"
+                )
         return draw(image or self._photograph, self._geometry, self._view, side).overlay(colormap, opacity)
 
     def boxes(self, threshold: float = 0.2) -> list[dict[str, Any]]:

@@ -25,8 +25,9 @@ from .pictures import MAX_PIXELS, Source, files_in, picture_of
 class Classifier:
     """A model that answers pictures with probabilities and maps.
 
-    The model is frozen and put into evaluation mode, and hooks stay on it, until `close()` is called. `close()` gives
-    each parameter its `requires_grad` and each module its mode again. It cannot undo `optimize=True`.
+    The model is frozen and put into evaluation mode, and hooks stay on it, until `close()` is called. Until then the
+    model itself answers with the scores that are explained. `close()` gives it its own answer, each parameter its
+    `requires_grad` and each module its mode again. It cannot undo `optimize=True`.
 
     labels: the class names, by index or as a list; without them classes have numbers.
     preprocess: the steps from a picture to the model's view.
@@ -51,6 +52,7 @@ class Classifier:
         if model.training or any(parameter.requires_grad for parameter in model.parameters()):
             warnings.warn("the model is frozen and in evaluation mode until close() is called", stacklevel=2)
         self.explainer = Explainer(model, noise(shape, device_of(model)), layers, activation=activation, **settings)
+        self._closed = False
         names = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
         if names and set(names) != set(range(self.explainer.classes)):
             self.close()
@@ -59,7 +61,7 @@ class Classifier:
 
     def __repr__(self) -> str:
         model = type(self.explainer.model).__name__
-        methods = ", ".join(self.vocabulary.methods)
+        methods = ", ".join(self.methods)
         return f"Classifier({model}, frozen until close(), {self.vocabulary.classes} classes; methods: {methods})"
 
     def __enter__(self) -> Classifier:
@@ -69,8 +71,20 @@ class Classifier:
         self.close()
 
     def close(self) -> None:
-        """Takes the hooks off the model, and undoes the freezing and the evaluation mode."""
-        self.explainer.close()
+        """Takes the hooks off the model, and undoes the freezing and the evaluation mode. It may be called twice."""
+        if not self._closed:
+            self._closed = True
+            self.explainer.close()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods that fit the model."""
+        return self.explainer.methods()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers that a query may name, the default first."""
+        return self.explainer.layers
 
     def query(self, method: str = "gradcam", target: int | str | None = None, **options: Any) -> Query:
         """A query whose target and contrast may be labels. Raises ValueError for a label that no class has."""
@@ -102,6 +116,8 @@ class Classifier:
 
         queries: one for each picture, or one for all. They are made by `query`.
         """
+        if self._closed:
+            raise ValueError("this classifier is closed; make a new one")
         asked = [queries or Query()] * len(pictures) if not isinstance(queries, Sequence) else list(queries)
         if len(asked) != len(pictures):
             raise ValueError(f"{len(pictures)} pictures need as many queries, not {len(asked)}")
@@ -122,13 +138,18 @@ class Classifier:
         progress: bool = True,
         **options: Any,
     ) -> Iterator[tuple[Path, Answer | Exception]]:
-        """Yields each picture's file with its answer, or with the error of a file that is no picture.
+        """Gives each picture's file with its answer, or with the error of a file that is no picture, one by one.
 
         folder: a folder, which is searched below as well, or files.
         progress: whether a line on stderr counts the files.
         """
-        query = self.query(method, target, **options)
-        files = files_in(folder)
+        if self._closed:
+            raise ValueError("this classifier is closed; make a new one")
+        return self._explain_files(files_in(folder), self.query(method, target, **options), progress)
+
+    def _explain_files(
+        self, files: Sequence[Path], query: Query, progress: bool
+    ) -> Iterator[tuple[Path, Answer | Exception]]:
         started = time.monotonic()
         for number, path in enumerate(files, 1):
             try:
