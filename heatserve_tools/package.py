@@ -102,11 +102,14 @@ def _answered(recipe: Recipe) -> Recipe:
 
 def _report(console: Console, name: str, packaged: Packaged, serve: str, named: bool) -> None:
     """Tells about the archive, and how to serve it. named: whether `serve` has to be told the folder."""
+    from heatserve_tools.packaging.activation import MEANINGS
+
     trial = packaged.trial
     label, number = max(trial.prediction.items(), key=lambda item: item[1])
     rows = {
         "archive": f"{packaged.path} ({packaged.path.stat().st_size / 1e6:.1f} MB)",
         "tried": f"a test picture is {label!r} with {number:.2f}, and was explained",
+        "answers": f"{packaged.activation}: {MEANINGS[packaged.activation]}",
         "layer": trial.layer or "-",
         "methods": ", ".join(trial.methods) or "-",
         "weights": f"sha256 {packaged.weights_sha256}",

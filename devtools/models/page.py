@@ -8,7 +8,8 @@ from devtools.models.trial import TOLERANCE, Outcome
 
 _LIBRARIES = {
     "torchvision": "Every constructor of `torchvision.models`.",
-    "timm": "The smallest constructor of each family of timm.",
+    "timm": "The smallest constructor of each family of timm. Those of `deepseek_vit`, `gemma4_vit`, `naflexvit` and "
+    "`qwen3_vit` have 4 blocks here, and smaller pictures than their own.",
     "transformers": "Small configurations of transformers.",
 }
 

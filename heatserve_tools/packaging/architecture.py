@@ -19,6 +19,8 @@ from heatserve_tools.packaging.root import MODULES, source_files
 
 #: The packages of an unmodified TorchServe: they need not travel, and an archive must not hide them.
 ON_THE_SERVER = {"torch", "torchvision", "numpy", "PIL", "ts"}
+#: What torch itself needs: it is on a server wherever torch is.
+_OF_TORCH = {"filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "sympy", "typing_extensions"}
 _COMPILED = tuple({*importlib.machinery.EXTENSION_SUFFIXES, ".so", ".pyd", ".dylib", ".dll"})
 
 
@@ -87,7 +89,7 @@ def unmet_imports(members: dict[str, Content], loaded: Collection[str] | None = 
     loaded: the modules that the archive's trial really imported; None counts what stands at the top of a file.
     """
     inside = {re.split(r"[./]", name)[0] for name in members}
-    known = inside | _reserved() | _standard_library()
+    known = inside | _reserved() | _OF_TORCH | _standard_library()
     imported: set[str] = set()
     for name, content in members.items():
         if name.endswith(".py"):

@@ -71,7 +71,7 @@ def _chosen(
     if not choice:
         _no_state(file, content)
     ((name, state),) = choice.items()
-    remarks = [] if name == "state_dict" else [f"the weights are the member {name} of {file}"]
+    remarks = [f"the weights are the member {name} of {file}"]
     if averages and not averaged:
         remarks.append(f"{file} has a moving average of the weights too ({', '.join(averages)}): --ema takes it")
     return state, remarks

@@ -25,8 +25,8 @@ _WEIGHTS = (
 _PREPROCESSOR = "preprocessor_config.json"
 _ACTIVATIONS = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid", "regression": "none"}
 _REMARK = (
-    "the server needs the package transformers {version}, which builds the network from config.json: other versions "
-    "may name its tensors otherwise"
+    "the network is built by transformers {version} from config.json: have that version on the server, as others may "
+    "name its tensors otherwise"
 )
 #: The model file of the archive. It needs neither the network's weights nor a connection.
 _MODEL = f'''"""The network that {CONFIG} describes. Written by heatserve package."""
@@ -77,13 +77,15 @@ def _version() -> str:
 
 
 def _weights(folder: Path, scratch: Path) -> Path:
-    """The folder's weights under the names that transformers gives them here, as a file. Raises ToolError.
+    """The folder's weights under the names that transformers has for them here, as a file. Raises ToolError.
 
     The files of a folder may have the names of another version, or of a library before it.
     """
     import torch
     from transformers import AutoModelForImageClassification
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         network, found = AutoModelForImageClassification.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, dtype=torch.float32

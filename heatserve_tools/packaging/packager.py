@@ -46,6 +46,7 @@ class Packaged:
     """An archive in its place.
 
     unmet: packages that it imports and that not every server has.
+    activation: the function that makes answers of its scores.
     remarks: on the way in which it was made, each half a sentence.
     """
 
@@ -54,6 +55,7 @@ class Packaged:
     contents_sha256: str
     trial: Trial
     unmet: tuple[str, ...]
+    activation: str = "softmax"
     remarks: tuple[str, ...] = ()
 
 
@@ -64,7 +66,8 @@ def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
     target = export_path / f"{recipe.name}.mar"
     if target.exists() and not force:
         raise ToolError(f"{target} exists; --force replaces it.")
-    if settled(recipe) is None:
+    named = settled(recipe)
+    if named is None:
         raise ToolError(activation.UNSETTLED)
     made = make(recipe)
     contents = made.members
@@ -82,7 +85,7 @@ def package(recipe: Recipe, export_path: Path, force: bool = False) -> Packaged:
     ours = root.archive_root(recipe.handlers)
     theirs = {name: content for name, content in contents.items() if name not in ours}
     unmet = tuple(architecture.unmet_imports(theirs, tried.modules))
-    return Packaged(target, about["weights_sha256"], about["contents_sha256"], tried, unmet, made.remarks)
+    return Packaged(target, about["weights_sha256"], about["contents_sha256"], tried, unmet, named, made.remarks)
 
 
 def members(recipe: Recipe) -> dict[str, Content]:

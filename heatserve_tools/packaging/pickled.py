@@ -14,7 +14,10 @@ _PLAIN = {
     ("builtins", "dict"): dict,
     ("builtins", "list"): list,
     ("builtins", "tuple"): tuple,
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,
 }
+_COMMON = ("builtins", "__builtin__", "torch", "torchvision", "numpy")
 #: The globals of a file of tensors alone.
 _TENSORS = ("torch._utils", "torch.storage", "torch", "torch.nn.parameter", "torch.serialization")
 
@@ -73,7 +76,9 @@ def refusal(path: Path) -> str:
     except Exception:  # a pickle may hold anything
         content, foreign = None, []
     held = _held(content)
-    code = f"{', '.join(sorted(set(foreign))[:3])}" if foreign else "objects other than tensors"
+    # The user's own classes come first: those of Python and torch tell little.
+    named = sorted(set(foreign), key=lambda name: (name.partition(".")[0] in _COMMON, name))
+    code = ", ".join(named[:3]) if named else "objects other than tensors"
     load = f'torch.load("{path.name}", map_location="cpu", weights_only=False)'
     if held is None:
         lines = "import torch\n  " + f"print({load})  # find the state dict in it, and torch.save that alone"

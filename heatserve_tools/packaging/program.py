@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from heatserve_tools.errors import ToolError
+from heatserve_tools.packaging import state_dict
 from heatserve_tools.packaging.state_dict import Weights
 
 _FORMS = {"scripted": "TorchScript", "exported": "torch.export"}
@@ -18,6 +19,8 @@ def for_archive(path: Path) -> Weights:
         raise ToolError(f"There are no weights {path}.")
     kind = program_in(path)
     if kind is None:
+        if path.suffix != ".safetensors" and path.name.endswith(state_dict.SUFFIXES):
+            state_dict.load(path)  # a pickled network is refused by name, with the lines that make weights of it
         raise ToolError(
             f"{path.name} is no network of TorchScript or torch.export, so the network's code is needed: name it by "
             "--architecture package.module:callable or model.py:Class."

@@ -11,7 +11,9 @@ from typing import Any, Union
 from heatserve_tools.errors import ToolError
 from heatserve_tools.packaging import checkpoint, pickled
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pth.tar", ".safetensors")
+#: The endings under which an archive holds a file as it is.
+_KEPT = (".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -43,28 +45,22 @@ def for_archive(
     network: gives the names of the network's own state dict; it is asked where names have a prefix.
     """
     _refuse_program(path)
-    if path.suffix not in SUFFIXES:
+    if not path.name.endswith(SUFFIXES):
         raise ToolError(f"The weights {path.name} are none of {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise ToolError(f"There are no weights {path}.")
     safe = path.suffix == ".safetensors"
-    content = _from_safetensors(path) if safe else _load(path)
+    content = _from_safetensors(path) if safe else load(path)
     state, remarks = checkpoint.pick(path.name, content, choice.key, choice.averaged)
     named, changes = checkpoint.without_prefixes(path.name, state, network)
     _check(path.name, named)
     remarks += changes
-    if not safe and not changes and _handler_finds(content, state, choice):
+    if path.suffix in _KEPT and named is content:
         return Weights(path.name, path, tuple(remarks))
-    name = path.name if path.suffix in (".pt", ".pth") else f"{path.stem}.pt"
+    # The optimiser and whatever else a training run saved stay out of the archive.
+    ending = next(suffix for suffix in SUFFIXES if path.name.endswith(suffix))
+    name = path.name if path.suffix in _KEPT else f"{path.name.removesuffix(ending)}.pt"
     return Weights(name, _saved(named), tuple(remarks))
-
-
-def _handler_finds(content: Any, state: Mapping[str, Any], choice: Choice) -> bool:
-    """Whether the handler takes this state dict from the file as it is."""
-    if choice.key is not None or choice.averaged:
-        return False
-    held = content.get("state_dict") if isinstance(content.get("state_dict"), dict) else content
-    return checkpoint.is_state(held) and held.keys() == state.keys()
 
 
 def _saved(state: Mapping[str, Any]) -> bytes:
@@ -89,7 +85,8 @@ def _refuse_program(path: Path) -> None:
         )
 
 
-def _load(path: Path) -> Any:
+def load(path: Path) -> Any:
+    """The content of a file that torch.save wrote, without running any code of it. Raises ToolError."""
     import torch
 
     from heatserve.serving.weights import damage

@@ -38,7 +38,7 @@ def read(name: str, classes: int, scratch: Path, recipe: Recipe) -> Recipe:
         raise ToolError(f"timm has no model {name!r} here{': do you mean ' + ', '.join(near) if near else ''}.")
     model = scratch / MODEL_FILE
     model.write_text(_MODEL.format(name=name, classes=classes), encoding="utf-8")
-    settings, remarks = {}, ["the server needs the package timm, which builds the network"]
+    settings, remarks = {}, [f"the network is built by timm {timm.__version__}: have that version on the server"]
     if "preprocess" not in read_file(recipe.config):
         trained = timm.models.get_pretrained_cfg(name)
         if trained is None:

@@ -62,12 +62,13 @@ def same(found, expected):
     return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("key", ["model", "model_state_dict", "net", "module"])
-@pytest.mark.parametrize("suffix", [".pth", ".ckpt"])
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "module"])
+@pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".pth.tar"])
 def test_the_state_dict_of_a_training_run_is_found_and_its_member_is_said(folder, network, key, suffix):
     torch.save({key: network.state_dict(), "epoch": 3, "optimizer": {"lr": 0.1}}, f"run{suffix}")
     weights = state_dict.for_archive(Path(f"run{suffix}"))
-    assert same(read(weights), network.state_dict()) and Path(weights.name).suffix in (".pt", ".pth")
+    assert same(read(weights), network.state_dict())
+    assert weights.name == ("run.pth" if suffix == ".pth" else "run.pt")
     assert weights.remarks == (f"the weights are the member {key} of run{suffix}",)
 
 
@@ -89,8 +90,11 @@ def test_the_moving_average_is_taken_where_it_is_asked_for(folder, network, key)
     average = {name: value + 1 for name, value in network.state_dict().items()}
     torch.save({"state_dict": network.state_dict(), key: average}, "run.pth")
     plain = state_dict.for_archive(Path("run.pth"))
-    assert same(read(plain)["state_dict"], network.state_dict())
-    assert plain.remarks == (f"run.pth has a moving average of the weights too ({key}): --ema takes it",)
+    assert same(read(plain), network.state_dict())
+    assert plain.remarks == (
+        "the weights are the member state_dict of run.pth",
+        f"run.pth has a moving average of the weights too ({key}): --ema takes it",
+    )
     assert same(read(state_dict.for_archive(Path("run.pth"), Choice(averaged=True))), average)
     torch.save({key: average}, "alone.pth")
     with pytest.raises(ToolError, match="moving average alone"):
@@ -211,3 +215,6 @@ def test_a_whole_network_is_told_from_a_state_dict(folder):
     torch.save({"a": torch.ones(1)}, "state.pt")
     with pytest.raises(ToolError, match="the network's code is needed"):
         program(Path("state.pt"))
+    torch.save(torch.nn.Linear(2, 2), "pickled.pt")
+    with pytest.raises(ToolError, match=r"(?s)hold torch\.nn\.modules.*any code.*\.state_dict\(\)"):
+        program(Path("pickled.pt"))

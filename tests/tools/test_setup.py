@@ -18,7 +18,7 @@ def clone(tmp_path):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts" / "setup")
     (tmp_path / "requirements" / "dev.lock").write_text("pip\n")
-    for program in ("bash", "cut", "dirname", "sha256sum", "cat", "rm", "mv"):
+    for program in ("bash", "cut", "dirname", "sha256sum", "cat", "rm", "mv", "sed"):
         (tmp_path / "bin" / program).symlink_to(shutil.which(program))
     return tmp_path
 
@@ -57,6 +57,39 @@ def test_with_the_stamp_of_the_lock_there_is_nothing_to_do(clone):
     (clone / ".venv" / "heatserve.stamp").write_text(hashlib.sha256(lock).hexdigest() + "\n")
     result = setup(clone)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_packages_of_the_users_own_are_installed_beside_the_lock_and_again_when_they_change(clone):
+    venv, own = clone / ".venv", clone / "requirements" / "own.txt"
+    (venv / "bin").mkdir(parents=True)
+    program(clone, "../.venv/bin/python", "exit 0")
+    program(clone, "../.venv/bin/uv", f'[ "$1" = --version ] && echo uv 0.13.9 || echo "$@" >>{clone}/asked')
+    (clone / "requirements" / "dev.lock").write_text("torch==2.4.0 \\\n    --hash=sha256:00\n")
+
+    def asked():
+        (clone / "asked").write_text("")
+        result = setup(clone)
+        assert result.returncode == 0, result.stderr
+        return (clone / "asked").read_text().splitlines()
+
+    (synced,) = asked()
+    assert synced.startswith("pip sync") and "--require-hashes" in synced and asked() == []
+    own.write_text("einops\n")
+    _, installed = asked()
+    assert installed == f"pip install --python {venv}/bin/python --constraint {venv}/locked.txt --requirement {own}"
+    assert (venv / "locked.txt").read_text() == "torch==2.4.0\n" and asked() == []
+    own.write_text("einops\nxformers\n")
+    assert len(asked()) == 2 and asked() == []
+
+
+def test_modules_on_the_callers_path_stay_importable_in_the_scripts(clone):
+    shutil.copy(ROOT / "scripts" / "_environment", clone / "scripts" / "_environment")
+    program(clone, "../scripts/setup", "exit 0")
+    for before, after in (("/mine", f"{clone}/handlers:{clone}:/mine"), ("", f"{clone}/handlers:{clone}")):
+        line = f'source {clone}/scripts/_environment; echo "$PYTHONPATH"'
+        env = {"PATH": str(clone / "bin"), "PYTHONPATH": before}
+        done = subprocess.run([clone / "bin" / "bash", "-c", f"{line}"], env=env, capture_output=True, text=True)
+        assert done.stdout == f"{after}\n", done.stderr
 
 
 def test_help_needs_nothing(clone):
