@@ -95,6 +95,11 @@ class Query:
         return self._row.drawn.parameters if self.smoothed else ()
 
     @property
+    def references(self) -> int:
+        """The number of images beside the draws that the answer takes a pass of."""
+        return int(getattr(self._row.drawn, "references", 0)) if self.smoothed else 0
+
+    @property
     def price(self) -> int:
         """The cost of one draw, in forward passes.
 
@@ -106,7 +111,7 @@ class Query:
     @property
     def work(self) -> int:
         """The cost of the answer beyond the pass that predictions share, in forward passes."""
-        return self.price * self.count if self.smoothed or self.through_input else 0
+        return self.price * (self.count + self.references) if self.smoothed or self.through_input else 0
 
     def at(self, target: int) -> Query:
         """The same query with its target fixed, unless it was fixed already."""
@@ -124,6 +129,7 @@ class Attribution:
     relative_error: |standard error| / |values|, one number; None unless random draws were taken.
     reached: whether the relative error is as small as the query asked for.
     facts: numbers about the answer by their names, as "completeness_error".
+    score: the explained score, one number on the model's device; None for a statistic of draws.
     """
 
     query: Query
@@ -133,6 +139,7 @@ class Attribution:
     relative_error: Tensor | None = None
     reached: bool = False
     facts: Mapping[str, float] = field(default_factory=dict)
+    score: Tensor | None = None
 
     @property
     def map(self) -> Tensor:

@@ -117,7 +117,11 @@ class Recorded:
                 raise ValueError(f"{method.name}: attribute must give one attribution for each row")
             values.update(zip(members, fused(found) if len(found) > 1 else found[0]))
         targets = wave.targets_of(queries)
-        return [Attribution(query.at(target), values[k]) for k, (query, target) in enumerate(zip(queries, targets))]
+        scores = self._full(wave.scores.detach())
+        return [
+            Attribution(query.at(target), values[k], score=scores[k])
+            for k, (query, target) in enumerate(zip(queries, targets))
+        ]
 
     def _gradients(
         self, scores: Tensor, sources: Iterable[Source], keep_graph: bool
