@@ -27,7 +27,14 @@ ASKED = {
     "expected": {"method": "expected_gradients", "samples": 6, "seed": 3},
     "product": {"method": "input_x_gradient", "target": 1},
     "plain": {"method": "smoothgrad", "samples": 4},
+    "guided": {"method": "guided_backpropagation", "target": "top2"},
+    "guided_smooth": {"method": "guided_backpropagation", "target": 3, "samples": 5},
+    "guided_cam": {"method": "guided_gradcam", "target": 4, "layer": "trunk"},
+    "gradient": {"method": "gradient", "target": "top3"},
 }
+
+SIGNED = ("path", "contrast", "expected", "product")
+RANDOM = ("expected", "plain", "guided_smooth")
 
 
 def answered(service: Service, options: dict[str, Any]) -> Any:
@@ -64,8 +71,8 @@ def test_both_modes_answer_as_the_library_does_and_tell_the_completeness_error(
                 told = found["quality"].get("completeness_error")
                 assert told == (None if known is None else pytest.approx(known, rel=1e-2))
                 assert Explanation.of(found).completeness_error == told
-                assert found.get("signed", False) == (name != "plain")
-                assert (found["quality"]["standard_error"] is not None) == (name in ("expected", "plain"))
+                assert found.get("signed", False) == (name in SIGNED)
+                assert (found["quality"]["standard_error"] is not None) == (name in RANDOM)
         raw = np.load(io.BytesIO(continuous[f"{name}_raw"]["body"]))
         (last,) = ordinary.explainer.explain(image[None], Query(**{**options, "target": one[0]["target"]["index"]}))
         first = torch.from_numpy(raw if raw.ndim == 2 else raw[0])

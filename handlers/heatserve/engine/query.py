@@ -82,7 +82,8 @@ class Query:
     @property
     def through_input(self) -> bool:
         """Whether the gradient passes the whole network, to the input or to the first block's attention."""
-        return self._row.signal == "input" or (self._row.signal == "attention" and self._row.needs_backward)
+        rows = [METHODS[name] for name in self._row.factors] or [self._row]
+        return any(row.signal == "input" or (row.signal == "attention" and row.needs_backward) for row in rows)
 
     @property
     def sampling(self) -> Sampling:
@@ -104,8 +105,10 @@ class Query:
         """The cost of one draw, in forward passes.
 
         It is an upper bound that holds for every network: where a linear head makes the gradient of a layer known, a
-        draw of a method of that layer costs less.
+        draw of a method of that layer costs less. Factors share the forward pass, and each has a backward pass.
         """
+        if self._row.factors:
+            return FORWARD + (WITH_BACKWARD - FORWARD) * len(self._row.factors)
         return FORWARD if self._row.signal == "score" or not self._row.needs_backward else WITH_BACKWARD
 
     @property

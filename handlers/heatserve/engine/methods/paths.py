@@ -1,6 +1,6 @@
-"""Sums of gradients along paths from a baseline to the image.
+"""Sums of gradients along paths from a baseline to the image, and gradients of another rule at ReLUs.
 
-Both methods share out the difference between the scores of the image and of the baseline among the image's values.
+The methods of paths share out the difference between the scores of image and baseline among the image's values.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..method import Method
 from ..sampling import Sampling, sample_seed
-from .gradients import gradient, summed
+from .gradients import gradient, strongest_channel, summed
 
 
 class Path:
@@ -109,6 +109,20 @@ class Mixtures:
         return baselines.reshape(count, *self._image.shape), ways
 
 
+def guided_gradcam(guided: Tensor, cam: Tensor) -> Tensor:
+    """Guided backpropagation (N, C, H, W) times Grad-CAM (N, h, w), which is enlarged bilinearly.
+
+    Selvaraju et al. 2017, section 3.2.
+    """
+    return guided * nn.functional.interpolate(cam[:, None], guided.shape[2:], mode="bilinear")
+
+
+_FAILS = (
+    "It fails the randomisation tests of Adebayo et al. 2018: it hardly changes when the network's upper layers get "
+    "random weights, so it shows the picture's edges more than the network's reasons. ReLU and ReLU6 follow the rule; "
+    "other activations keep their ordinary gradient, and a network without any ReLU is refused."
+)
+
 PATHS = (
     Method(
         "integrated_gradients",
@@ -141,5 +155,29 @@ PATHS = (
         caveat="An archive has no training pictures, which the authors draw `x'` from. Here `x'` is the picture itself "
         "with its pixels in random order: the map says what the arrangement adds to the score, and nothing of what the "
         "colours add.",
+    ),
+    Method(
+        "guided_backpropagation",
+        "gradient of the class score whose negative part every ReLU holds back",
+        "Springenberg et al. 2015",
+        "input",
+        gradient,
+        strongest_channel,
+        rule="guided",
+        definition="dy_c/dx, with R_in = [z > 0] ReLU(R_out) at every ReLU of z",
+        reference="Captum GuidedBackprop, pytorch-grad-cam GuidedBackpropReLUModel",
+        caveat=_FAILS,
+    ),
+    Method(
+        "guided_gradcam",
+        "guided backpropagation times Grad-CAM",
+        "Selvaraju et al. 2017",
+        "layer",
+        guided_gradcam,
+        strongest_channel,
+        factors=("guided_backpropagation", "gradcam"),
+        definition="guided_backpropagation * gradcam, enlarged bilinearly to the input's size",
+        reference="Captum GuidedGradCam (interpolate_mode bilinear)",
+        caveat="Its first factor is guided backpropagation, and what is said there holds here.",
     ),
 )
