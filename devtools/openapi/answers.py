@@ -83,8 +83,11 @@ def schemas() -> dict[str, Schema]:
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,
              "converged": {"type": ["boolean", "null"]}},
-            said="standard_error: of the mean attribution, relative to the true one's size (L2); null if the mean "
-            "is no larger than its noise, and for a map that is not smoothed",
+            {"completeness_error": NUMBER},
+            "standard_error: of the mean attribution, relative to the true one's size (L2); null if the mean "
+            "is no larger than its noise, and for a map that is not smoothed. completeness_error: of "
+            "integrated_gradients, |sum of the attribution - difference of the scores of image and baseline|, relative "
+            "to that difference; null where the difference is 0",
         ),
         "Box": exactly({"x0": WHOLE, "y0": WHOLE, "x1": WHOLE, "y1": WHOLE, "score": NUMBER}),
         "Image": exactly(

@@ -29,7 +29,7 @@ from heatserve.engine import (
     register,
     registry,
 )
-from tests.engine.added import integrated_gradients, rise
+from tests.engine.added import rise, straight_path
 from tests.engine.networks import NAMES, difference_of_scores, distance, explainer, oracle, pictures, small
 
 IMAGE = pictures(1, (24, 36), seed=8)
@@ -40,7 +40,7 @@ ONCE = pytest.mark.parametrize("optimize", [False], indirect=True, ids=["plain"]
 def registered() -> Iterator[None]:
     """Both methods are in the registry during a test, and nothing that a test adds stays there."""
     before = dict(METHODS)
-    register(integrated_gradients.METHOD)
+    register(straight_path.METHOD)
     register(rise.METHOD)
     yield
     registry._methods.clear()
@@ -56,7 +56,7 @@ def test_integrated_gradients_are_captums(name: str) -> None:
     for target, contrast in ((1, None), (6, 2)):
         score = difference_of_scores(oracle(name, torch.float64), target, contrast)
         theirs = IntegratedGradients(score).attribute(image, target=0, n_steps=12, method="gausslegendre")[0]
-        query = Query("integrated_gradients", target=target, contrast=contrast, samples=12)
+        query = Query("straight_path", target=target, contrast=contrast, samples=12)
         (ours,) = explainer(name, torch.float64).explain(image, query)
         assert distance(ours.values.double(), theirs.detach()) < 1e-6
         assert ours.map.shape == image.shape[2:]
@@ -68,7 +68,7 @@ def test_integrated_gradients_sum_to_the_difference_of_the_scores() -> None:
     with torch.no_grad():
         expected = float((net(IMAGE.double()) - net(torch.zeros_like(IMAGE).double()))[0, 2])
     one = Explainer(small(activation=nn.Tanh).double(), IMAGE.double())
-    (found,) = one.explain(IMAGE.double(), Query("integrated_gradients", target=2, samples=60))
+    (found,) = one.explain(IMAGE.double(), Query("straight_path", target=2, samples=60))
     assert float(found.values.double().sum()) == pytest.approx(expected, rel=1e-5)
 
 
@@ -77,16 +77,16 @@ def test_one_point_of_a_path_is_a_point_and_not_the_image() -> None:
     with torch.enable_grad():
         middle = (IMAGE / 2).requires_grad_()
         (gradient,) = torch.autograd.grad(small()(middle)[0, 2], middle)
-    (found,) = Explainer(small(), IMAGE).explain(IMAGE, Query("integrated_gradients", target=2, samples=1))
+    (found,) = Explainer(small(), IMAGE).explain(IMAGE, Query("straight_path", target=2, samples=1))
     assert distance(found.values, (gradient * IMAGE)[0]) < 1e-5
 
 
 @ONCE
 def test_a_path_has_no_standard_error_and_cannot_be_asked_to_end_at_one() -> None:
-    (found,) = Explainer(small(), IMAGE).explain(IMAGE, Query("integrated_gradients", target=2))
+    (found,) = Explainer(small(), IMAGE).explain(IMAGE, Query("straight_path", target=2))
     assert (found.samples_used, found.standard_error, found.relative_error, found.reached) == (20, None, None, False)
-    with pytest.raises(ValueError, match="standard_error belongs to random samples, which integrated_gradients does"):
-        Query("integrated_gradients", standard_error=0.1)
+    with pytest.raises(ValueError, match="standard_error belongs to random samples, which straight_path does"):
+        Query("straight_path", standard_error=0.1)
 
 
 # A perturbation
@@ -147,7 +147,7 @@ def test_a_method_of_the_score_records_no_graph() -> None:
 # Shared by all
 
 
-@pytest.mark.parametrize("method", ["integrated_gradients", "rise"])
+@pytest.mark.parametrize("method", ["straight_path", "rise"])
 def test_the_chunk_changes_nothing_but_rounding(method: str) -> None:
     query = Query(method, target=2, samples=21)
     (whole,) = Explainer(small(), IMAGE, chunk=21).explain(IMAGE, query)
@@ -159,7 +159,7 @@ def test_the_chunk_changes_nothing_but_rounding(method: str) -> None:
 def test_a_path_masks_and_noise_share_their_passes_and_each_gets_the_answer_that_it_gets_alone() -> None:
     one, images = Explainer(small(), IMAGE), pictures(2, (24, 36), seed=3)
     asked = [
-        (images[0], Query("integrated_gradients", target=1, samples=9)),
+        (images[0], Query("straight_path", target=1, samples=9)),
         (images[1], Query("rise", target=4, samples=12, seed=2)),
         (images[0], Query("gradcam", target=3, samples=7)),
         (images[1], Query("vargrad", target=0, samples=9, seed=1)),
@@ -175,11 +175,9 @@ def test_a_path_masks_and_noise_share_their_passes_and_each_gets_the_answer_that
 
 
 def test_a_stream_gets_better_and_a_path_that_is_cut_off_is_near_the_whole_one() -> None:
-    (whole,) = Explainer(small(activation=nn.Tanh), IMAGE).explain(
-        IMAGE, Query("integrated_gradients", target=2, samples=64)
-    )
+    (whole,) = Explainer(small(activation=nn.Tanh), IMAGE).explain(IMAGE, Query("straight_path", target=2, samples=64))
     one = Explainer(small(activation=nn.Tanh), IMAGE, chunk=16)
-    steps = [step.estimate() for step in one.smooth(IMAGE[0], Query("integrated_gradients", target=2, samples=64))]
+    steps = [step.estimate() for step in one.smooth(IMAGE[0], Query("straight_path", target=2, samples=64))]
     assert [step.samples_used for step in steps] == [16, 32, 48, 64]
     far = [float((step.values - whole.values).norm() / whole.values.norm()) for step in steps]
     assert far[3] < 1e-5 < max(far[:3]) < 0.5
@@ -198,7 +196,7 @@ def test_the_price_of_a_draw_is_a_forward_pass_and_two_more_for_a_backward_pass(
     assert (FORWARD, WITH_BACKWARD) == (1, 3)
     priced = {
         "rise": (1, 200),
-        "integrated_gradients": (3, 60),
+        "straight_path": (3, 60),
         "smoothgrad": (3, 150),
         "gradient": (3, 3),
         "gradcam": (3, 0),
@@ -210,10 +208,10 @@ def test_the_price_of_a_draw_is_a_forward_pass_and_two_more_for_a_backward_pass(
 
 @ONCE
 def test_a_query_names_what_its_draws_depend_on() -> None:
-    named = {name: Query(name).parameters for name in ("rise", "integrated_gradients", "smoothgrad", "gradient")}
+    named = {name: Query(name).parameters for name in ("rise", "straight_path", "smoothgrad", "gradient")}
     assert named == {
         "rise": ("seed",),
-        "integrated_gradients": (),
+        "straight_path": (),
         "smoothgrad": ("noise_level", "seed"),
         "gradient": (),
     }

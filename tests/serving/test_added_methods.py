@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from heatserve.engine import METHODS, Explainer, Query, registry
 from heatserve.serving.answers import Answer
 from heatserve.serving.service import Row, Service
-from tests.engine.added import integrated_gradients, rise
+from tests.engine.added import rise, straight_path
 from tests.serving.small import Small, picture, small_service
 
 MODULE = """
@@ -32,8 +32,8 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     """The service of an archive with two modules that bring a method each."""
     before = dict(METHODS)
     monkeypatch.syspath_prepend(tmp_path)
-    names = [f"{name}_{tmp_path.name}".replace("-", "_") for name in ("rise", "integrated_gradients")]
-    for name, method in zip(names, (rise.METHOD, integrated_gradients.METHOD)):
+    names = [f"{name}_{tmp_path.name}".replace("-", "_") for name in ("rise", "straight_path")]
+    for name, method in zip(names, (rise.METHOD, straight_path.METHOD)):
         (tmp_path / f"{name}.py").write_text(MODULE.format(method.name), encoding="utf-8")
     yield small_service(tmp_path, {"explain": {"extensions": names}})
     registry._methods.clear()
@@ -67,7 +67,7 @@ def raw(answer: Answer) -> NDArray[np.float32]:
     return values
 
 
-@pytest.mark.parametrize("method", ["rise", "integrated_gradients"])
+@pytest.mark.parametrize("method", ["rise", "straight_path"])
 def test_the_map_is_the_engines_own(service: Service, method: str) -> None:
     one = service.explainer
     found = raw(ask(service, method=method, samples=12, target=2, output="npy")[0])
@@ -83,8 +83,7 @@ def test_the_map_is_the_engines_own(service: Service, method: str) -> None:
 
 def test_a_report_names_the_options_that_the_draws_depend_on_and_no_others(service: Service) -> None:
     (masks,), (path,) = (
-        document(ask(service, method=method, samples=12)[0])["explanations"]
-        for method in ("rise", "integrated_gradients")
+        document(ask(service, method=method, samples=12)[0])["explanations"] for method in ("rise", "straight_path")
     )
     assert (masks["parameters"]["seed"], masks["parameters"]["noise_level"]) == (0, None)
     assert (path["parameters"]["seed"], path["parameters"]["noise_level"]) == (None, None)
@@ -92,7 +91,7 @@ def test_a_report_names_the_options_that_the_draws_depend_on_and_no_others(servi
     assert masks["quality"]["samples_used"] == path["quality"]["samples_used"] == 12
 
 
-@pytest.mark.parametrize("method", ["rise", "integrated_gradients"])
+@pytest.mark.parametrize("method", ["rise", "straight_path"])
 def test_a_stream_has_a_line_for_each_improvement_and_the_last_is_the_whole_answer(
     service: Service, method: str
 ) -> None:
@@ -106,12 +105,12 @@ def test_a_stream_has_a_line_for_each_improvement_and_the_last_is_the_whole_answ
 def test_masks_end_at_a_standard_error_and_a_path_refuses_one(service: Service) -> None:
     (masks,) = document(ask(service, method="rise", samples=200, standard_error=0.5)[0])["explanations"]
     assert masks["quality"]["converged"] is True and 10 <= masks["quality"]["samples_used"] < 200
-    answer, _ = ask(service, method="integrated_gradients", samples=20, standard_error=0.5)
+    answer, _ = ask(service, method="straight_path", samples=20, standard_error=0.5)
     assert answer.status == 400 and "standard_error belongs to random samples" in content(answer)["message"]
     for method, option in (
         ("rise", "noise_level"),
-        ("integrated_gradients", "noise_level"),
-        ("integrated_gradients", "seed"),
+        ("straight_path", "noise_level"),
+        ("straight_path", "seed"),
     ):
         answer, _ = ask(service, method=method, samples=4, **{option: 1})
         assert answer.status == 400 and f"{option} has no meaning for {method}" in content(answer)["message"]

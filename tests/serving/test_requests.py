@@ -20,7 +20,7 @@ from heatserve.serving.protocols import protocol_of
 from heatserve.serving.requests import Request, RequestParser
 from heatserve.serving.settings import Limits
 from heatserve.serving.vocabulary import Vocabulary, parse
-from tests.engine.added import integrated_gradients
+from tests.engine.added import straight_path
 from tests.serving.small import LABELS
 
 VOCABULARY = Vocabulary(len(LABELS), dict(enumerate(LABELS)), ("trunk",))
@@ -238,28 +238,28 @@ def test_a_standard_error_takes_as_many_samples_as_the_archive_allows() -> None:
 def path_method() -> Iterator[Vocabulary]:
     """The words of an archive that knows a method of a path too, whose draws are not random."""
     before = dict(METHODS)
-    register(integrated_gradients.METHOD)
+    register(straight_path.METHOD)
     yield Vocabulary(len(LABELS), dict(enumerate(LABELS)), ("trunk",))
     registry._methods.clear()
     registry._methods.update(before)
 
 
 def test_a_method_that_is_registered_later_can_be_asked_for(path_method: Vocabulary) -> None:
-    assert "integrated_gradients" in OPTIONS["method"].allowed and "integrated_gradients" in path_method.methods
-    protocol = protocol_of({"data": b"\x89", "method": "integrated_gradients", "samples": 7}, {**EXPLAIN, **HTTP})
+    assert "straight_path" in OPTIONS["method"].allowed and "straight_path" in path_method.methods
+    protocol = protocol_of({"data": b"\x89", "method": "straight_path", "samples": 7}, {**EXPLAIN, **HTTP})
     request = RequestParser(path_method, {"standard_error": 0.1}, Limits(), (32, 32)).parse(
         protocol.inputs[0], protocol, {**EXPLAIN, **HTTP}
     )
     (query,) = request.queries
-    assert (query.method, query.samples, query.standard_error) == ("integrated_gradients", 7, None)
+    assert (query.method, query.samples, query.standard_error) == ("straight_path", 7, None)
     # A forward pass that predictions share, and seven points with a backward pass each.
     assert request.work == 1 + 7 * 3
 
 
 def test_a_standard_error_of_draws_that_are_not_random_is_refused(path_method: Vocabulary) -> None:
-    row = {"data": b"\x89", "method": "integrated_gradients", "standard_error": "0.1"}
+    row = {"data": b"\x89", "method": "straight_path", "standard_error": "0.1"}
     protocol = protocol_of(row, {**EXPLAIN, **HTTP})
-    with pytest.raises(Refusal, match="random samples, which integrated_gradients does not take") as refusal:
+    with pytest.raises(Refusal, match="random samples, which straight_path does not take") as refusal:
         RequestParser(path_method, {}, Limits(), (32, 32)).parse(protocol.inputs[0], protocol, {**EXPLAIN, **HTTP})
     assert refusal.value.code == 400
 

@@ -62,6 +62,9 @@ class Explanation:
     converged: whether the standard error that was asked for is reached. If none was asked for, it is False after a
         deadline ended the samples early, else None.
     empty: whether the map is zero everywhere.
+    completeness_error: of integrated gradients, how far the sum of the attribution is from the difference between the
+        scores of the picture and of the baseline, as a share of that difference. It is None for other methods, and
+        where both scores are the same.
     answer: the JSON of this explanation.
     """
 
@@ -76,6 +79,7 @@ class Explanation:
     boxes: tuple[Box, ...]
     answer: Mapping[str, Any] = field(repr=False)
     signed: bool = False
+    completeness_error: float | None = None
 
     @property
     def heatmap(self) -> Image.Image:
@@ -118,6 +122,7 @@ class Explanation:
             tuple(Box(**box) for box in answer.get("boxes", ())),
             answer,
             answer.get("signed", False),
+            quality.get("completeness_error"),
         )
 
 

@@ -50,6 +50,7 @@ class LayerChoice:
     head: the linear head; None where the network has none.
     transformer: the transformer in the network, or the sentence that says why there is none.
     sealed: the sentence that says why no layer can be recorded; empty where layers can.
+    unruled: the sentence that says why no rule of the backward pass can be followed; empty where one can.
     """
 
     layers: tuple[str, ...]
@@ -57,6 +58,7 @@ class LayerChoice:
     head: LinearHead | None
     transformer: Transformer | str
     sealed: str = ""
+    unruled: str = ""
 
     @property
     def default(self) -> str:
@@ -73,6 +75,10 @@ class LayerChoice:
 
     def check(self, method: str) -> None:
         """Raises UnsuitableModel where the network cannot answer a method; the message says why, and which one can."""
+        for factor in METHODS[method].factors:
+            self.check(factor)
+        if METHODS[method].rule and self.unruled:
+            raise UnsuitableModel(f"{method} is not possible: {self.unruled}")
         if METHODS[method].signal == "attention" and isinstance(self.transformer, str):
             raise UnsuitableModel(
                 f"{method} is not possible: {self.transformer}; use gradient or smoothgrad, which suit any network"

@@ -181,11 +181,12 @@ class Explainer:
         _, attributions = yield from self.steps(images, queries, self.precision)
         if self.fallbacks == before:
             self._room.fitted(len(images))
-        values = iter(row[0].values for row in attributions)
+        found = iter(row[0] for row in attributions)
         # float16 has no number between 0 and 6e-8: a gradient of 0 may have been a small one.
         zeros_are_zero = self.precision != "float16"
         for smoothing, count in shares:
-            smoothing.update(torch.stack([next(values) for _ in range(count)]), zeros_are_zero)
+            own = [next(found) for _ in range(count)]
+            smoothing.update(torch.stack([one.values for one in own]), zeros_are_zero, [one.score for one in own])
 
     def settle(self) -> None:
         """Waits until the device has done its queued work.
@@ -206,7 +207,8 @@ class Explainer:
         smoothing = Smoothing(image, query)
         while smoothing.left:
             finish(self.advance([(smoothing, min(self.chunk, smoothing.left))]))
-            yield smoothing
+            if smoothing.samples:
+                yield smoothing
 
     def explain(self, images: Tensor, query: Query | None = None) -> list[Attribution]:
         """One attribution for each image, all by the same query: for notebooks and batch jobs.

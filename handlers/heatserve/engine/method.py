@@ -97,6 +97,8 @@ class Method:
     needs_backward: whether the method reads a gradient; False where activations, or attention, are enough.
     layerwise: whether the gradients of a method of attention are those of each block's own score, not of the network's.
     signed: whether the map's negative part has a meaning of its own, which a picture shows in a second colour.
+    rule: of the backward pass at ReLUs: "" for the ordinary one, or "guided".
+    factors: the names of methods whose attributions `attribute` gets in place of a signal; each has a first axis of N.
     definition: the formula in one line.
     reference: the independent implementation that the tests compare with.
     caveat: one sentence that a reader of the map must know; empty for none.
@@ -117,6 +119,8 @@ class Method:
     needs_backward: bool = True
     layerwise: bool = False
     signed: bool = False
+    rule: str = ""
+    factors: tuple[str, ...] = ()
     definition: str = ""
     reference: str = ""
     caveat: str = ""

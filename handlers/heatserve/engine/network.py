@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from torch import Tensor, nn
 
@@ -19,10 +19,13 @@ from .outputs import outputs_of
 from .planted import prove_layouts
 from .precision import autocast, available, tensor_float_of
 from .presence import kept
+from .products import combined, factors
 from .query import Attribution, Query
 from .recorded import Recorded, forward_mode
 from .recorded_attention import recording_attention
+from .registry import METHODS
 from .rows import settle_rows
+from .rules import Rules, refused_rules
 from .structure import Structure, trace
 from .taps import Layer, Taps
 from .transformer import transformer_or_reason
@@ -104,7 +107,8 @@ class Network:
         self.head = linear_head(model, self.structure, self.layouts)
         laid = example.contiguous(memory_format=self.optimized.layout)
         self.transformer = reason or transformer_or_reason(model, laid, self.layouts.values())
-        self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer, reason)
+        unruled = refused_rules(model, laid[:1])
+        self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer, reason, unruled)
         self._taps = Taps(model, names)
         self._undo.callback(self._taps.remove)
 
@@ -123,7 +127,9 @@ class Network:
         precision: of the passes; None for the mode that the process is in, which predictions have.
         closed_form: False lets autograd compute the gradients that a linear head makes known.
         """
-        sources = {self.choice.source_of(query) for row in queries for query in row}
+        asked = [[factor for query in row for factor in factors(query)] for row in queries]
+        sources = {self.choice.source_of(query) for row in asked for query in row}
+        rules = Rules() if any(METHODS[query.method].rule for row in asked for query in row) else None
         taps = {layer for source in sources for layer in source.layers}
         to_input = INPUT in sources
         head = self.head if closed_form else None
@@ -134,7 +140,7 @@ class Network:
         rounding = tensor_float_of(precision), autocast(precision, self.device)
         attending = recording_attention(self.transformer, sources, graph)
         modes = (self._taps.recording(taps, graph), forward_mode(graph), rounding[0], rounding[1], attending)
-        with modes[0] as recording, modes[1], modes[2], modes[3], modes[4] as attention:
+        with modes[0] as recording, modes[1], modes[2], modes[3], modes[4] as attention, rules or nullcontext():
             # A caller's inference tensor cannot become a leaf; a copy of it can.
             images = images.clone() if graph and images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
@@ -152,9 +158,11 @@ class Network:
             precision,
             scale,
             attention,
+            rules,
         )
         left = kept(queries, logits.detach(), self.activation)
-        return logits.detach(), (yield from recorded.attributions(left))
+        asked = [[factor for query in row for factor in factors(query)] for row in left]
+        return logits.detach(), combined(left, (yield from recorded.attributions(asked)))
 
     def close(self) -> None:
         """Takes the hooks off, and gives the model its own answer, modes and flags back; folds stay."""

@@ -8,5 +8,5 @@ from __future__ import annotations
 
 #: A forward pass alone.
 FORWARD = 1
-#: A forward pass and the backward pass through it. No draw of any method costs more.
+#: A forward pass and the backward pass through it. Only a draw of a method with several backward passes costs more.
 WITH_BACKWARD = 3

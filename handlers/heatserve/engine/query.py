@@ -86,7 +86,8 @@ class Query:
     @property
     def through_input(self) -> bool:
         """Whether the gradient passes the whole network, to the input or to the first block's attention."""
-        return self._row.signal == "input" or (self._row.signal == "attention" and self._row.needs_backward)
+        rows = [METHODS[name] for name in self._row.factors] or [self._row]
+        return any(row.signal == "input" or (row.signal == "attention" and row.needs_backward) for row in rows)
 
     @property
     def sampling(self) -> Sampling:
@@ -99,18 +100,25 @@ class Query:
         return self._row.drawn.parameters if self.smoothed else ()
 
     @property
+    def references(self) -> int:
+        """The number of images beside the draws that the answer takes a pass of."""
+        return int(getattr(self._row.drawn, "references", 0)) if self.smoothed else 0
+
+    @property
     def price(self) -> int:
         """The cost of one draw, in forward passes.
 
         It is an upper bound that holds for every network: where a linear head makes the gradient of a layer known, a
-        draw of a method of that layer costs less.
+        draw of a method of that layer costs less. Factors share the forward pass, and each has a backward pass.
         """
+        if self._row.factors:
+            return FORWARD + (WITH_BACKWARD - FORWARD) * len(self._row.factors)
         return FORWARD if self._row.signal == "score" or not self._row.needs_backward else WITH_BACKWARD
 
     @property
     def work(self) -> int:
         """The cost of the answer beyond the pass that predictions share, in forward passes."""
-        return self.price * self.count if self.smoothed or self.through_input else 0
+        return self.price * (self.count + self.references) if self.smoothed or self.through_input else 0
 
     def at(self, target: int) -> Query:
         """The same query once its class is known: with its target fixed, unless it was, and without `least`."""
@@ -130,6 +138,7 @@ class Attribution:
     relative_error: |standard error| / |values|, one number; None unless random draws were taken.
     reached: whether the relative error is as small as the query asked for.
     facts: numbers about the answer by their names, as "completeness_error".
+    score: the explained score, one number on the model's device; None for a statistic of draws.
     """
 
     query: Query
@@ -139,6 +148,7 @@ class Attribution:
     relative_error: Tensor | None = None
     reached: bool = False
     facts: Mapping[str, float] = field(default_factory=dict)
+    score: Tensor | None = None
 
     @property
     def map(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Union
 
@@ -19,6 +19,7 @@ from .precision import PRECISIONS, autocast, tensor_float_of
 from .query import Attribution, Query
 from .recorded_attention import RecordedAttention
 from .registry import METHODS
+from .rules import Rules
 from .wave import Wave, subtracted, wave_of
 
 Signal = Union[LayerSignal, InputSignal, ScoreSignal, AttentionSignal]
@@ -52,6 +53,7 @@ class Recorded:
     scale: the score is multiplied by it before a backward pass, and the gradient divided by it afterwards. In float16
         gradients below 6e-8 would otherwise become 0.
     attention: the attention; None where no query needs it.
+    rules: the marked ReLUs; None where no query has a rule.
 
     Every signal is given in float32 (float64 for a model in float64), whatever the precision of the pass.
     """
@@ -65,12 +67,13 @@ class Recorded:
     precision: str | None = None
     scale: float = 1.0
     attention: RecordedAttention | None = None
+    rules: Rules | None = None
 
     def attributions(self, queries: Sequence[Sequence[Query]]) -> Generator[None, None, list[list[Attribution]]]:
         """One attribution for each query of each row, in order; yields before each backward pass.
 
         Rows do not depend on each other, so one backward pass of the sum of their scores answers one query of each,
-        and all queries of a row that explain the same score.
+        and all queries of a row that explain the same score. Queries of different rules share none.
         Queries that need no backward pass are answered together, before the others.
         """
         answers: dict[tuple[int, int], Attribution] = {}
@@ -79,15 +82,10 @@ class Recorded:
         if known:
             with grad_mode(False):
                 answers.update(zip(known, self._answer([(row, queries[row][number]) for row, number in known])))
+        rules = {place: METHODS[queries[place[0]][place[1]].method].rule for place in places if place not in answers}
         waves: list[list[tuple[int, int]]] = []
-        for row, asks in enumerate(queries):
-            by_score: dict[tuple[int | None, ...], list[tuple[int, int]]] = {}
-            for number, query in enumerate(asks):
-                if (row, number) not in answers:
-                    by_score.setdefault(query.score, []).append((row, number))
-            waves += [[] for _ in range(len(by_score) - len(waves))]
-            for wave, of_score in zip(waves, by_score.values()):
-                wave.extend(of_score)
+        for rule in dict.fromkeys(rules.values()):
+            waves += _waves(queries, [place for place in rules if rules[place] == rule])
         for left, wave in zip(range(len(waves) - 1, -1, -1), waves):
             yield
             with grad_mode(True):
@@ -106,9 +104,11 @@ class Recorded:
         wave = wave_of(self.logits, asked)
         # Queries of the same row explain the same score here: it counts once.
         each_row = [*{row: number for number, (row, _) in reversed([*enumerate(asked)])}.values()]
-        gradients = self._gradients(wave.pick(each_row).scores, sources, keep_graph)
-        values: dict[int, Tensor] = {}
         methods = [METHODS[query.method] for query in queries]
+        following = self.rules.following(methods[0].rule) if self.rules else nullcontext()
+        with following:
+            gradients = self._gradients(wave.pick(each_row).scores, sources, keep_graph)
+        values: dict[int, Tensor] = {}
         for source, method in dict.fromkeys(zip(sources, methods)):
             members = [k for k in range(len(asked)) if (sources[k], methods[k]) == (source, method)]
             picked = wave.pick(members)
@@ -117,7 +117,11 @@ class Recorded:
                 raise ValueError(f"{method.name}: attribute must give one attribution for each row")
             values.update(zip(members, fused(found) if len(found) > 1 else found[0]))
         targets = wave.targets_of(queries)
-        return [Attribution(query.at(target), values[k]) for k, (query, target) in enumerate(zip(queries, targets))]
+        scores = self._full(wave.scores.detach())
+        return [
+            Attribution(query.at(target), values[k], score=scores[k])
+            for k, (query, target) in enumerate(zip(queries, targets))
+        ]
 
     def _gradients(
         self, scores: Tensor, sources: Iterable[Source], keep_graph: bool
@@ -174,3 +178,15 @@ class Recorded:
     def _full(self, values: Tensor) -> Tensor:
         """The values in float32, where the pass was made in fewer bits."""
         return values.float() if PRECISIONS[self.precision or "float32"] != torch.float32 else values
+
+
+def _waves(queries: Sequence[Sequence[Query]], places: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """The places of queries, (row, number), in waves: each has one score of a row, and all queries that explain it."""
+    rows: dict[int, dict[tuple[int | None, ...], list[tuple[int, int]]]] = {}
+    for row, number in places:
+        rows.setdefault(row, {}).setdefault(queries[row][number].score, []).append((row, number))
+    waves: list[list[tuple[int, int]]] = [[] for _ in range(max(map(len, rows.values())))]
+    for by_score in rows.values():
+        for wave, of_score in zip(waves, by_score.values()):
+            wave.extend(of_score)
+    return waves

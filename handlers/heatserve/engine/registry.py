@@ -11,6 +11,7 @@ from typing import Any
 
 from .method import Method
 from .methods import BUILT_IN
+from .rules import RULES
 
 #: The group of entry points by which an installed package names a module that registers methods.
 GROUP = "heatserve.methods"
@@ -21,6 +22,7 @@ _WORDS = {
     "signal": ("layer", "input", "score", "attention"),
     "statistic": ("mean", "mean_square", "variance"),
     "display": ("maximum", "percentile"),
+    "rule": RULES,
 }
 #: The members that draws must have (`sampling.Draws`).
 _MEMBERS = ("of", "draw", "weigh", "random", "parameters")
@@ -56,6 +58,11 @@ def register(method: Method) -> Method:
     for field, words in _WORDS.items():
         if getattr(method, field) not in words:
             raise ValueError(f"method {method.name!r}: {field} must be one of: {', '.join(filter(None, words))}")
+    if method.rule and method.signal != "input":
+        raise ValueError(f"method {method.name!r}: a rule of the backward pass belongs to a method of the input")
+    unknown = [name for name in method.factors if name not in _methods or _methods[name].factors]
+    if unknown or (method.factors and method.draws is not None):
+        raise ValueError(f"method {method.name!r}: factors are methods that are there, without factors or draws")
     if not 1 <= method.min_samples <= method.samples:
         raise ValueError(f"method {method.name!r}: samples must be at least min_samples, and that at least 1")
     if method.signal == "score" and method.draws is None:

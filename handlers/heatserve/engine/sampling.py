@@ -6,6 +6,7 @@ and streams.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -49,6 +50,23 @@ class Draws(Protocol):
 
     def weigh(self, first: int, attributions: Tensor) -> Tensor:
         """The weighted attributions of draws from number `first` on, (count, ...); the method's mean is over these."""
+
+
+class Referred(Draws, Protocol):
+    """Draws with references: a few images whose scores tell a fact about the answer.
+
+    Each reference goes through the network once, before the draws, and costs as much as a draw.
+
+    references: how many there are.
+    """
+
+    references: ClassVar[int]
+
+    def refer(self) -> Tensor:
+        """The references, (references, C, H, W), on the image's device."""
+
+    def facts(self, value: Tensor, scores: Tensor) -> Mapping[str, float]:
+        """Numbers about an answer by their names. value: the answer. scores: of the references, (references)."""
 
 
 def sample_seed(seed: int, index: int) -> int:

@@ -6,12 +6,15 @@ Any method can be smoothed by noisy copies (Smilkov et al. 2017); a method may a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from .query import Attribution, Query
 from .registry import METHODS
+from .sampling import Referred
 from .statistic import Statistic
 
 #: Fewer samples say too little about their own error to end by it.
@@ -45,6 +48,7 @@ class Smoothing:
         self._method = method
         self._draws = method.drawn.of(image, query.sampling)
         self._statistic = Statistic(method.statistic)
+        self._scores: list[Tensor] = []
         self._ended = False
         self._zeros_are_zero = True
 
@@ -55,8 +59,13 @@ class Smoothing:
 
     @property
     def left(self) -> int:
-        """The number of samples still to take."""
-        return 0 if self._ended else max(0, self.query.count - self.samples)
+        """The number of samples still to take, and of references that go before them."""
+        return 0 if self._ended else max(0, self.query.count - self.samples) + self._waiting
+
+    @property
+    def _waiting(self) -> int:
+        """The number of references whose score is not known yet."""
+        return self.query.references - len(self._scores)
 
     @property
     def presentable(self) -> bool:
@@ -64,16 +73,26 @@ class Smoothing:
         return not self.left or self.samples >= max(2, self._method.min_samples)
 
     def draw(self, count: int) -> Tensor:
-        """The next draws, (count, C, H, W)."""
-        return self._draws.draw(self.samples, count)
+        """The next draws, (count, C, H, W), behind the references that are left."""
+        if not self._waiting:
+            return self._draws.draw(self.samples, count)
+        references = cast(Referred, self._draws).refer()[-self._waiting :][:count]
+        rest = count - len(references)
+        return torch.cat([references, self._draws.draw(self.samples, rest)]) if rest else references
 
-    def update(self, attributions: Tensor, zeros_are_zero: bool = True) -> None:
+    def update(self, attributions: Tensor, zeros_are_zero: bool = True, scores: Sequence[Tensor | None] = ()) -> None:
         """Takes the attributions of the last draws, (count, ...).
 
         Attributions beyond the decision that ends the samples are dropped.
 
         zeros_are_zero: False for a precision in which a small gradient becomes 0.
+        scores: the explained scores of the last draws, which references need.
         """
+        referred = min(self._waiting, len(attributions))
+        self._scores += [score for score in scores[:referred] if score is not None]
+        attributions = attributions[referred:]
+        if not len(attributions):
+            return
         self._zeros_are_zero = self._zeros_are_zero and zeros_are_zero
         attributions = self._draws.weigh(self.samples, attributions)
         if self.query.standard_error is None:
@@ -110,13 +129,17 @@ class Smoothing:
         It needs one sample at least, and two for a variance.
         """
         statistic = self._statistic
+        value, facts = statistic.value(), {}
+        if self.query.references:
+            facts = dict(cast(Referred, self._draws).facts(value, torch.stack(self._scores)))
         if not self._method.drawn.random:
-            return Attribution(self.query, statistic.value(), statistic.samples)
+            return Attribution(self.query, value, statistic.samples, facts=facts)
         return Attribution(
             self.query,
-            statistic.value(),
+            value,
             statistic.samples,
             statistic.standard_error(),
             self._relative_error().float(),
             self._reached(),
+            facts,
         )

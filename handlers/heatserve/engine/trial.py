@@ -50,10 +50,11 @@ def _problem(explainer: Explainer, name: str, example: Tensor) -> str:
 
 def _problem_of_draws(explainer: Explainer, name: str, image: Tensor) -> str:
     smoothing = Smoothing(image, Query(name, target=0, samples=max(_DRAWS, METHODS[name].min_samples)))
-    drawn, wanted = tuple(smoothing.draw(_DRAWS).shape), (_DRAWS, *image.shape)
+    count = _DRAWS + smoothing.query.references
+    drawn, wanted = tuple(smoothing.draw(count).shape), (count, *image.shape)
     if drawn != wanted:
-        return f"draw must give {wanted} for {_DRAWS} draws, and gives {drawn}"
-    finish(explainer.advance([(smoothing, _DRAWS)]))
+        return f"draw must give {wanted} for {count} draws, and gives {drawn}"
+    finish(explainer.advance([(smoothing, count)]))
     if smoothing.samples != _DRAWS:
         return f"weigh must give {_DRAWS} attributions for {_DRAWS}, and gives {smoothing.samples}"
     return _problem_of_map([smoothing.estimate()])

@@ -103,7 +103,8 @@ _ALL = (
         "samples",
         "integer",
         None,
-        "noisy copies to average; 1 is no smoothing; by default 50 for smoothgrad, smoothgrad_squared and vargrad",
+        "noisy copies to average, or points of a path; 1 is no smoothing; by default 50 for smoothgrad, "
+        "smoothgrad_squared, vargrad, integrated_gradients and expected_gradients",
         1,
         1e9,
         words="a whole number from 1 to the archive's max_samples",

@@ -12,9 +12,19 @@ def gradient(signal: InputSignal) -> Tensor:
     return signal.gradients
 
 
+def input_x_gradient(signal: InputSignal) -> Tensor:
+    """`x * dy_c/dx`, signed, (N, C, H, W). Shrikumar et al. 2016."""
+    return signal.inputs * signal.gradients
+
+
 def strongest_channel(attribution: Tensor) -> Tensor:
     """(C, H, W) -> (H, W): the largest absolute value over the channels. Simonyan et al. 2013, section 3.1."""
     return attribution.abs().amax(0)
+
+
+def summed(attribution: Tensor) -> Tensor:
+    """(C, H, W) -> (H, W): the sum over the channels. The map of parts of a score then adds up to the score."""
+    return attribution.sum(0)
 
 
 GRADIENTS = (
@@ -27,6 +37,18 @@ GRADIENTS = (
         strongest_channel,
         definition="dy_c/dx",
         reference="Captum Saliency, zennit Gradient",
+    ),
+    Method(
+        "input_x_gradient",
+        "input times the gradient of the class score in it, signed",
+        "Shrikumar et al. 2016",
+        "input",
+        input_x_gradient,
+        summed,
+        signed=True,
+        definition="x * dy_c/dx; the map is the sum over the channels",
+        reference="Captum InputXGradient",
+        caveat="A pixel of the mean colour is 0 in `x`, and 0 in the map whatever its gradient is.",
     ),
     Method(
         "smoothgrad",

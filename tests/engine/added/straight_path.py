@@ -44,7 +44,7 @@ def gradients(signal: InputSignal) -> Tensor:
 
 
 METHOD = Method(
-    "integrated_gradients",
+    "straight_path",
     "gradients along the way from black to the image, times the image",
     "Sundararajan et al. 2017",
     "input",
