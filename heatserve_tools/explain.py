@@ -42,7 +42,7 @@ def _options(context: click.Context, parameter: click.Parameter, pairs: tuple[st
 @click.option("--version", help="The model's version.  [default: the server's choice]")
 @click.option("--token", envvar="HEATSERVE_TOKEN", help="TorchServe's inference key.")
 @click.option("--method", help="gradcam, cam, gradient, smoothgrad and others.")
-@click.option("--target", help="A class index or label, predicted, or top1 to top10.")
+@click.option("--target", help="A class index or label, predicted, top1 to top10, or present.")
 @click.option("--samples", help="The number of noisy copies to average.")
 @click.option(
     "-o", "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_options, help="Any other; repeatable."

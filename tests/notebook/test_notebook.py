@@ -192,3 +192,13 @@ def test_labels_that_do_not_fit_are_refused_and_leave_no_hook():
     with pytest.raises(ValueError, match="classes 0 to 2"):
         Classifier(model, ["one"], PREPROCESS)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_model_of_one_score_needs_the_name_of_its_label_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1))
+    with Classifier(model.eval(), ["ill"], PREPROCESS, "sigmoid") as classifier:
+        found = dict(classifier.explain(photograph(1)).predictions)
+        assert set(found) == {"ill", "not ill"} and sum(found.values()) == pytest.approx(1)
+        with pytest.raises(ValueError, match="least"):
+            classifier.explain(photograph(1), least=0.5)

@@ -219,3 +219,20 @@ def test_least_is_a_probability_and_needs_run() -> None:
     net = Explainer(Fourteen().eval(), torch.rand(2, 3, 32, 32), activation="sigmoid")
     with pytest.raises(ValueError, match="least"):
         net.explain(torch.rand(2, 3, 32, 32), Query(least=0.5))
+
+
+def test_pictures_without_a_label_leave_the_maps_of_the_others_to_their_pictures(labels: tuple[str, Service]) -> None:
+    """In the second protocol each map names its picture, and an answer without a map still has an output."""
+    _, service = labels
+    data = [base64.b64encode(sent).decode() for sent in SENT[:2]]
+    inputs = [
+        {"datatype": "BYTES", "shape": [1], "data": [one], "parameters": {"target": "present", "threshold": threshold}}
+        for one, threshold in zip(data, (1, 0))
+    ]
+    _, answer = ask(service, {"body": {"inputs": inputs, "explain": True}}, EXPLAIN)
+    outputs = {output["name"]: output for output in answer["outputs"]}
+    assert outputs["heatmap"]["shape"][0] == 10 and outputs["heatmap_instance"]["data"] == [1] * 10
+    assert json.loads(outputs["prediction"]["data"][0])["explanations"] == []
+    body = {"inputs": inputs[:1], "outputs": [{"name": "heatmap"}], "explain": True}
+    _, answer = ask(service, {"body": body}, EXPLAIN)
+    assert [output["name"] for output in answer["outputs"]] == ["prediction"]

@@ -19,7 +19,7 @@ from ..serving.drawing import View, boxes, draw
 class Answer:
     """A prediction with one map.
 
-    predictions: (label, probability) of the likeliest classes, the likeliest first.
+    predictions: (label, probability) of the likeliest classes, the likeliest first; values for activation "none".
     label, probability: of the explained class.
     attribution: the engine's own answer, with its standard error where samples were taken.
     """

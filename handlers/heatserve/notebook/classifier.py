@@ -17,6 +17,7 @@ from ..imaging import Geometry, Picture, Preprocess
 from ..serving.drawing import view
 from ..serving.errors import Refusal
 from ..serving.vocabulary import Vocabulary
+from ..serving.wording import with_absence
 from .answer import Answer
 from .layers import device_of, noise
 from .pictures import MAX_PIXELS, Source, files_in, picture_of
@@ -29,7 +30,8 @@ class Classifier:
     model itself answers with the scores that are explained. `close()` gives it its own answer, each parameter its
     `requires_grad` and each module its mode again. It cannot undo `optimize=True`.
 
-    labels: the class names, by index or as a list; without them classes have numbers.
+    labels: the class names, by index or as a list; without them classes have numbers. A model of one score with a
+        sigmoid needs the name of its label alone.
     preprocess: the steps from a picture to the model's view.
     activation: "softmax", "sigmoid" or "none".
     layers: the layers to tap; empty for the automatic choice.
@@ -54,6 +56,7 @@ class Classifier:
         self.explainer = Explainer(model, noise(shape, device_of(model)), layers, activation=activation, **settings)
         self._closed = False
         names = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
+        names = with_absence(names) if self.explainer.single else names
         if names and set(names) != set(range(self.explainer.classes)):
             self.close()
             raise ValueError(f"labels must name the classes 0 to {self.explainer.classes - 1}, and no others")

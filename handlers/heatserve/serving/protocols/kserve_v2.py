@@ -66,7 +66,9 @@ class KServeV2:
         elif not self.http:
             head["id"] = ""
         # Only wanted outputs are turned into text: a map is half a megabyte of it.
-        named = [_encoded(name, *outputs[name]) for name in outputs if name in self._wanted]
+        # Where no label is present there is no map, and an answer without outputs would be no answer.
+        wanted = [name for name in outputs if name in self._wanted] or ["prediction"]
+        named = [_encoded(name, *outputs[name]) for name in wanted]
         return json_bytes(head)[:-1] + b', "outputs": [' + b", ".join(named) + b"]}"
 
 
