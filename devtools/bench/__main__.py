@@ -61,6 +61,7 @@ SUITES: Mapping[str, tuple[Callable[..., Steps], list[click.Option]]] = {
     "scaling": (suites.scaling_suite, [QUICK]),
     "live": (suites.live_suite, [QUICK]),
     "photographs": (suites.photographs_suite, [QUICK]),
+    "cams": (suites.cams_suite, [QUICK]),
     "errors": (suites.errors_suite, [QUICK]),
     "limits": (suites.limits_suite, [QUICK]),
     "gpu": (suites.gpu_suite, [QUICK]),

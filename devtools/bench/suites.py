@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from devtools.bench import (
+    cams,
     deaths,
     endurance,
     gpu,
@@ -46,6 +47,15 @@ def library_suite(quick: bool) -> Steps:
         steps[f"{name}, SmoothGrad"] = partial(smoothgrad.measure, name, seconds, smoothings, part=part)
         steps[f"{name}, noisy copies in a pass"] = partial(library.chunks, name, seconds / 2, smoothings)
     return {**steps, **_memory_of_smoothgrad(quick), "memory of Grad-CAM": memory.gradcam_row}
+
+
+def cams_suite(quick: bool) -> Steps:
+    """Six class activation maps of one picture; ten minutes.
+
+    Times against a forward pass, on convolutional networks with and without a linear head, and on a transformer.
+    """
+    seconds, rounds = (4, 4) if quick else (60, 20)
+    return {name: partial(cams.measure, name, seconds, rounds) for name in cams.NETWORKS}
 
 
 def errors_suite(quick: bool) -> Steps:

@@ -111,6 +111,7 @@ def test_help_names_every_suite_and_every_suite_has_help():
         "live",
         "photographs",
         "errors",
+        "cams",
         "soak",
         "endurance",
         "deaths",

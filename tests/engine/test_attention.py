@@ -11,6 +11,7 @@ import pytest
 import torch
 from captum.attr import LayerGradientXActivation, Saliency
 from torch import Tensor, nn
+from torchcam.methods import LeGrad
 
 from heatserve.engine import METHODS, Explainer, Query, register, registry
 from heatserve.engine.sampling import Noise
@@ -225,3 +226,12 @@ def test_maps_of_draws_in_fewer_bits_are_float32_and_near(name: str, precision: 
         wanted = torch.from_numpy(by_the_authors(name, method, image, 1)).float()
         assert found.dtype == torch.float32
         assert (found - wanted).norm() < (0.15 if precision == "bfloat16" else 0.03) * wanted.norm()
+
+
+def test_legrad_is_torchcams_over_all_blocks() -> None:
+    images, net, targets = vits.images("torchvision", 3), vits.network("torchvision"), [3, 1, 5]
+    with LeGrad(net, [*net.encoder.layers]) as theirs:
+        expected = theirs(targets, net(images), normalized=False)[0]
+    _, answers = vits.explainer("torchvision").run(images, [[Query("legrad", target=target)] for target in targets])
+    for (answer,), one in zip(answers, expected):
+        close(answer.values, one.numpy())

@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor, nn
 
 from heatserve.engine import Explainer
+from heatserve.engine.blocks import tokens_of
 
 from .networks import pictures, seeded
 
@@ -133,16 +134,19 @@ def captured(name: str, image: Tensor) -> tuple[list[Tensor], list[Tensor], Tens
     image: (1, C, H, W).
 
     Hugging Face gives attention and hidden states itself; timm's are taken by hooks with its fused attention off. A
-    block's own scores are the library's norm, pooling and classifier on the tokens behind it.
+    block's own scores are the library's norm and classifier on the mean of the tokens behind it.
     """
     net: Any = network(name)
     image = image.clone().requires_grad_()
     if isinstance(net, Logits):
         whole: Any = net.classifier
         whole.set_attn_implementation("eager")
-        found = whole(image, output_attentions=True, output_hidden_states=True)
-        own = [whole.classifier(whole.vit.layernorm(tokens)[:, 0]) for tokens in found.hidden_states[1:-1]]
-        return list(found.attentions), [*own, found.logits], found.logits
+        behind = []
+        for layer in whole.vit.layers if hasattr(whole.vit, "layers") else whole.vit.encoder.layer:
+            layer.register_forward_hook(lambda _m, _i, output: behind.append(tokens_of(output)))
+        found = whole(image, output_attentions=True)
+        own = [whole.classifier(whole.vit.layernorm(tokens.mean(1))) for tokens in behind]
+        return list(found.attentions), own, found.logits
     net = _as_timm(net) if name == "torchvision" else net
     attentions: list[Tensor] = []
     behind: list[Tensor] = []
@@ -151,4 +155,16 @@ def captured(name: str, image: Tensor) -> tuple[list[Tensor], list[Tensor], Tens
         block.attn.attn_drop.register_forward_hook(lambda _m, _i, output: attentions.append(output))
         block.register_forward_hook(lambda _m, _i, output: behind.append(output))
     scores = net(image)
-    return attentions, [net.forward_head(net.norm(tokens)) for tokens in behind], scores
+    return attentions, [_head(net, tokens.mean(1, keepdim=True)) for tokens in behind], scores
+
+
+def _head(net: Any, token: Tensor) -> Tensor:
+    """The scores of timm's last norm and classifiers for one token, (N, 1, K)."""
+    if hasattr(net, "head_dist"):
+        return (net.head(net.norm(token)) + net.head_dist(net.norm(token)))[:, 0] / 2
+    return net.head((net.fc_norm if _normed_last(net) else net.norm)(token))[:, 0]
+
+
+def _normed_last(net: Any) -> bool:
+    """Whether timm's network has its last norm behind the pooling."""
+    return isinstance(getattr(net, "norm", None), nn.Identity)

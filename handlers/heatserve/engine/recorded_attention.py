@@ -37,8 +37,9 @@ class RecordedAttention:
     def own_gradients(self, scores: Tensor, logits: Tensor, image: Tensor, scale: float) -> tuple[Tensor, ...]:
         """The gradient of each block's own score in its attention: `ds^l / dA^l`, (N, heads, T, T).
 
-        A block's own score is the explained score of the logits that the network's pooling, last norm and classifier
-        make of the tokens behind the block. Every block is passed once, from its output back to its attention.
+        A block's own score is the explained score of the logits that the network's last norm and classifier make of the
+        mean of all tokens behind the block. The mean stands in the place of every token, so that it is what any pooling
+        gives. Every block is passed once, from its output back to its attention.
 
         scores: the explained score of each row, which is linear in `logits`; both in the pass's graph.
         image: (1, C, H, W).
@@ -48,7 +49,7 @@ class RecordedAttention:
         [weights] = torch.autograd.grad(scores.sum() * scale, logits, retain_graph=True)
         count = len(self.tokens)
         leaf = torch.cat([tokens.detach() for tokens in self.tokens]).requires_grad_()
-        own = blocks.tail(image, leaf)
+        own = blocks.tail(image, leaf.mean(1, keepdim=True).expand_as(leaf))
         [gradient] = torch.autograd.grad(own, leaf, weights.repeat(count, 1).to(own.dtype))
         return tuple(
             torch.autograd.grad(tokens, matrix, of_tokens, retain_graph=True)[0]

@@ -32,8 +32,8 @@ def attention_rollout(signal: AttentionSignal) -> Tensor:
 def legrad(signal: AttentionSignal) -> Tensor:
     """`E_l E_h E_i[(ds^l/dA^l_hi)^+]`, (N, h, w): the mean over blocks, heads and rows. Bousselham et al. 2024.
 
-    `s^l` is the explained score that the network's own pooling, last norm and classifier give for the tokens behind
-    block l. All blocks count.
+    `s^l` is the explained score that the network's last norm and classifier give for the mean of all tokens behind
+    block l, as in the authors' code, also where the network itself reads the class token alone. All blocks count.
     """
     of_blocks = [gradient.clamp_min(0).mean((1, 2)) for gradient in signal.gradients]
     return signal.maps(torch.stack(of_blocks).mean(0))
@@ -55,9 +55,11 @@ ATTENTIONS = (
         as_it_is,
         display="maximum",
         layerwise=True,
-        definition="mean over blocks l, heads h and rows i of ReLU(ds^l / dA^l_hi)",
-        reference=_REFERENCE,
-        caveat="The scores of early blocks come from a classifier that was trained on the last block's tokens.",
+        definition="mean over blocks l, heads h and rows i of ReLU(ds^l / dA^l_hi), s^l the score of the mean of all "
+        "tokens behind block l",
+        reference="torch-cam LeGrad; the authors' formula, from attention that the models' own libraries give",
+        caveat="Each block's score comes from a classifier that was trained on what the network reads of the last "
+        "block, in many the class token alone.",
     ),
     Method(
         "attention_relevance",

@@ -76,7 +76,7 @@ def eigencam(signal: LayerSignal) -> Tensor:
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
     """`part / whole`, and 0 where the whole is 0. A constant in the denominator would change small activations."""
-    return torch.where(whole == 0, 0.0, part / whole)
+    return (part / whole).masked_fill_(whole == 0, 0.0)
 
 
 def as_it_is(attribution: Tensor) -> Tensor:
