@@ -56,7 +56,7 @@ def main(
 
     \b
     ARCHIVE       model_store/lite0.mar
-    ARCHITECTURE  torchvision.models:resnet18, or model.py:Net
+    ARCHITECTURE  torchvision.models:resnet18, or model.py:Net; or a file of TorchScript or torch.export
 
     The model's code runs, in a process of its own. The exit status is 1 where a server would refuse the model.
 
@@ -75,11 +75,16 @@ def main(
     try:
         doing = f"Loading {target} in a process of its own (its code runs there), and trying its layers"
         with _waiting(console, doing, image) as photograph:
-            if ":" in target and not Path(target).exists():
-                model = target.rpartition(":")[2]
+            architecture = target if ":" in target and not Path(target).exists() else None
+            whole = target if architecture is None and _whole(Path(target)) and not weights else None
+            if architecture or whole:
+                weights = Path(whole) if whole else weights
+                model = target.rpartition(":")[2] if architecture else Path(target).stem
                 inspected = inspector.network(
                     target,
-                    Recipe(model, target, weights, labels, config, version="", extensions=extensions, layers=layers),
+                    Recipe(
+                        model, architecture, weights, labels, config, version="", extensions=extensions, layers=layers
+                    ),
                     photograph,
                 )
             elif weights or labels or config or extensions or layers:
@@ -138,6 +143,13 @@ def _write(inspected: Inspected, image: Path, out: Path | None) -> Path:
     with open(out, "xb") as file:
         file.write(sheet)
     return out
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file is a whole network of TorchScript or torch.export, which needs no architecture."""
+    from heatserve.serving.programs import program_in
+
+    return path.suffix != ".mar" and program_in(path) is not None
 
 
 def _archive(target: str) -> Path:

@@ -29,9 +29,12 @@ def show(console: Console, inspected: Inspected) -> None:
     for name, value in facts.items():
         console.print(f"{name:<{width}}  {value}", soft_wrap=True, markup=False)
     if found.get("network"):
-        console.print(_layers(found["network"]), _methods(found["network"]), sep="\n")
+        if found["network"]["layers"]:
+            console.print(_layers(found["network"]))
+        console.print(_methods(found["network"]))
     for reason in _reasons(inspected):
-        console.print(f"[red]refused[/]: {escape(f'{reason} {hints.of(reason)}'.rstrip())}", soft_wrap=True)
+        hint = hints.of(reason)
+        console.print(f"[red]refused[/]: {escape(f'{reason}. {hint}' if hint else reason)}", soft_wrap=True)
 
 
 def show_sheet(console: Console, inspected: Inspected, written: Path | None) -> None:
