@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import argparse
 import json
 import re
-import zipfile
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
+import timm
 import torch
 import torchvision
 import yaml
@@ -25,11 +26,14 @@ from heatserve.serving.errors import STATUSES
 from heatserve.serving.metrics import DECLARED
 from heatserve.serving.settings import ENVIRONMENT_PREFIX, Limits, read_settings
 from heatserve_tools.command import heatserve
+from heatserve_tools.errors import ToolError
 from heatserve_tools.packaging import state_dict
 from tests.shell import run
 
 #: The scripts of a checkout that are not a command of `heatserve`.
 SCRIPTS = ("setup", "check", "test", "bench", "fuzz", "release")
+#: A file that a reader writes.
+OWN_PACKAGES = "requirements/own.txt"
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 #: The model file of an archive that TorchServe's own handlers serve.
 NET = """
@@ -91,38 +95,29 @@ def test_the_configuration_of_the_how_to_is_accepted() -> None:
     assert settings.layers == ("layer4",) and settings.limits == Limits()
 
 
-def test_the_vision_transformer_of_the_how_to_has_a_map_and_the_same_scores_and_names() -> None:
-    """The network without the map is the reference."""
-    file = next(block for block in blocks("bring-a-model.md", "python") if block.startswith("# vit.py"))
-    names: dict[str, Any] = {}
-    exec(file, names)
-    torch.manual_seed(0)
-    changed, plain = names["model"]().eval(), torchvision.models.vit_b_16().eval()
-    plain.load_state_dict(changed.state_dict())
-    images = torch.rand(2, 3, 224, 224)
-    torch.testing.assert_close(changed(images), plain(images))
-    torch.nn.init.normal_(changed.heads.head.weight, std=0.02)
+def test_the_layers_that_the_how_to_names_for_vision_transformers_are_found_by_themselves() -> None:
     text = (ROOT / "docs" / "bring-a-model.md").read_text(encoding="utf-8")
-    layers = re.findall(r"`explain: {layer: (\S+)}`", text)
-    explainer = Explainer(changed, images, layers)
-    (answer, _) = explainer.explain(images, Query("gradcam"))
-    assert answer.map.shape == (14, 14) and answer.map.max() > 0
+    torch.manual_seed(0)
+    ours = timm.create_model("deit_tiny_patch16_224", num_classes=10)
+    theirs = torchvision.models.VisionTransformer(64, 8, 12, 2, 32, 64, num_classes=10)
+    torch.nn.init.normal_(theirs.heads.head.weight, std=0.02)
+    for network, side in ((ours, 224), (theirs, 64)):
+        explainer = Explainer(network.eval(), torch.rand(1, 3, side, side))
+        assert f"`{explainer.layer}`" in text
 
 
-def test_the_checkpoints_of_the_how_to_become_weights_that_are_taken(
+def test_the_line_of_the_how_to_makes_weights_of_a_training_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "bring-a-model.md").read_text(encoding="utf-8")
-    nested, parallel = re.findall(r"`(torch\.save\(.*, \"weights\.pth\"\))`", text)
+    (lines,) = (block for block in blocks("bring-a-model.md", "python") if block.startswith("import torch\n"))
     network = torchvision.models.resnet18(num_classes=7)
-    torch.save({"model": network.state_dict(), "epoch": 3}, "checkpoint.pth")
-    exec(nested, {"torch": torch})
+    torch.save({"model": network.state_dict(), "args": argparse.Namespace(lr=0.1)}, "run.pth")
+    with pytest.raises(ToolError) as refusal:
+        state_dict.for_archive(Path("run.pth"))
+    assert lines.split() == " ".join(str(refusal.value).splitlines()[1:]).split()
+    exec(lines, {})
     assert torch.load("weights.pth").keys() == network.state_dict().keys()
-    exec(parallel, {"torch": torch, "state": torch.nn.DataParallel(network).state_dict()})
-    assert torch.load("weights.pth").keys() == network.state_dict().keys()
-    torch.save({"state_dict": network.state_dict(), "epoch": 3}, "whole.pth")
-    assert state_dict.for_archive(tmp_path / "whole.pth").name == "whole.pth"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -149,7 +144,7 @@ def test_every_file_that_a_document_names_is_there(document: str) -> None:
     roots = (ROOT, HANDLERS / "heatserve", HANDLERS / "heatserve" / "serving")
     for path in re.findall(r"(?<![\w/.:{}$-])[A-Za-z_.][\w.-]*(?:/[\w.-]+)+", re.sub(r"\]\([^)]*\)", "", text)):
         first = path.split("/")[0]
-        if first != "model_store" and any((root / first).is_dir() for root in roots):
+        if first != "model_store" and path != OWN_PACKAGES and any((root / first).is_dir() for root in roots):
             assert any((root / path.rstrip(".")).exists() for root in roots), path
 
 
@@ -178,19 +173,35 @@ def test_the_notebook_of_the_how_to_runs_from_top_to_bottom(
     assert "3 of 3 pictures" in printed.err
 
 
-def test_the_parts_of_an_old_archive_are_packaged_by_the_lines_of_the_how_to(tmp_path: Path) -> None:
-    weights = io.BytesIO()
-    torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), weights)
-    manifest = {"model": {"modelName": "old", "serializedFile": "weights.pth", "modelFile": "model.py"}}
-    with zipfile.ZipFile(tmp_path / "old.mar", "w") as old:
-        old.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        old.writestr("model.py", NET)
-        old.writestr("weights.pth", weights.getvalue())
-        old.writestr("index_to_name.json", json.dumps({str(index): f"bird {index}" for index in range(7)}))
-    (lines,) = blocks("bring-a-model.md", "bash")
-    for line in lines.splitlines():
-        run(line, tmp_path)
-    assert (tmp_path / "model_store" / "new.mar").is_file()
+@pytest.mark.parametrize("form", ["state dict", "TorchScript"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_an_archive_of_torch_model_archiver_is_taken_over_by_the_lines_of_the_how_to(form: str, tmp_path: Path) -> None:
+    network = torchvision.models.resnet18(num_classes=7).eval()
+    (tmp_path / "model.py").write_text(NET)
+    (tmp_path / "index_to_name.json").write_text(json.dumps({str(index): f"bird {index}" for index in range(7)}))
+    given = ["--serialized-file", "weights.pt", "--extra-files", "index_to_name.json"]
+    if form == "state dict":
+        torch.save(network.state_dict(), tmp_path / "weights.pt")
+        given += ["--model-file", "model.py"]
+    else:
+        torch.jit.script(network).save(tmp_path / "weights.pt")
+    archiver = str(Path(sys.executable).with_name("torch-model-archiver"))
+    (tmp_path / "tmp").mkdir()
+    subprocess.run(
+        [archiver, "--model-name", "old", "--version", "1.0", "--handler", "image_classifier", *given],
+        check=True,
+        cwd=tmp_path,
+        env={"TMPDIR": str(tmp_path / "tmp"), "PATH": "/usr/bin:/bin"},
+    )
+    (lines,) = blocks("migrate.md", "bash")
+    packaged, inspected = (run(line, tmp_path) for line in lines.splitlines())
+    assert "old.mar was served by image_classifier" in packaged and "bird" in packaged
+    assert ("gradcam" in packaged) == (form == "state dict") and "birds.mar" in inspected
+
+
+def test_the_configuration_of_the_migration_is_accepted() -> None:
+    (config,) = blocks("migrate.md", "yaml")
+    assert read_settings(yaml.safe_load(config), {}).preprocess.view == (320, 320)
 
 
 def test_the_metrics_table_is_the_codes() -> None:
