@@ -71,8 +71,10 @@ def schemas() -> dict[str, Schema]:
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,
              "converged": {"type": ["boolean", "null"]}},
+            {"share_done": {"type": "number", "minimum": 0, "maximum": 1}},
             said="standard_error: of the mean attribution, relative to the true one's size (L2); null if the mean "
-            "is no larger than its noise, and for a map that is not smoothed",
+            "is no larger than its noise, and for a map without random samples. share_done: of the method's own "
+            "samples, for occlusion and scorecam",
         ),
         "Box": exactly({"x0": WHOLE, "y0": WHOLE, "x1": WHOLE, "y1": WHOLE, "score": NUMBER}),
         "Image": exactly(

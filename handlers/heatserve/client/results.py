@@ -45,6 +45,7 @@ class Explanation:
     converged: whether the standard error that was asked for is reached. If none was asked for, it is False after a
         deadline ended the samples early, else None.
     empty: whether the map is zero everywhere.
+    share_done: the share of the method's windows or channels that the map was made of; None for a method without them.
     answer: the JSON of this explanation.
     """
 
@@ -59,6 +60,7 @@ class Explanation:
     boxes: tuple[Box, ...]
     answer: Mapping[str, Any] = field(repr=False)
     signed: bool = False
+    share_done: float | None = None
 
     @property
     def heatmap(self) -> Image.Image:
@@ -101,6 +103,7 @@ class Explanation:
             tuple(Box(**box) for box in answer.get("boxes", ())),
             answer,
             answer.get("signed", False),
+            quality.get("share_done"),
         )
 
 

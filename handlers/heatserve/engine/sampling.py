@@ -22,11 +22,13 @@ class Sampling:
     samples: how many draws there are altogether.
     noise_level: the spread of noise, as a share of the image's range.
     seed: of everything that is random.
+    prepared: the answer that the method's `prepare` gave to the image itself; None for a method without it.
     """
 
     samples: int
     noise_level: float
     seed: int
+    prepared: Tensor | None = None
 
 
 class Draws(Protocol):
@@ -49,6 +51,30 @@ class Draws(Protocol):
 
     def weigh(self, first: int, attributions: Tensor) -> Tensor:
         """The weighted attributions of draws from number `first` on, (count, ...); the method's mean is over these."""
+
+
+class Masked(Draws, Protocol):
+    """Draws that are the image under masks, for the statistic "covariance".
+
+    mean_mask: the mean of a random mask, at every place.
+    """
+
+    mean_mask: ClassVar[float]
+
+    def masks(self, first: int, count: int) -> Tensor:
+        """Masks number `first` to `first + count - 1`, (count, H, W)."""
+
+
+class Series(Draws, Protocol):
+    """Draws that are a finite list and together give the answer, for the statistic "combined".
+
+    count: the number of all draws.
+    """
+
+    count: int
+
+    def combine(self, scores: Tensor) -> Tensor:
+        """The answer so far, float32, from the scores of the first draws, (n)."""
 
 
 def sample_seed(seed: int, index: int) -> int:

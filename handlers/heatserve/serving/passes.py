@@ -53,7 +53,8 @@ class Passes:
         """Predictions of decoded items, and their maps that are not smoothed. Each smoothed map becomes a job."""
         waiting = [(item, item.state) for item in items if isinstance(item.state, Decoded)]
         images = torch.stack([state.image for _, state in waiting])
-        now = [[query for query in state.request.queries if not query.smoothed] for _, state in waiting]
+        asked = [[query.at_image for query in state.request.queries] for _, state in waiting]
+        now = [[query for query in queries if query is not None] for queries in asked]
         scores, attributions = yield from self._explainer.steps(images, now)
         # The activation on the device, where the stock handler has its softmax, and one copy to the host for both.
         probabilities, scores = torch.stack([self._explainer.probabilities(scores), scores]).cpu()
@@ -86,11 +87,16 @@ class Passes:
 def _predicted(
     decoded: Decoded, probabilities: Tensor, scores: Tensor, attributions: Sequence[Attribution]
 ) -> Union[UnderWay, Finished]:
-    """The state after the first pass. attributions: of the queries that are not smoothed, in their order."""
+    """The state after the first pass. attributions: of the queries that it answered, in their order."""
     queries, found = decoded.request.queries, iter(attributions)
-    maps = [None if query.smoothed else next(found) for query in queries]
+    answers = [None if query.at_image is None else next(found) for query in queries]
+    maps = [None if query.smoothed else answer for query, answer in zip(queries, answers)]
     smoothed = [(index, query) for index, query in enumerate(queries) if query.smoothed]
     ranked = ranking(scores) if smoothed else scores
-    jobs = [Job(index, Smoothing(decoded.image, query.at(int(ranked[query.rank])))) for index, query in smoothed]
+    jobs = []
+    for index, query in smoothed:
+        answer = answers[index]
+        prepared = None if answer is None else answer.values
+        jobs.append(Job(index, Smoothing(decoded.image, query.at(int(ranked[query.rank])), prepared)))
     state = UnderWay(decoded, probabilities, scores, maps, jobs)
     return state if jobs else state.concluded()

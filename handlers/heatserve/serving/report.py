@@ -89,6 +89,7 @@ class Report:
                 "samples_used": of.attribution.samples_used,
                 "standard_error": _standard_error(of),
                 "converged": _converged(of),
+                **of.attribution.facts,
             },
         }
         if finished.request.boxes:
