@@ -41,7 +41,7 @@ def ask(service: Service, *rows: Row) -> tuple[dict[str, Answer], dict[str, list
     lines: dict[str, list[Any]] = {one.id: [] for one in rows}
     while len(answers) < len(rows):
         reply = service.call([one for one in rows if one.id not in answers])
-        answers.update(reply.answers)
+        answers.update({name: answer for name, answer in reply.answers.items() if name not in reply.lines})
         for name, line in reply.lines.items():
             lines[name].append(content(line))
     return answers, lines
