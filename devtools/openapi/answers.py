@@ -83,11 +83,12 @@ def schemas() -> dict[str, Schema]:
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,
              "converged": {"type": ["boolean", "null"]}},
-            {"completeness_error": NUMBER},
+            {"completeness_error": NUMBER, "share_done": {"type": "number", "minimum": 0, "maximum": 1}},
             "standard_error: of the mean attribution, relative to the true one's size (L2); null if the mean "
-            "is no larger than its noise, and for a map that is not smoothed. completeness_error: of "
+            "is no larger than its noise, and for a map without random samples. completeness_error: of "
             "integrated_gradients, |sum of the attribution - difference of the scores of image and baseline|, relative "
-            "to that difference; null where the difference is 0",
+            "to that difference; null where the difference is 0. share_done: of the method's own samples, for "
+            "occlusion and scorecam",
         ),
         "Box": exactly({"x0": WHOLE, "y0": WHOLE, "x1": WHOLE, "y1": WHOLE, "score": NUMBER}),
         "Image": exactly(

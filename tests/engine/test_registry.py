@@ -103,7 +103,7 @@ def test_rise_is_the_sum_of_masks_weighted_by_the_probabilities_of_the_masked_im
         weights = small()(IMAGE * covers[:, None]).float().softmax(1)[:, 4]
     theirs = torch.einsum("n,nhw->hw", weights.double(), covers.double()) / (30 * rise.VISIBLE)
     one = Explainer(small(), IMAGE, chunk=7, precision=precision)
-    (ours,) = one.explain(IMAGE, Query("rise", target=4, samples=30, seed=3))
+    (ours,) = one.explain(IMAGE, Query("visible", target=4, samples=30, seed=3))
     assert ours.values.dtype is torch.float32
     assert distance(ours.values.double(), theirs) < (1e-5 if precision == "float32" else 1e-2)
 
@@ -113,7 +113,7 @@ def test_rise_of_a_network_that_sees_nothing_is_flat_within_its_standard_error()
     """The mask's mean is the probability that a cell is visible: each place has the constant probability, 1/4."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 36, 4, bias=False))
     net[1].weight.data.zero_()
-    (found,) = Explainer(net, IMAGE).explain(IMAGE, Query("rise", target=1, samples=600))
+    (found,) = Explainer(net, IMAGE).explain(IMAGE, Query("visible", target=1, samples=600))
     assert found.standard_error is not None
     z = (found.values - 0.25) / found.standard_error
     assert z.abs().max() < 6 and 0.3 < z.square().mean() < 2
@@ -129,7 +129,7 @@ def test_rise_finds_the_place_that_a_network_looks_at() -> None:
             return torch.stack([torch.zeros_like(spot), spot], 1)
 
     image = torch.full_like(IMAGE, 3.0)
-    (found,) = Explainer(Spot(), image).explain(image, Query("rise", target=1))
+    (found,) = Explainer(Spot(), image).explain(image, Query("visible", target=1))
     row, column = divmod(int(found.map.argmax()), found.map.shape[1])
     assert abs(row - 6) <= 3 and abs(column - 27) <= 5
 
@@ -139,7 +139,7 @@ def test_a_method_of_the_score_records_no_graph() -> None:
     one = Explainer(small(), IMAGE)
     graphs = []
     handle = one.model.register_forward_hook(lambda _m, _i, scores: graphs.append(scores.requires_grad))
-    list(one.advance([(Smoothing(IMAGE[0], Query("rise", target=1)), 5)]))
+    list(one.advance([(Smoothing(IMAGE[0], Query("visible", target=1)), 5)]))
     handle.remove()
     assert graphs == [False]
 
@@ -147,7 +147,7 @@ def test_a_method_of_the_score_records_no_graph() -> None:
 # Shared by all
 
 
-@pytest.mark.parametrize("method", ["straight_path", "rise"])
+@pytest.mark.parametrize("method", ["straight_path", "visible"])
 def test_the_chunk_changes_nothing_but_rounding(method: str) -> None:
     query = Query(method, target=2, samples=21)
     (whole,) = Explainer(small(), IMAGE, chunk=21).explain(IMAGE, query)
@@ -160,10 +160,10 @@ def test_a_path_masks_and_noise_share_their_passes_and_each_gets_the_answer_that
     one, images = Explainer(small(), IMAGE), pictures(2, (24, 36), seed=3)
     asked = [
         (images[0], Query("straight_path", target=1, samples=9)),
-        (images[1], Query("rise", target=4, samples=12, seed=2)),
+        (images[1], Query("visible", target=4, samples=12, seed=2)),
         (images[0], Query("gradcam", target=3, samples=7)),
         (images[1], Query("vargrad", target=0, samples=9, seed=1)),
-        (images[1], Query("rise", target=0, samples=8)),
+        (images[1], Query("visible", target=0, samples=8)),
     ]
     together = [Smoothing(image, query) for image, query in asked]
     while any(smoothing.left for smoothing in together):
@@ -185,7 +185,7 @@ def test_a_stream_gets_better_and_a_path_that_is_cut_off_is_near_the_whole_one()
 
 @pytest.mark.parametrize("chunk", [1, 4, 64])
 def test_masks_end_at_a_standard_error_whatever_the_chunk(chunk: int) -> None:
-    query = Query("rise", target=2, samples=200, standard_error=0.25)
+    query = Query("visible", target=2, samples=200, standard_error=0.25)
     (found,) = Explainer(small().double(), IMAGE.double(), chunk=chunk).explain(IMAGE.double(), query)
     (whole,) = Explainer(small().double(), IMAGE.double(), chunk=7).explain(IMAGE.double(), query)
     assert found.reached and 10 <= found.samples_used == whole.samples_used < 200
@@ -195,7 +195,7 @@ def test_masks_end_at_a_standard_error_whatever_the_chunk(chunk: int) -> None:
 def test_the_price_of_a_draw_is_a_forward_pass_and_two_more_for_a_backward_pass() -> None:
     assert (FORWARD, WITH_BACKWARD) == (1, 3)
     priced = {
-        "rise": (1, 200),
+        "visible": (1, 200),
         "straight_path": (3, 60),
         "smoothgrad": (3, 150),
         "gradient": (3, 3),
@@ -208,9 +208,9 @@ def test_the_price_of_a_draw_is_a_forward_pass_and_two_more_for_a_backward_pass(
 
 @ONCE
 def test_a_query_names_what_its_draws_depend_on() -> None:
-    named = {name: Query(name).parameters for name in ("rise", "straight_path", "smoothgrad", "gradient")}
+    named = {name: Query(name).parameters for name in ("visible", "straight_path", "smoothgrad", "gradient")}
     assert named == {
-        "rise": ("seed",),
+        "visible": ("seed",),
         "straight_path": (),
         "smoothgrad": ("noise_level", "seed"),
         "gradient": (),
@@ -222,10 +222,10 @@ def test_a_query_names_what_its_draws_depend_on() -> None:
 
 @ONCE
 def test_a_registered_method_is_in_the_live_mapping_which_nobody_can_write_into() -> None:
-    assert METHODS["rise"] is rise.METHOD and "rise" in Explainer(small(), IMAGE).methods()
+    assert METHODS["visible"] is rise.METHOD and "visible" in Explainer(small(), IMAGE).methods()
     with pytest.raises(TypeError):
-        METHODS["rise"] = rise.METHOD  # type: ignore[index]
-    query = Query("rise", target=1)
+        METHODS["visible"] = rise.METHOD  # type: ignore[index]
+    query = Query("visible", target=1)
     assert pickle.loads(pickle.dumps(query)) == query == replace(query)
 
 
@@ -246,7 +246,7 @@ class Half:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({}, r"there is a method 'rise' already \(Petsiuk et al. 2018\)"),
+        ({}, r"there is a method 'visible' already \(Petsiuk et al. 2018\)"),
         ({"name": "gradcam"}, "there is a method 'gradcam' already"),
         ({"name": "Grad-CAM"}, "cannot be named 'Grad-CAM': lower case"),
         ({"name": "a" * 51}, "50 at most"),

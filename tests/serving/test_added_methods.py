@@ -22,7 +22,7 @@ from tests.serving.small import Small, picture, small_service
 
 MODULE = """
 from heatserve import register
-from tests.engine.added.{0} import METHOD
+from {0} import METHOD
 register(METHOD)
 """
 
@@ -32,9 +32,9 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     """The service of an archive with two modules that bring a method each."""
     before = dict(METHODS)
     monkeypatch.syspath_prepend(tmp_path)
-    names = [f"{name}_{tmp_path.name}".replace("-", "_") for name in ("rise", "straight_path")]
-    for name, method in zip(names, (rise.METHOD, straight_path.METHOD)):
-        (tmp_path / f"{name}.py").write_text(MODULE.format(method.name), encoding="utf-8")
+    names = [f"{name}_{tmp_path.name}".replace("-", "_") for name in ("visible", "straight_path")]
+    for name, module in zip(names, (rise, straight_path)):
+        (tmp_path / f"{name}.py").write_text(MODULE.format(module.__name__), encoding="utf-8")
     yield small_service(tmp_path, {"explain": {"extensions": names}})
     registry._methods.clear()
     registry._methods.update(before)
@@ -67,7 +67,7 @@ def raw(answer: Answer) -> NDArray[np.float32]:
     return values
 
 
-@pytest.mark.parametrize("method", ["rise", "straight_path"])
+@pytest.mark.parametrize("method", ["visible", "straight_path"])
 def test_the_map_is_the_engines_own(service: Service, method: str) -> None:
     one = service.explainer
     found = raw(ask(service, method=method, samples=12, target=2, output="npy")[0])
@@ -83,7 +83,7 @@ def test_the_map_is_the_engines_own(service: Service, method: str) -> None:
 
 def test_a_report_names_the_options_that_the_draws_depend_on_and_no_others(service: Service) -> None:
     (masks,), (path,) = (
-        document(ask(service, method=method, samples=12)[0])["explanations"] for method in ("rise", "straight_path")
+        document(ask(service, method=method, samples=12)[0])["explanations"] for method in ("visible", "straight_path")
     )
     assert (masks["parameters"]["seed"], masks["parameters"]["noise_level"]) == (0, None)
     assert (path["parameters"]["seed"], path["parameters"]["noise_level"]) == (None, None)
@@ -91,7 +91,7 @@ def test_a_report_names_the_options_that_the_draws_depend_on_and_no_others(servi
     assert masks["quality"]["samples_used"] == path["quality"]["samples_used"] == 12
 
 
-@pytest.mark.parametrize("method", ["rise", "straight_path"])
+@pytest.mark.parametrize("method", ["visible", "straight_path"])
 def test_a_stream_has_a_line_for_each_improvement_and_the_last_is_the_whole_answer(
     service: Service, method: str
 ) -> None:
@@ -103,17 +103,17 @@ def test_a_stream_has_a_line_for_each_improvement_and_the_last_is_the_whole_answ
 
 
 def test_masks_end_at_a_standard_error_and_a_path_refuses_one(service: Service) -> None:
-    (masks,) = document(ask(service, method="rise", samples=200, standard_error=0.5)[0])["explanations"]
+    (masks,) = document(ask(service, method="visible", samples=200, standard_error=0.5)[0])["explanations"]
     assert masks["quality"]["converged"] is True and 10 <= masks["quality"]["samples_used"] < 200
     answer, _ = ask(service, method="straight_path", samples=20, standard_error=0.5)
     assert answer.status == 400 and "standard_error belongs to random samples" in content(answer)["message"]
     for method, option in (
-        ("rise", "noise_level"),
+        ("visible", "noise_level"),
         ("straight_path", "noise_level"),
         ("straight_path", "seed"),
     ):
         answer, _ = ask(service, method=method, samples=4, **{option: 1})
         assert answer.status == 400 and f"{option} has no meaning for {method}" in content(answer)["message"]
-    assert ask(service, method="rise", samples=4, seed=1)[0].status == 200
-    answer, _ = ask(service, method="rise", layer="trunk")
+    assert ask(service, method="visible", samples=4, seed=1)[0].status == 200
+    answer, _ = ask(service, method="visible", layer="trunk")
     assert answer.status == 400 and "a method of the score" in content(answer)["message"]

@@ -58,7 +58,8 @@ def test_each_picture_is_the_overlay_that_the_service_answers_with(tmp_path: Pat
     assert np.array_equal(np.asarray(photograph.picture), np.asarray(Image.open(io.BytesIO(PHOTO)).convert("RGB")))
     assert [tile.title for tile in maps] == [*made.methods] == [*service.explainer.methods()]
     for tile in maps:
-        few = {"x-explain-samples": "20"} if METHODS[tile.title].samples > 1 and METHODS[tile.title].drawn.random else {}
+        method = METHODS[tile.title]
+        few = {"x-explain-samples": "20"} if method.samples > 1 and method.drawn.random else {}
         theirs, headers = answered(service, tile.title, **few)
         assert np.array_equal(np.asarray(tile.picture), theirs), tile.title
         assert LABELS[int(headers["X-Explanation-Target-Index"])] == made.target

@@ -46,7 +46,7 @@ def archive(folder: Path, monkeypatch: pytest.MonkeyPatch, **modules: str) -> Pa
 
 def test_an_archives_module_brings_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = archive(tmp_path, monkeypatch, brought_rise=MODULE)
-    made = handler(folder, {"explain": {"extensions": ["brought_rise"], "method": "rise", "samples": 20}})
+    made = handler(folder, {"explain": {"extensions": ["brought_rise"], "method": "visible", "samples": 20}})
     row = {"body": bytearray(picture(32, 32))}
     described, by_default, asked, smoothed = ask(
         made,
@@ -54,20 +54,26 @@ def test_an_archives_module_brings_a_method(tmp_path: Path, monkeypatch: pytest.
         (row, EXPLAIN),
         (
             row,
-            {**EXPLAIN, "url_path": "rise", "X-Explain-Output": "npy", "X-Explain-Seed": "3", "X-Explain-Target": "2"},
+            {
+                **EXPLAIN,
+                "url_path": "visible",
+                "X-Explain-Output": "npy",
+                "X-Explain-Seed": "3",
+                "X-Explain-Target": "2",
+            },
         ),
         (row, {**EXPLAIN, "url_path": "smoothgrad", "X-Explain-Samples": "3"}),
     )
-    assert described[0] == 200 and "rise" in described[1]["methods"]
+    assert described[0] == 200 and "visible" in described[1]["methods"]
     assert (
-        described[1]["options"]["method"]["default"] == "rise"
-        and "rise" in described[1]["options"]["method"]["allowed"]
+        described[1]["options"]["method"]["default"] == "visible"
+        and "visible" in described[1]["options"]["method"]["allowed"]
     )
-    assert by_default[1]["explanations"][0]["method"] == "rise"
+    assert by_default[1]["explanations"][0]["method"] == "visible"
     assert by_default[1]["explanations"][0]["quality"]["samples_used"] == 20
     assert smoothed[1]["explanations"][0]["method"] == "smoothgrad"
     image, _ = made[0].service.settings.preprocess.tensor(decode(picture(32, 32), 10**6), 10**6)
-    query = Query("rise", target=2, samples=20, seed=3)
+    query = Query("visible", target=2, samples=20, seed=3)
     (expected,) = Explainer(Small().eval(), torch.rand(1, 3, 32, 32)).explain(image[None], query)
     found = np.load(io.BytesIO(asked[1]))
     assert np.abs(found - expected.map.numpy()).max() <= 1e-5 * float(expected.map.abs().max())
@@ -75,14 +81,14 @@ def test_an_archives_module_brings_a_method(tmp_path: Path, monkeypatch: pytest.
 
 def test_without_the_setting_the_module_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = handler(archive(tmp_path, monkeypatch, brought_rise=MODULE))
-    ((status, answer, _),) = ask(made, ({"body": bytearray(picture())}, {**EXPLAIN, "url_path": "rise"}))
+    ((status, answer, _),) = ask(made, ({"body": bytearray(picture())}, {**EXPLAIN, "url_path": "visible"}))
     assert status == 400 and "method" in answer["message"] and "brought_rise" not in sys.modules
 
 
 def test_two_services_of_one_process_share_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = archive(tmp_path, monkeypatch, brought_rise=MODULE)
     for _ in range(2):
-        assert "rise" in small_service(folder, {"explain": {"extensions": ["brought_rise"]}}).explainer.methods()
+        assert "visible" in small_service(folder, {"explain": {"extensions": ["brought_rise"]}}).explainer.methods()
 
 
 @pytest.mark.parametrize(

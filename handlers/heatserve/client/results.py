@@ -65,6 +65,7 @@ class Explanation:
     completeness_error: of integrated gradients, how far the sum of the attribution is from the difference between the
         scores of the picture and of the baseline, as a share of that difference. It is None for other methods, and
         where both scores are the same.
+    share_done: the share of the method's windows or channels that the map was made of; None for a method without them.
     answer: the JSON of this explanation.
     """
 
@@ -80,6 +81,7 @@ class Explanation:
     answer: Mapping[str, Any] = field(repr=False)
     signed: bool = False
     completeness_error: float | None = None
+    share_done: float | None = None
 
     @property
     def heatmap(self) -> Image.Image:
@@ -123,6 +125,7 @@ class Explanation:
             answer,
             answer.get("signed", False),
             quality.get("completeness_error"),
+            quality.get("share_done"),
         )
 
 

@@ -83,7 +83,7 @@ class LayerChoice:
             raise UnsuitableModel(
                 f"{method} is not possible: {self.transformer}; use gradient or smoothgrad, which suit any network"
             )
-        if METHODS[method].signal != "layer":
+        if not METHODS[method].of_layer:
             return
         layer = self.default
         if METHODS[method].needs_linear_head and (self.head is None or self.head.layer not in self.layers):
@@ -111,9 +111,11 @@ class LayerChoice:
         Raises UnsuitableModel for a layer that is not tapped.
         """
         method = METHODS[query.method]
-        if method.signal != "layer":
+        if not method.of_layer:
             return None
         named = layers_in(query.layer)
+        if method.prepare is not None and len(named) > 1:
+            raise UnsuitableModel(f"{query.method} has one layer; use gradcam to fuse several")
         if method.needs_linear_head and len(named) > 1:
             raise UnsuitableModel(f"{query.method} has one layer, the one that is pooled; use gradcam to fuse several")
         if method.needs_linear_head and self.head is not None:
@@ -126,8 +128,11 @@ class LayerChoice:
     def source_of(self, query: Query) -> Source:
         """The source of a query's signal. Raises UnsuitableModel for a layer that is not tapped."""
         method = METHODS[query.method]
+        if query.prepares:
+            return Source("layer", self.layer_of(query), backward=False)
+        if method.signal == "score":
+            return Source("score", backward=False)
         gradients = ""
         if method.signal == "attention" and method.needs_backward:
             gradients = "blocks" if method.layerwise else "score"
-        backward = method.needs_backward and method.signal != "score"
-        return Source(method.signal, self.layer_of(query), gradients, backward)
+        return Source(method.signal, self.layer_of(query), gradients, method.needs_backward)

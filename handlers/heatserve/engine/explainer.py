@@ -204,11 +204,17 @@ class Explainer:
 
         The chunk is read anew at each step, so a caller may change it.
         """
-        smoothing = Smoothing(image, query)
+        smoothing = self.begin(image, query)
         while smoothing.left:
             finish(self.advance([(smoothing, min(self.chunk, smoothing.left))]))
             if smoothing.samples:
                 yield smoothing
+
+    def begin(self, image: Tensor, query: Query) -> Smoothing:
+        """An explanation of an image, (C, H, W), without draws so far. It takes a pass if draws need a layer."""
+        at_image = query.at_image
+        prepared = None if at_image is None else self.run(image[None].clone(), [[at_image]])[1][0][0].values
+        return Smoothing(image, query, prepared)
 
     def explain(self, images: Tensor, query: Query | None = None) -> list[Attribution]:
         """One attribution for each image, all by the same query: for notebooks and batch jobs.

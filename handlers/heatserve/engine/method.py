@@ -89,7 +89,9 @@ class Method:
     reduce: from one attribution to a map, (H, W) or (h, w).
     draws: the class of the draws that the network gets in place of the image. None means the image itself, and noisy
         copies of it where a query asks for more than one sample.
-    statistic: of the draws' attributions: "mean", "mean_square" or "variance".
+    statistic: of the draws' attributions: "mean", "mean_square" or "variance". Of scores it may also be "covariance"
+        with the draws' masks (`sampling.Masked`), or "combined" by the draws themselves (`sampling.Series`).
+    prepare: from the LayerSignal of the image itself to what the draws depend on; None for draws that need none.
     samples: the default number of draws.
     min_samples: the smallest number of draws.
     display: the value that a picture is scaled by: "maximum", or "percentile" (the 99th).
@@ -112,6 +114,7 @@ class Method:
     reduce: Callable[[Tensor], Tensor]
     draws: type[Draws] | None = None
     statistic: str = "mean"
+    prepare: Callable[..., Tensor] | None = None
     samples: int = 1
     min_samples: int = 1
     display: str = "percentile"
@@ -124,6 +127,11 @@ class Method:
     definition: str = ""
     reference: str = ""
     caveat: str = ""
+
+    @property
+    def of_layer(self) -> bool:
+        """Whether the map comes from a layer of the network."""
+        return self.signal == "layer" or self.prepare is not None
 
     @property
     def drawn(self) -> type[Draws]:

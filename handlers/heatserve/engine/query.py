@@ -30,6 +30,7 @@ class Query:
     seed: of everything that is random.
     standard_error: ends the samples as soon as the relative standard error of the attribution is at most this;
         `samples` is then the largest number.
+    prepares: whether the answer is not the map, but what the method's draws depend on.
 
     Raises ValueError for a question that no network can answer.
     """
@@ -45,6 +46,7 @@ class Query:
     noise_level: float = 0.15
     seed: int = 0
     standard_error: float | None = None
+    prepares: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -76,7 +78,18 @@ class Query:
     @property
     def smoothed(self) -> bool:
         """Whether the answer is a statistic over draws, which takes chunks; else one pass of the image answers it."""
+        return not self.prepares and self._smoothed
+
+    @property
+    def _smoothed(self) -> bool:
         return self.count > 1 or self._row.statistic != "mean" or self._row.draws is not None
+
+    @property
+    def at_image(self) -> Query | None:
+        """The query that the pass of the image itself answers: this one, or what its draws depend on, or none."""
+        if not self.smoothed:
+            return self
+        return None if self._row.prepare is None else replace(self, prepares=True, standard_error=None)
 
     @property
     def score(self) -> tuple[int | None, ...]:

@@ -112,7 +112,10 @@ class Recorded:
         for source, method in dict.fromkeys(zip(sources, methods)):
             members = [k for k in range(len(asked)) if (sources[k], methods[k]) == (source, method)]
             picked = wave.pick(members)
-            found = [method.attribute(self._signal(s, picked, gradients)).detach() for s in parts(source)]
+            # Any other signal than the method's own is the one that its draws are prepared from.
+            function = method.attribute if source.signal == method.signal else method.prepare
+            assert function is not None
+            found = [function(self._signal(s, picked, gradients)).detach() for s in parts(source)]
             if any(len(of_members) != len(members) for of_members in found):
                 raise ValueError(f"{method.name}: attribute must give one attribution for each row")
             values.update(zip(members, fused(found) if len(found) > 1 else found[0]))

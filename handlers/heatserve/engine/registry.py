@@ -20,12 +20,13 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 #: The fields of a row that must be one of a few words.
 _WORDS = {
     "signal": ("layer", "input", "score", "attention"),
-    "statistic": ("mean", "mean_square", "variance"),
+    "statistic": ("mean", "mean_square", "variance", "covariance", "combined"),
     "display": ("maximum", "percentile"),
     "rule": RULES,
 }
-#: The members that draws must have (`sampling.Draws`).
+#: The members that draws must have (`sampling.Draws`), and those that a statistic needs beside them.
 _MEMBERS = ("of", "draw", "weigh", "random", "parameters")
+_MEMBERS_FOR = {"covariance": ("masks", "mean_mask"), "combined": ("combine",)}
 _methods: dict[str, Method] = {}
 
 #: Every method by its name: read-only, and live.
@@ -67,9 +68,12 @@ def register(method: Method) -> Method:
         raise ValueError(f"method {method.name!r}: samples must be at least min_samples, and that at least 1")
     if method.signal == "score" and method.draws is None:
         raise ValueError(f"method {method.name!r}: a score has no map; a method of the score needs draws that weigh it")
-    missing = [member for member in _MEMBERS if method.draws is not None and not hasattr(method.draws, member)]
+    members = (*_MEMBERS, *_MEMBERS_FOR.get(method.statistic, ()))
+    missing = [member for member in members if method.draws is not None and not hasattr(method.draws, member)]
     if missing:
         raise ValueError(f"method {method.name!r}: its draws must have {', '.join(missing)}")
+    if method.signal != "score" and (method.statistic in _MEMBERS_FOR or method.prepare is not None):
+        raise ValueError(f"method {method.name!r}: {method.statistic} and prepare belong to a method of the score")
     if method.layerwise and not (method.signal == "attention" and method.needs_backward):
         raise ValueError(f"method {method.name!r}: layerwise belongs to a method of attention with a backward pass")
     if not method.needs_backward and (method.signal not in ("layer", "attention") or method.needs_linear_head):

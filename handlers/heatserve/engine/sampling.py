@@ -23,11 +23,13 @@ class Sampling:
     samples: how many draws there are altogether.
     noise_level: the spread of noise, as a share of the image's range.
     seed: of everything that is random.
+    prepared: the answer that the method's `prepare` gave to the image itself; None for a method without it.
     """
 
     samples: int
     noise_level: float
     seed: int
+    prepared: Tensor | None = None
 
 
 class Draws(Protocol):
@@ -67,6 +69,30 @@ class Referred(Draws, Protocol):
 
     def facts(self, value: Tensor, scores: Tensor) -> Mapping[str, float]:
         """Numbers about an answer by their names. value: the answer. scores: of the references, (references)."""
+
+
+class Masked(Draws, Protocol):
+    """Draws that are the image under masks, for the statistic "covariance".
+
+    mean_mask: the mean of a random mask, at every place.
+    """
+
+    mean_mask: ClassVar[float]
+
+    def masks(self, first: int, count: int) -> Tensor:
+        """Masks number `first` to `first + count - 1`, (count, H, W)."""
+
+
+class Series(Draws, Protocol):
+    """Draws that are a finite list and together give the answer, for the statistic "combined".
+
+    count: the number of all draws.
+    """
+
+    count: int
+
+    def combine(self, scores: Tensor) -> Tensor:
+        """The answer so far, float32, from the scores of the first draws, (n)."""
 
 
 def sample_seed(seed: int, index: int) -> int:

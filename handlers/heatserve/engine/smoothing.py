@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import replace
+from typing import Any, Union, cast
 
 import torch
 from torch import Tensor
 
+from .combined import Combined, Covariance
+from .method import Method
 from .query import Attribution, Query
 from .registry import METHODS
 from .sampling import Referred
@@ -34,20 +37,29 @@ def next_decision(samples: int) -> int:
     return count
 
 
+def _statistic(method: Method, draws: Any) -> Union[Statistic, Covariance, Combined]:
+    if method.statistic == "covariance":
+        return Covariance(draws)
+    return Combined(draws) if method.statistic == "combined" else Statistic(method.statistic)
+
+
 class Smoothing:
     """A statistic over draws of one image, as far as they have been taken.
 
     image: (C, H, W).
-    query: its target must be fixed, as the class that the image itself was found to be.
+    query: its target must be fixed, as the class that the image itself was found to be. Its `samples` become the number
+        of all draws, where there are fewer.
+    prepared: the answer to `query.at_image`, for a method whose draws depend on it.
     """
 
-    def __init__(self, image: Tensor, query: Query) -> None:
+    def __init__(self, image: Tensor, query: Query, prepared: Tensor | None = None) -> None:
         assert query.target is not None
         method = METHODS[query.method]
-        self.query = query
         self._method = method
-        self._draws = method.drawn.of(image, query.sampling)
-        self._statistic = Statistic(method.statistic)
+        self._draws = method.drawn.of(image, replace(query.sampling, prepared=prepared))
+        self._statistic = _statistic(method, self._draws)
+        most = getattr(self._draws, "count", query.count) if method.statistic == "combined" else query.count
+        self.query = query if query.count <= most else replace(query, samples=most)
         self._scores: list[Tensor] = []
         self._ended = False
         self._zeros_are_zero = True
@@ -113,11 +125,12 @@ class Smoothing:
     @property
     def _fewest(self) -> int:
         """The smallest number of samples whose error is known well enough to be reached."""
-        if self._statistic.kind != "variance":
+        if self._statistic.kind in ("mean", "mean_square"):
             return 2
         return max(4, min(FEWEST, self.query.count))
 
     def _relative_error(self) -> Tensor:
+        assert not isinstance(self._statistic, Combined)  # its draws are not random
         error = self._statistic.relative_error()
         if self._zeros_are_zero:
             return error
@@ -129,6 +142,9 @@ class Smoothing:
         It needs one sample at least, and two for a variance.
         """
         statistic = self._statistic
+        if isinstance(statistic, Combined):
+            facts = {"share_done": statistic.share_done}
+            return Attribution(self.query, statistic.value(), statistic.samples, facts=facts)
         value, facts = statistic.value(), {}
         if self.query.references:
             facts = dict(cast(Referred, self._draws).facts(value, torch.stack(self._scores)))

@@ -8,6 +8,16 @@ import torch
 from torch import Tensor
 
 
+def relative(error: Tensor, size: Tensor) -> Tensor:
+    """The error over the size of the true value.
+
+    error, size: L2 norms, of the error and of the value with its noise.
+    """
+    true = (size - error).clamp_min(0).sqrt() * (size + error).sqrt()
+    # Samples that are all alike have an error of 0, even where they are all 0.
+    return torch.where(error == 0, error, error / true)
+
+
 class Statistic:
     """A statistic of sampled attributions and its standard error. Its memory does not grow with the samples.
 
@@ -65,10 +75,7 @@ class Statistic:
         """
         squared, least = self._squared_errors()
         # Single estimates may be negative; only a sum that keeps them so is unbiased.
-        error, size = torch.maximum(squared.sum(), least.sum()).sqrt(), self.size()
-        true = (size - error).clamp_min(0).sqrt() * (size + error).sqrt()
-        # Samples that are all alike have an error of 0, even where they are all 0.
-        return torch.where(error == 0, error, error / true)
+        return relative(torch.maximum(squared.sum(), least.sum()).sqrt(), self.size())
 
     def _value(self) -> Tensor:
         assert self._origin is not None

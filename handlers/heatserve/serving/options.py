@@ -103,8 +103,9 @@ _ALL = (
         "samples",
         "integer",
         None,
-        "noisy copies to average, or points of a path; 1 is no smoothing; by default 50 for smoothgrad, "
-        "smoothgrad_squared, vargrad, integrated_gradients and expected_gradients",
+        "noisy copies, points of a path, masks, windows or channels, at most; 1 is no smoothing; by default 50 for "
+        "smoothgrad, smoothgrad_squared, vargrad, integrated_gradients and expected_gradients, and as many as fit, "
+        "up to 200, for rise, occlusion and scorecam",
         1,
         1e9,
         words="a whole number from 1 to the archive's max_samples",
@@ -119,7 +120,7 @@ _ALL = (
         10,
     ),
     Option("noise_level", "number", 0.15, "noise as a share of the input's range (useful: 0.10 to 0.20)", 0, 1),
-    Option("seed", "integer", 0, "of the noise: the same seed gives the same map", 0, 2**53),
+    Option("seed", "integer", 0, "of the noise or the masks: the same seed gives the same map", 0, 2**53),
     Option("layer", "layer", None, "the layer that CAM-family maps come from", set_by_archive=False),
     Option("top_k", "integer", 5, "how many predictions to list", 1, 1000),
     Option(

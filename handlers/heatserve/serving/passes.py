@@ -54,7 +54,8 @@ class Passes:
         """Predictions of decoded items, and their maps that are not smoothed. Each smoothed map becomes a job."""
         waiting = [(item, item.state) for item in items if isinstance(item.state, Decoded)]
         images = torch.stack([state.image for _, state in waiting])
-        now = [[query for query in state.request.queries if not query.smoothed] for _, state in waiting]
+        asked = [[query.at_image for query in state.request.queries] for _, state in waiting]
+        now = [[query for query in queries if query is not None] for queries in asked]
         scores, attributions = yield from self._explainer.steps(images, now)
         # The activation on the device, where the stock handler has its softmax, and one copy to the host for both.
         probabilities, scores = torch.stack([self._explainer.probabilities(scores), scores]).cpu()
@@ -89,7 +90,7 @@ def _predicted(
 ) -> Union[UnderWay, Finished]:
     """The state after the first pass. A query that its `least` drops has no map.
 
-    attributions: of the queries that are not smoothed and were not dropped, in their order.
+    attributions: of the queries that the first pass answered and did not drop, in their order.
     """
     maps: list[Attribution | None] = []
     jobs: list[Job] = []
@@ -97,15 +98,19 @@ def _predicted(
     likely: list[float] = []
     found = deque(attributions)
     for query in decoded.request.queries:
+        asked, answer = query.at_image, None
+        if asked is not None and found and found[0].query == asked.at(found[0].query.target or 0):
+            answer = found.popleft()
         if not query.smoothed:
-            if found and found[0].query == query.at(found[0].query.target or 0):
-                maps.append(found.popleft())
+            if answer is not None:
+                maps.append(answer)
             continue
         ranked = ranked or ranking(scores).tolist()
         likely = likely or probabilities.tolist()
         target = explained_class(query, ranked, likely)
         if target is not None:
-            jobs.append(Job(len(maps), Smoothing(decoded.image, query.at(target))))
+            prepared = None if answer is None else answer.values
+            jobs.append(Job(len(maps), Smoothing(decoded.image, query.at(target), prepared)))
             maps.append(None)
     state = UnderWay(decoded, probabilities, scores, maps, jobs)
     return state if jobs else state.concluded()

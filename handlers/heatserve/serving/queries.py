@@ -67,6 +67,8 @@ def _samples(method: Method, options: Mapping[str, Any], maps: int, most: int) -
     if samples is None:
         until = options["standard_error"] is not None and method.samples > 1 and method.drawn.random
         samples = most // maps if until else method.samples
+        if method.draws is not None:  # nobody named a number: it may be what the archive allows
+            samples = max(method.min_samples, min(samples, most // maps))
     if samples > most:
         raise Refusal(413, f"samples: at most {most} are allowed here")
     try:
@@ -82,7 +84,7 @@ def _refuse_without_meaning(method: Method, options: Mapping[str, Any], defaults
     A method without draws of its own may be smoothed by noise, and ignores `noise_level` and `seed` where it is not.
     """
     layer = _layer(method, options["layer"], defaults.get("layer"))
-    if layer is not None and method.signal != "layer":
+    if layer is not None and not method.of_layer:
         raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the {method.signal}")
     if layer is not None and method.needs_linear_head:
         raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")

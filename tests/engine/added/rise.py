@@ -54,7 +54,7 @@ def probability(signal: ScoreSignal) -> Tensor:
 
 
 METHOD = Method(
-    "rise",
+    "visible",
     "mean of random masks, weighted by the probability of what they leave visible",
     "Petsiuk et al. 2018",
     "score",
