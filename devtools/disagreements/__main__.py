@@ -8,22 +8,16 @@ from collections.abc import Sequence
 import click
 
 from devtools.disagreements.example import Example
-from devtools.disagreements.rows import ROWS, Row
+from devtools.disagreements.rows import ROWS
 from devtools.methods import DOCUMENT
-from heatserve.engine import METHODS
 
 _SECTION = re.compile(r"(<!-- disagreements: [^\n]*-->\n).*?(<!-- /disagreements -->)", re.DOTALL)
 
 
-def rows() -> list[Row]:
-    """The rows of methods that there are."""
-    return [row for row in ROWS if any(row.method in name for name in METHODS)]
-
-
 def table(figures: Sequence[str]) -> str:
-    """The table as Markdown, with a figure for each of `rows()`."""
+    """The table as Markdown, with a figure for each of `ROWS`."""
     lines = ["| question | heatserve | otherwise | difference |", "|---|---|---|---|"]
-    for row, figure in zip(rows(), figures):
+    for row, figure in zip(ROWS, figures):
         lines.append(f"| {row.question} | {row.follows} | {row.otherwise} | {figure} |")
     return "\n".join([*lines, ""])
 
@@ -37,7 +31,7 @@ def with_table(text: str, figures: Sequence[str]) -> str:
 def main() -> None:
     """Measure where libraries disagree, and write the table of docs/methods.md; a minute."""
     example, figures = Example(), []
-    for row in rows():
+    for row in ROWS:
         figures.append(row.figure(example))
         click.echo(f"{row.question}\n    {figures[-1]}")
     DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), figures), encoding="utf-8")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchcam import methods as torchcam
 
 from devtools.bench.networks import NETWORKS, photograph
-from heatserve.engine import Explainer, Query
+from heatserve.engine import Attribution, Explainer, Query
 from heatserve.engine.sampling import Noise
 
 #: The pooled layer, (1, 1280, 7, 7), and an earlier one behind a ReLU, (1, 672, 14, 14).
@@ -31,6 +31,11 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
     one, other = (values.detach().double().squeeze() for values in (ours, theirs))
     one, other = one / one.amax(), other / other.amax()
     return float((one - other).norm() / one.norm())
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    """`|ours - theirs| / |ours|` in the L2 norm, as they are: for attributions with both signs."""
+    return float((ours - theirs).detach().norm() / ours.norm())
 
 
 class Example:
@@ -50,6 +55,21 @@ class Example:
         """heatserve's map, (h, w)."""
         asked = Query(method, layer=layer, target=self.target, nearest=nearest)
         return self.explainer.run(self.image, [[asked]])[1][0][0].map
+
+    def answer(self, method: str, layer: str | None = None, samples: int | None = None) -> Attribution:
+        """heatserve's whole answer, with all of the method's samples where no number is given."""
+        asked = Query(method, layer=layer, target=self.target, samples=samples)
+        return self.explainer.explain(self.image, asked)[0]
+
+    def path(self, points: int) -> Attribution:
+        """heatserve's integrated gradients."""
+        return self.answer("integrated_gradients", samples=points)
+
+    def captum_path(self) -> Tensor:
+        """Captum's integrated gradients of 50 points, (C, H, W)."""
+        method = captum.attr.IntegratedGradients(self.net)
+        found: Tensor = method.attribute(self.image, target=self.target, n_steps=50, internal_batch_size=1)
+        return found[0].detach()
 
     def recorded(self, layer: str, score: Score | None = None) -> tuple[Tensor, Tensor]:
         """The activations of a layer, (1, K, h, w), and the gradients of a score in them.

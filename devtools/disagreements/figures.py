@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, FinerWeightedTarget
-from torch import Tensor, nn
+from torch import nn
 
-from devtools.disagreements.example import COPIES, HEAD, MIDDLE, Example, difference
+from devtools.disagreements.example import COPIES, HEAD, MIDDLE, NARROW, Example, difference, distance
 from heatserve.engine.fusion import fused
 from heatserve.engine.methods.gradients import strongest_channel
 
@@ -125,8 +125,7 @@ def of_fusion(of: Example) -> str:
 
 
 def of_score_cam(of: Example) -> str:
-    ours: Tensor = of.score_cam(align_corners=False, probability=False)
-    aligned, probable = of.score_cam(True, False), of.score_cam(False, True)
+    ours, aligned, probable = of.answer("scorecam", NARROW).values, of.score_cam(True, False), of.score_cam(False, True)
     return (
         f"14 × 14: {percent(difference(ours, aligned))} aligned, {percent(difference(ours, probable))} by probability; "
         "a baseline changes nothing, as it cancels in the softmax over the channels"
@@ -140,3 +139,19 @@ def of_guided_backpropagation(of: Example) -> str:
         f"ReLU6 modules: Captum's map is {percent(difference(plain, theirs))} off the plain gradient, "
         f"and {percent(difference(guided, theirs))} off the rule at every rectifier"
     )
+
+
+def of_the_rule(of: Example) -> str:
+    return f"50 points: {percent(distance(of.path(50).values, of.captum_path()))}"
+
+
+def of_the_points(of: Example) -> str:
+    few, many = of.path(50), of.path(200)
+    errors = " and ".join(percent(found.facts["completeness_error"]) for found in (few, many))
+    return f"50 points for 200: {percent(distance(many.values, few.values))}; `completeness_error`: {errors}"
+
+
+def of_guided_gradcam(of: Example) -> str:
+    guided, cam = of.answer("guided_backpropagation").values, of.answer("gradcam").values
+    nearest = guided * nn.functional.interpolate(cam[None, None], guided.shape[1:], mode="nearest")[0]
+    return percent(distance(of.answer("guided_gradcam").values, nearest))

@@ -13,14 +13,12 @@ class Row:
 
     question, follows, otherwise: cells of the table.
     figure: gives the cell with the measured example.
-    method: a part of a method's name; the row appears once there is such a method. Empty for a row that always does.
     """
 
     question: str
     follows: str
     otherwise: str
     figure: figures.Figure
-    method: str = ""
 
 
 ROWS = (
@@ -122,13 +120,29 @@ ROWS = (
         "Masks are enlarged as maps are, scaled from 0 to 1, and judged by the score before softmax.",
         "pytorch-grad-cam aligns the corners of the masks.",
         figures.of_score_cam,
-        method="score",
     ),
     Row(
         "Which functions does guided backpropagation guide?",
         "Every rectifier that it is seen to pass.",
         "Captum and pytorch-grad-cam guide modules of the type `nn.ReLU`, and nothing says that others were left out.",
         figures.of_guided_backpropagation,
-        method="guided",
+    ),
+    Row(
+        "Which rule integrates along the path?",
+        "The middles of equal pieces: all points count alike, so that a deadline may end the path early.",
+        "Captum takes `gausslegendre` by default.",
+        figures.of_the_rule,
+    ),
+    Row(
+        "How many points has a path?",
+        "50, with the `completeness_error` that they leave.",
+        "Captum has 50 too, and gives `convergence_delta` where it is asked for.",
+        figures.of_the_points,
+    ),
+    Row(
+        "How does guided Grad-CAM enlarge Grad-CAM?",
+        "Bilinearly, as the paper has it.",
+        "Captum's default is `nearest`.",
+        figures.of_guided_gradcam,
     ),
 )

@@ -8,8 +8,9 @@ from functools import cache
 import pytest
 
 from devtools.disagreements import figures
-from devtools.disagreements.__main__ import rows, with_table
+from devtools.disagreements.__main__ import with_table
 from devtools.disagreements.example import Example
+from devtools.disagreements.rows import ROWS
 from devtools.methods import DOCUMENT
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -36,22 +37,16 @@ def example() -> Example:
 
 
 def test_the_table_is_the_one_that_the_script_writes() -> None:
-    assert len(shown()) == len(rows()) > 0
+    assert len(shown()) == len(ROWS) > 0
     assert with_table(TEXT, shown()) == TEXT, "python -m devtools.disagreements writes it anew"
 
 
 @pytest.mark.parametrize("figure", QUICK, ids=lambda figure: figure.__name__)
 def test_a_figure_is_what_the_example_measures(figure: figures.Figure) -> None:
     """Another processor may round otherwise."""
-    written = dict(zip((row.figure for row in rows()), shown()))[figure]
+    written = dict(zip((row.figure for row in ROWS), shown()))[figure]
     found = figure(example())
     assert re.sub(r"[\d.]+", "", found) == re.sub(r"[\d.]+", "", written)
     numbers = ([float(number) for number in re.findall(r"[\d.]+(?=e|\b)", text)] for text in (found, written))
     for one, other in zip(*numbers):
         assert one == pytest.approx(other, abs=1.1)
-
-
-def test_a_row_of_a_method_appears_once_there_is_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    for there, found in (({"gradcam"}, 0), ({"gradcam", "score_cam"}, 1), ({"guided_gradcam", "score_cam"}, 2)):
-        monkeypatch.setattr("devtools.disagreements.__main__.METHODS", there)
-        assert sum(bool(row.method) for row in rows()) == found

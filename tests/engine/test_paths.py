@@ -205,3 +205,15 @@ def test_a_draw_between_an_image_and_its_baselines_depends_on_the_seed_and_its_n
     other = Mixtures.of(IMAGE[0], Query("expected_gradients", seed=4).sampling).draw(0, 6)
     assert not torch.isclose(whole, other).flatten(1).all(1).any()
     assert len({float(each.std()) for each in whole}) == 6
+
+
+@ONCE
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_path_in_fewer_bits_is_near_the_exact_one(precision: str) -> None:
+    query = Query("integrated_gradients", target=2, samples=8)
+    exact, rough = (
+        Explainer(small(activation=nn.Tanh), IMAGE, precision=each).explain(IMAGE, query)[0]
+        for each in ("float32", precision)
+    )
+    assert 0 < float((rough.values - exact.values).norm() / exact.values.norm()) < 0.05
+    assert abs(rough.facts["completeness_error"] - exact.facts["completeness_error"]) < 0.05

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from heatserve.engine import METHODS
+from heatserve.engine import METHODS, Query
 from heatserve.imaging import Tile, UnreadableImage
 from heatserve.serving import contact as module
 from heatserve.serving.contact import contact
@@ -59,7 +59,11 @@ def test_each_picture_is_the_overlay_that_the_service_answers_with(tmp_path: Pat
     assert [tile.title for tile in maps] == [*made.methods] == [*service.explainer.methods()]
     for tile in maps:
         method = METHODS[tile.title]
-        few = {"x-explain-samples": "20"} if method.samples > 1 and method.drawn.random else {}
+        few = (
+            {"x-explain-samples": str(60 // Query(method.name).price)}
+            if method.samples > 1 and method.drawn.random
+            else {}
+        )
         theirs, headers = answered(service, tile.title, **few)
         assert np.array_equal(np.asarray(tile.picture), theirs), tile.title
         assert LABELS[int(headers["X-Explanation-Target-Index"])] == made.target

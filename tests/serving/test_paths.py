@@ -89,3 +89,16 @@ def test_a_completeness_error_without_a_difference_of_scores_is_null(tmp_path: P
         reply = service.call([row])
     (entry,) = entries(reply.answers["a"].body)
     assert entry["quality"]["completeness_error"] is None and entry["quality"]["empty"]
+
+
+def test_every_line_of_a_stream_tells_the_completeness_error_of_its_points(tmp_path: Path) -> None:
+    service, told = small_service(tmp_path), []
+    options = {"method": "integrated_gradients", "samples": 40, "target": 2, "stream": "true"}
+    headers = {"Content-Length": "1", "explain": "True", **{f"X-Explain-{k}": str(v) for k, v in options.items()}}
+    row, left = Row("a", {"body": picture()}, headers), True
+    while left:
+        reply = service.call([row])
+        left = "a" in reply.lines or "a" not in reply.answers
+        told += [entries(reply.answers["a"].body)[0]["quality"]] if "a" in reply.answers else []
+    errors = [quality["completeness_error"] for quality in told]
+    assert len(errors) > 2 and told[-1]["samples_used"] == 40 and errors[-1] < max(errors[:-1])
