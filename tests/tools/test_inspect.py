@@ -316,7 +316,8 @@ def test_an_archive_describes_itself_as_under_torchserve(archive):
     assert found["network"]["layer"]["name"] == archive.trial.layer == "second"
     done = CliRunner().invoke(main, [str(archive.path)])
     assert done.exit_code == 0
-    for line in ("verified", "weights.pt sha256", "resize 32, crop 24", "second", "5 x 9 x 9", "smoothgrad"):
+    own = ("softmax: each picture is of one class", "second nchw (proved)")
+    for line in ("verified", "weights.pt sha256", "resize 32, crop 24", "second", "5 x 9 x 9", "smoothgrad", *own):
         assert line in done.stdout
 
 
