@@ -104,6 +104,19 @@ def test_an_empty_map_is_called_empty(tmp_path: Path, tiles: list[Tile]) -> None
     assert "EMPTY MAP" in texts["gradcam"] and "EMPTY MAP" not in texts["photograph"]
 
 
+def test_a_map_that_is_alike_everywhere_is_called_flat(
+    tmp_path: Path, tiles: list[Tile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered = "from heatserve import Method, register\nregister(Method('{0}', 's', 't', 'input', lambda s: {1}, "
+    registered += "lambda m: m.sum(0), display='maximum'))\n"
+    values = {"even": "s.inputs * 0 + 1", "uneven": "s.inputs * 0 + s.inputs.new_tensor([0.0] * 16 + [1.0] * 16)"}
+    modules = {f"brought_{name}": registered.format(name, value) for name, value in values.items()}
+    folder = archive(tmp_path, monkeypatch, **modules)
+    contact(small_service(folder, {"explain": {"extensions": [*modules]}}), PHOTO, "p")
+    texts = {tile.title: " ".join(tile.lines) for tile in tiles}
+    assert "FLAT MAP" in texts["even"] and "FLAT MAP" not in texts["uneven"]
+
+
 def test_progress_names_each_method_before_it_and_ends_at_all(tmp_path: Path) -> None:
     seen: list[tuple[int, int, str]] = []
     made = contact(small_service(tmp_path), PHOTO, "p", lambda *step: seen.append(step))

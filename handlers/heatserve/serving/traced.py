@@ -22,7 +22,7 @@ def traced(explainer: Explainer, example: torch.Tensor, named: Sequence[str], de
     """
     structure, tapped = explainer.structure, explainer.layers
     passed_over = _passed_over(explainer)
-    names = list(dict.fromkeys([*tapped, *passed_over, *structure.candidates]))
+    names = list(dict.fromkeys([*tapped, *passed_over, *structure.candidates, *structure.late]))
     found = {one.name: one for one in try_candidates(explainer.model, example, names)}
     return {
         "classes": explainer.classes,
