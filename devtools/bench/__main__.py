@@ -21,6 +21,7 @@ from devtools.bench.children import ChildFailed
 from devtools.bench.results import Result
 from devtools.bench.suites import Steps
 from devtools.paths import ROOT
+from heatserve.engine import METHODS
 from heatserve_tools.errors import ToolError
 from heatserve_tools.torchserve.server import ServerError
 
@@ -35,6 +36,12 @@ def main() -> None:
 
 
 QUICK = click.Option(["--quick"], is_flag=True, help="As few rounds as show that it works; the figures are rough.")
+METHOD = click.Option(
+    ["--method"],
+    multiple=True,
+    type=click.Choice([*METHODS]),
+    help="Measure predictions beside one client of this method alone, in continuous batching. May be repeated.",
+)
 MINUTES = click.Option(["--minutes"], type=click.FloatRange(min=0.5), default=60, show_default=True)
 DEATHS = click.Option(["--count"], type=click.IntRange(min=1), default=10, show_default=True)
 EXPLANATIONS = click.Option(
@@ -59,7 +66,7 @@ SUITES: Mapping[str, tuple[Callable[..., Steps], list[click.Option]]] = {
     "library": (suites.library_suite, [QUICK]),
     "server": (suites.server_suite, [QUICK]),
     "scaling": (suites.scaling_suite, [QUICK]),
-    "live": (suites.live_suite, [QUICK]),
+    "live": (suites.live_suite, [QUICK, METHOD]),
     "photographs": (suites.photographs_suite, [QUICK]),
     "cams": (suites.cams_suite, [QUICK]),
     "errors": (suites.errors_suite, [QUICK]),

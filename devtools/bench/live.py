@@ -42,11 +42,13 @@ class Effort:
     rounds: of every part.
     seconds: the shortest window in which latencies are measured.
     crowds: the numbers of SmoothGrad clients.
+    methods: those of which one client each is measured beside predictions, instead of SmoothGrad; empty for SmoothGrad.
     """
 
     rounds: int
     seconds: float
     crowds: tuple[int, ...] = (1, 4, 8, 16)
+    methods: tuple[str, ...] = ()
 
 
 QUICK = Effort(1, 6.0, (1, 4))
@@ -76,7 +78,7 @@ def both() -> Iterator[Endpoints]:
 def measure(effort: Effort, progress: Progress) -> list[Result]:
     """The figures of continuous batching, each beside the ordinary mode's."""
     parts: tuple[Callable[[Endpoints, Effort, Progress], list[Result]], ...]
-    parts = (_latencies, _throughput, _saturated, _pace)
+    parts = (_beside_methods,) if effort.methods else (_latencies, _throughput, _saturated, _pace)
     with both() as endpoints:
         results = []
         for number, part in enumerate(parts):
@@ -113,6 +115,33 @@ def _latencies(endpoints: Endpoints, effort: Effort, progress: Progress) -> list
                 )
             )
     return results
+
+
+def _beside_methods(endpoints: Endpoints, effort: Effort, progress: Progress) -> list[Result]:
+    """Predictions beside nobody, and beside one client of each method, in continuous batching."""
+    endpoint = endpoints[LIVE]
+    asks: dict[str, list[Callable[[], object]]] = {"": []}
+    for name in effort.methods:
+        asks[name] = [partial(endpoint.ask, EXPLANATIONS, {"X-Explain-Method": name})]
+    found: dict[str, list[list[float]]] = {name: [] for name in asks}
+    for index in range(effort.rounds):
+        for number, (name, crowd) in enumerate(asks.items()):
+            found[name].append(window(endpoint, PREDICTIONS, effort.seconds, crowd))
+            progress((index + (number + 1) / len(asks)) / effort.rounds)
+    quiet = found.pop("")
+    return [
+        Result.of(
+            f"a prediction beside one client of {name}: p95 against quiet ({LIVE})",
+            tail_ratio(beside, quiet),
+            2.5,
+            quiet_p95_ms=p95_ms(quiet),
+            beside_p95_ms=p95_ms(beside),
+            quiet_median_ms=round(1000 * statistics.median([*chain(*quiet)]), 1),
+            beside_median_ms=round(1000 * statistics.median([*chain(*beside)]), 1),
+            requests=len([*chain(*beside)]),
+        )
+        for name, beside in found.items()
+    ]
 
 
 _NAMES = {PREDICTIONS: "a prediction", EXPLANATIONS: "a Grad-CAM"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -108,12 +109,13 @@ def gpu_suite(quick: bool) -> Steps:
     return {"CUDA": partial(gpu.measure, seconds, rounds)}
 
 
-def live_suite(quick: bool) -> Steps:
+def live_suite(quick: bool, method: tuple[str, ...] = ()) -> Steps:
     """Predictions beside explanations; half an hour.
 
     TorchServe's ordinary mode and continuous batching.
     """
-    return {"predictions beside explanations": partial(live.measure, live.QUICK if quick else live.DEFAULT)}
+    effort = replace(live.QUICK if quick else live.DEFAULT, methods=method)
+    return {"predictions beside explanations": partial(live.measure, effort)}
 
 
 def photographs_suite(quick: bool) -> Steps:
