@@ -44,6 +44,15 @@ def test_small_networks_of_timm_are_served_by_themselves(name):
     assert outcome.sentence == "" and (outcome.layer, outcome.layout) == TIMM[name]
 
 
+def test_a_network_whose_last_norms_have_a_gradient_at_the_class_token_alone_takes_an_earlier_norm():
+    """CoaT of timm: its parallel blocks end in three norms each, of which the class tokens are read."""
+    coat = pytest.importorskip("timm.models.coat")
+    widths = {"embed_dims": (32,) * 4, "serial_depths": (1,) * 4, "mlp_ratios": (2,) * 4, "num_heads": 8}
+    build = lambda: coat.CoaT(64, 4, parallel_depth=1, num_classes=CLASSES, **widths)  # noqa: E731
+    outcome = try_subject(Subject("timm", "coat", "small", (64, 64), build))
+    assert outcome.sentence == "" and (outcome.layer, outcome.layout) == ("parallel_blocks.0.norm14", "tokens:1:2x2")
+
+
 def test_small_networks_of_transformers_are_served_by_themselves():
     pytest.importorskip("transformers")
     outcomes = {subject.family: try_subject(subject) for subject in transformers_subjects()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from devtools.models.trial import TOLERANCE, Outcome
 
 _LIBRARIES = {
-    "torchvision": "Every constructor of `torchvision.models`.",
+    "torchvision": "The constructors of `torchvision.models`.",
     "timm": "The smallest constructor of each family of timm. Those of `deepseek_vit`, `gemma4_vit`, `naflexvit` and "
     "`qwen3_vit` have 4 blocks here, and smaller pictures than their own.",
     "transformers": "Small configurations of transformers.",

@@ -19,6 +19,8 @@ from .planted import prove_layouts, shown_layouts
 from .structure import Structure
 from .taps import Taps
 
+#: The largest number of first tokens that are no places, for networks with many more tokens.
+_PREFIX = 8
 #: The number of layers that are tried together.
 _TOGETHER = 2
 
@@ -39,6 +41,7 @@ def automatic(model: nn.Module, example: Tensor, structure: Structure) -> dict[s
         some = late[first : first + _TOGETHER]
         try:
             gradients = gradients_in(model, example[:1], some)
+            gradients = {layer: gradient for layer, gradient in gradients.items() if not _of_prefix(gradient)}
             layouts = shown_layouts(model, example, list(gradients), thorough=first == 0)
         except (UnsuitableModel, RuntimeError):
             continue
@@ -46,6 +49,13 @@ def automatic(model: nn.Module, example: Tensor, structure: Structure) -> dict[s
             if layer in layouts and bool(layouts[layer].maps(gradients[layer]).any()):
                 return {layer: layouts[layer]}
     return {}
+
+
+def _of_prefix(gradient: Tensor) -> bool:
+    """Whether only first tokens of (1, tokens, K), such as the class token, have a gradient: such a map is 0."""
+    if gradient.ndim != 3 or gradient.shape[1] <= 2 * _PREFIX:
+        return False
+    return not bool(gradient[:, _PREFIX:].any())
 
 
 def gradients_in(model: nn.Module, image: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:

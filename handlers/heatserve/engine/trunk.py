@@ -53,7 +53,9 @@ def late_layers(once: Sequence[Call], classes: int) -> list[str]:
     convolutions = [c.name for c in outputs if c.spatial and convolves(c.module) and c.name in second_half]
     norms, found = first_norms(once)[:_MOST], new[:_MOST]
     ordered = norms + found if ends_in_tokens(once) else found + norms
-    return list(dict.fromkeys(ordered + convolutions[:1]))
+    # Behind the last attention only the class token is read in some networks: earlier norms have a gradient.
+    further = [c.name for c in outputs if _normalises(c.module) and c.name in second_half and c.name not in found]
+    return list(dict.fromkeys(ordered + further[:_MOST] + convolutions[:1]))
 
 
 def _alike(one: Call, other: Call) -> bool:
