@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from devtools.models.trial import TOLERANCE, Outcome
 
 _LIBRARIES = {
-    "torchvision": "The constructors of `torchvision.models`.",
+    "torchvision": "Every constructor of `torchvision.models` but four large ones: `vit_l_16`, `vit_l_32`, "
+    "`vit_h_14` and `wide_resnet101_2`.",
     "timm": "The smallest constructor of each family of timm. Those of `deepseek_vit`, `gemma4_vit`, `naflexvit` and "
     "`qwen3_vit` have 4 blocks here, and smaller pictures than their own.",
     "transformers": "Small configurations of transformers.",
