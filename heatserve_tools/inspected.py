@@ -60,10 +60,7 @@ def _manifest(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -> dict[str, str]:
     """The facts that `describe` says, and the optimisations."""
-    from heatserve_tools.packaging.activation import MEANINGS
-
     archive, view = description["archive"], description["preprocess"]
-    activation = description["model"]["activation"]
     weights = archive["weights"]
     steps = [
         f"resize {view['resize']}" if view["resize"] else "no resizing",
@@ -89,8 +86,6 @@ def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -
         if weights["member"]
         else "those that the architecture makes",
         "labels": "yes" if description["labelled"] else "no: classes have numbers",
-        "activation": f"{activation}: {MEANINGS[activation]}",
-        "layouts": ", ".join(_layout(name, found) for name, found in description["layouts"].items()) or "-",
         "preprocessing": ", ".join(steps),
         "precision": f"{description['precision']} (predictions: {description['prediction_precision']})",
         "optimisations": ", ".join(faster) if description["optimize"] else "none: explain.optimize is false",
@@ -98,16 +93,14 @@ def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -
     }
 
 
-def _layout(layer: str, found: Mapping[str, Any]) -> str:
-    return f"{layer} {found['layout']} ({'proved' if found['layout_proved'] else 'declared or not shown, not proved'})"
-
-
 def _network(network: Mapping[str, Any]) -> dict[str, str]:
+    from heatserve_tools.packaging.activation import MEANINGS
+
     layer, scores = network["layer"], network["scores"]
     return {
         "network": f"{network['classes']} classes, {network['parameters'] / 1e6:.1f} million parameters",
         "scores": scores["found"],
-        "activation": scores["activation"],
+        "activation": f"{scores['activation']}: {MEANINGS[scores['activation']]}",
         "layer": f"{layer['name']}: {layer['why']}" if layer["name"] else "none is chosen by itself",
     }
 

@@ -116,6 +116,11 @@ def test_an_architecture_shows_its_layers_and_the_price_of_its_methods(folder):
     assert all(layer["refused"] is None for layer in network["layers"])
     # A pass with a backward pass counts 3 (docs/operate.md), and each answer has its prediction's pass.
     assert {method["name"]: method["passes"] for method in network["methods"]} == {
+        "input_x_gradient": 4,
+        "guided_backpropagation": 4,
+        "guided_gradcam": 6,  # two backward passes
+        "integrated_gradients": 157,  # 50 points and both ends
+        "expected_gradients": 151,
         "gradcam": 1,
         "cam": 1,
         "hirescam": 1,
@@ -319,7 +324,7 @@ def test_an_archive_describes_itself_as_under_torchserve(archive):
     assert found["network"]["layer"]["name"] == archive.trial.layer == "second"
     done = CliRunner().invoke(main, [str(archive.path)])
     assert done.exit_code == 0
-    own = ("softmax: each picture is of one class", "second nchw (proved)")
+    own = ("softmax: each picture is of one class", "nchw", "proved")
     for line in ("verified", "weights.pt sha256", "resize 32, crop 24", "second", "5 x 9 x 9", "smoothgrad", *own):
         assert line in done.stdout
 
