@@ -60,7 +60,7 @@ def test_the_handler_is_data_of_the_tools_and_no_module_of_its_own(built: Releas
 def test_a_mere_client_needs_neither_torch_nor_torchserve(about: Message) -> None:
     needed = [requirement for requirement in about.get_all("Requires-Dist", []) if "extra ==" not in requirement]
     assert {re.split(r"\W", requirement)[0] for requirement in needed} == {"numpy", "pillow", "click", "rich"}
-    assert set(about.get_all("Provides-Extra", [])) == {"model", "serve", "demo", "all"}
+    assert set(about.get_all("Provides-Extra", [])) == {"model", "serve", "demo", "all", "timm", "huggingface"}
 
 
 def test_files_that_the_readme_names_for_an_index_are_in_the_source_distribution(
