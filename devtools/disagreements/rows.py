@@ -111,8 +111,9 @@ ROWS = (
     ),
     Row(
         "How are several layers fused?",
-        "By the mean of the maps, each scaled to a maximum of 1, as pytorch-grad-cam has it.",
-        "torch-cam's LayerCAM follows the method's paper: the largest of tanh(2 M).",
+        "By the mean of the maps, each scaled to a maximum of 1.",
+        "pytorch-grad-cam subtracts the smallest value of each map first; torch-cam's LayerCAM follows the method's "
+        "paper: the largest of tanh(2 M).",
         figures.of_fusion,
     ),
     Row(

@@ -77,8 +77,9 @@ def schemas() -> dict[str, Schema]:
         "Parameters": exactly(
             {"layer": or_null(TEXT), **_LAYOUT, "samples": COUNT, "noise_level": or_null({"type": "number"}),
              "seed": or_null(COUNT), "contrast": {"type": ["integer", "string", "null"]}},
-            {"standard_error": or_null({"type": "number"}), "precision": TEXT},
-            "the options that made the map",
+            {"standard_error": or_null({"type": "number"}), "precision": TEXT,
+             "nearest": {"type": "array", "items": COUNT}},
+            "the options that made the map. nearest: the classes that `contrast: nearestK` stands for",
         ),
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,

@@ -8,7 +8,7 @@ from torchcam import methods as torchcam
 
 from heatserve.engine import METHODS, Explainer, Query
 from heatserve.engine.method import LayerSignal
-from heatserve.engine.wave import _nearest
+from heatserve.engine.ranking import nearest
 from tests.engine.networks import (
     LAYERS,
     difference_of_scores,
@@ -89,23 +89,23 @@ def test_a_contrast_with_the_nearest_k_is_the_gradient_of_a_difference_from_thei
 @pytest.mark.parametrize(("method", "base"), [("gradcam", "GradCAM"), ("layercam", "LayerCAM")])
 def test_a_contrast_with_the_nearest_k_is_torchcams_finer_cam_at_its_full_strength(name, method, base):
     images, net, layer = pictures(3), oracle(name), LAYERS[name][1]
-    for nearest in (1, 3):
+    for count in (1, 3):
         with torchcam.FinerCAM(
             net,
             oracle_layer(name, layer),
             base_method=getattr(torchcam, base),
             gamma=1.0,
-            num_references=nearest,
+            num_references=count,
         ) as one:
             expected = one([*TARGETS], net(images.clone().requires_grad_()), normalized=False)[0]
-        asked = [[Query(method, target=t, layer=layer, nearest=nearest)] for t in TARGETS]
+        asked = [[Query(method, target=t, layer=layer, nearest=count)] for t in TARGETS]
         for (answer,), theirs in zip(explainer(name).run(images, asked)[1], expected):
             assert distance(answer.values, theirs) < TOLERANCE
 
 
 def test_the_target_is_not_among_its_nearest_classes_even_where_others_are_masked():
     scores = torch.tensor([[3.0, -torch.inf, 1.0], [2.0, 2.0, 2.0]])
-    assert _nearest(scores, torch.tensor([0, 0]), 2).tolist() == [[2, 1], [1, 2]]
+    assert nearest(scores, torch.tensor([0, 0]), 2).tolist() == [[2, 1], [1, 2]]
 
 
 def test_a_number_of_nearest_classes_that_cannot_be_is_refused():

@@ -198,8 +198,11 @@ def test_the_threshold_without_present_labels_is_refused_and_an_archive_may_set_
 
 def test_the_samples_of_ten_labels_are_counted(labels: tuple[str, Service]) -> None:
     _, service = labels
-    status, found = ask(service, {"data": SENT[0], "target": "present", "method": "smoothgrad"}, EXPLAIN)
+    asked = {"data": SENT[0], "target": "present", "method": "smoothgrad"}
+    status, found = ask(service, {**asked, "samples": 50}, EXPLAIN)
     assert status == 413 and "counts as 10 targets" in found["message"]
+    status, found = ask(service, asked, EXPLAIN)
+    assert status == 200 and {one["parameters"]["samples"] for one in found["explanations"]} == {20}
 
 
 @pytest.mark.parametrize("sent", SENT)

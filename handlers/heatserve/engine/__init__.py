@@ -13,7 +13,7 @@ from .precision import PRECISIONS
 from .presence import explained_class
 from .price import FORWARD, WITH_BACKWARD
 from .query import Attribution, Query
-from .ranking import ranking
+from .ranking import nearest, ranking
 from .registry import METHODS, ExtensionError, load_installed, load_modules, register
 from .sampling import Draws, Sampling, sample_seed
 from .smoothing import Smoothing
@@ -48,6 +48,7 @@ __all__ = [
     "is_out_of_memory",
     "load_installed",
     "load_modules",
+    "nearest",
     "probabilities",
     "ranking",
     "register",

@@ -77,7 +77,8 @@ class Covariance:
         _, square, _, single, double = self._sums
         spread = double - 2 * mean * single + mean**2 * square
         terms = spread / self._draws.mean_mask**2
-        return (terms - (n - 1) ** 2 / n * self._value() ** 2).clamp_min(0) / (n - 1) ** 2
+        # n / (n - 1) makes up for the mean score, which is of the same draws.
+        return (terms - (n - 1) ** 2 / n * self._value() ** 2).clamp_min(0) / (n - 1) ** 2 * (n / (n - 1))
 
 
 class Combined:

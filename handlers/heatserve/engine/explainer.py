@@ -15,6 +15,7 @@ from .precision import of_predictions, tensor_float
 from .proof import prove, suitable_chunk
 from .query import Attribution, Query
 from .ranking import ranking
+from .registry import METHODS
 from .room import Room
 from .smoothing import Smoothing
 from .steps import finish
@@ -112,6 +113,13 @@ class Explainer:
         """The layout of a tapped layer's activation. Raises KeyError for another layer."""
         return self.network.layouts[layer]
 
+    def precision_of(self, query: Query) -> str:
+        """The precision of a query's passes of draws.
+
+        Differences of scores are lost in 16 bits, whose steps are as large; methods of the score get all 32.
+        """
+        return "float32" if METHODS[query.method].signal == "score" else self.precision
+
     @property
     def prediction_precision(self) -> str:
         """The precision of predictions, and of maps that share their pass: the process's, not `precision`."""
@@ -174,16 +182,22 @@ class Explainer:
 
         The explanations change with the last step.
         """
+        for precision in dict.fromkeys(self.precision_of(smoothing.query) for smoothing, _ in shares):
+            yield from self._advance([share for share in shares if self.precision_of(share[0].query) == precision])
+
+    def _advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
+        """`advance` for explanations of one precision."""
+        precision = self.precision_of(shares[0][0].query)
         draws = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
         images = torch.cat(draws) if len(draws) > 1 else draws[0]
         before = self.fallbacks
-        _, attributions = yield from self.steps(images, queries, self.precision)
+        _, attributions = yield from self.steps(images, queries, precision)
         if self.fallbacks == before:
             self._room.fitted(len(images))
         found = iter(row[0] for row in attributions)
         # float16 has no number between 0 and 6e-8: a gradient of 0 may have been a small one.
-        zeros_are_zero = self.precision != "float16"
+        zeros_are_zero = precision != "float16"
         for smoothing, count in shares:
             own = [next(found) for _ in range(count)]
             smoothing.update(torch.stack([one.values for one in own]), zeros_are_zero, [one.score for one in own])
@@ -212,6 +226,8 @@ class Explainer:
 
     def begin(self, image: Tensor, query: Query) -> Smoothing:
         """An explanation of an image, (C, H, W), without draws so far. It takes a pass if draws need a layer."""
+        if query.nearest is not None and query.target is not None:
+            query = query.at(query.target, self.run(image[None].clone(), [[]])[0][0])
         at_image = query.at_image
         prepared = None if at_image is None else self.run(image[None].clone(), [[at_image]])[1][0][0].values
         return Smoothing(image, query, prepared)
@@ -228,11 +244,12 @@ class Explainer:
         images = images.clone()  # a network may work in place on its input
         if not query.smoothed:
             return [row[0] for row in self.run(images, [[query]] * len(images))[1]]
-        ranked = ranking(self.run(images, [[]] * len(images))[0])[:, query.rank].tolist()
-        return [self._smoothed(image, query, target) for image, target in zip(images, ranked)]
+        scores, _ = self.run(images, [[]] * len(images))
+        ranked = ranking(scores)[:, query.rank].tolist()
+        return [self._smoothed(image, query.at(*found)) for image, *found in zip(images, ranked, scores)]
 
-    def _smoothed(self, image: Tensor, query: Query, predicted: int) -> Attribution:
-        *_, smoothing = self.smooth(image, query.at(predicted))
+    def _smoothed(self, image: Tensor, query: Query) -> Attribution:
+        *_, smoothing = self.smooth(image, query)
         return smoothing.estimate()
 
     def close(self) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from .method import Method
 from .price import FORWARD, WITH_BACKWARD
+from .ranking import nearest
 from .registry import METHODS
 from .sampling import Sampling
 
@@ -23,6 +25,7 @@ class Query:
     least: drops the query unless its class has a probability above this; None keeps every query.
     contrast: a class index, or None. The explained score is the pre-softmax `y_target`, less `y_contrast` if given.
     nearest: the number of classes, nearest in score to the target, whose mean score is subtracted; None for none.
+    others: these classes, as the image's own scores rank them; empty until `at` has fixed them.
     layer: the name of a tapped layer, or several joined by "+", whose maps are fused; None for the default one.
     samples: the number of draws; None for the method's own number. More than 1 smooths a method that draws nothing of
         its own, by noisy copies.
@@ -41,6 +44,7 @@ class Query:
     least: float | None = None
     contrast: int | None = None
     nearest: int | None = None
+    others: tuple[int, ...] = ()
     layer: str | None = None
     samples: int | None = None
     noise_level: float = 0.15
@@ -94,7 +98,12 @@ class Query:
     @property
     def score(self) -> tuple[int | None, ...]:
         """The fields that the explained score depends on: queries of one row that agree in them share a gradient."""
-        return (self.target, 0 if self.target is not None else self.rank, self.contrast, self.nearest)
+        return (self.target, 0 if self.target is not None else self.rank, self.nearest, *self.contrasts)
+
+    @property
+    def contrasts(self) -> tuple[int, ...]:
+        """The classes whose mean score is subtracted, as far as they are known without the image's scores."""
+        return self.others if self.contrast is None else (self.contrast,)
 
     @property
     def through_input(self) -> bool:
@@ -133,11 +142,20 @@ class Query:
         """The cost of the answer beyond the pass that predictions share, in forward passes."""
         return self.price * (self.count + self.references) if self.smoothed or self.through_input else 0
 
-    def at(self, target: int) -> Query:
-        """The same query once its class is known: with its target fixed, unless it was, and without `least`."""
-        if self.target is not None and self.least is None:
+    def at(self, target: int, scores: Tensor | None = None) -> Query:
+        """The same query once its class is known: with its target fixed, unless it was, and without `least`.
+
+        scores: of the image, (classes). They fix the nearest classes too, which draws would rank otherwise.
+        """
+        target = target if self.target is None else self.target
+        others = self.others
+        if self.nearest is not None and scores is not None and not others:
+            others = tuple(
+                nearest(scores[None], torch.tensor([target], device=scores.device), self.nearest)[0].tolist()
+            )
+        if (self.target, self.least, self.others) == (target, None, others):
             return self
-        return replace(self, target=target if self.target is None else self.target, least=None)
+        return replace(self, target=target, least=None, others=others)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ class ExtensionError(ValueError):
     """A module that should bring methods cannot be loaded, or a method of one fails; the message says which and why."""
 
 
+def _answers_at_once(row: Method) -> bool:
+    """Whether one pass of the image answers a method, so that it may be a factor of another."""
+    return not row.factors and row.draws is None and row.samples == 1 and row.statistic == "mean"
+
+
 def register(method: Method) -> Method:
     """Adds a method to the registry, and gives it back.
 
@@ -61,9 +66,11 @@ def register(method: Method) -> Method:
             raise ValueError(f"method {method.name!r}: {field} must be one of: {', '.join(filter(None, words))}")
     if method.rule and method.signal != "input":
         raise ValueError(f"method {method.name!r}: a rule of the backward pass belongs to a method of the input")
-    unknown = [name for name in method.factors if name not in _methods or _methods[name].factors]
-    if unknown or (method.factors and method.draws is not None):
-        raise ValueError(f"method {method.name!r}: factors are methods that are there, without factors or draws")
+    rows = [_methods.get(name) for name in method.factors]
+    if not all(row and _answers_at_once(row) for row in rows) or (method.factors and method.draws is not None):
+        raise ValueError(
+            f"method {method.name!r}: factors are methods that are there, without factors, draws or samples"
+        )
     if not 1 <= method.min_samples <= method.samples:
         raise ValueError(f"method {method.name!r}: samples must be at least min_samples, and that at least 1")
     if method.signal == "score" and method.draws is None:

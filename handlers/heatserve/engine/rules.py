@@ -29,6 +29,22 @@ _RECTIFIERS = {
     torch.Tensor.relu_,
 }
 _CLAMPS = {functional.hardtanh, functional.hardtanh_}
+#: Functions with a smallest value, which is a ReLU where that is 0.
+_LOWEST = {
+    torch.clamp,
+    torch.clamp_,
+    torch.clamp_min,
+    torch.clamp_min_,
+    torch.clip,
+    torch.clip_,
+    torch.Tensor.clamp,
+    torch.Tensor.clamp_,
+    torch.Tensor.clamp_min,
+    torch.Tensor.clamp_min_,
+    torch.Tensor.clip,
+    torch.Tensor.clip_,
+}
+_THRESHOLDS = {functional.threshold, torch.threshold, torch.threshold_}
 
 
 class Rules(TorchFunctionMode):
@@ -47,7 +63,7 @@ class Rules(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func in _RECTIFIERS or (func in _CLAMPS and _lowest(args, kwargs) == 0):
+        if _rectifies(func, args, kwargs):
             self.count += 1
             if result.requires_grad:
                 result.register_hook(self._changed)
@@ -67,9 +83,22 @@ class Rules(TorchFunctionMode):
             self._rule = ""
 
 
-def _lowest(args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
-    """The lowest value that a call of `hardtanh` gives."""
-    return float(kwargs.get("min_val", args[1] if len(args) > 1 else -1.0))
+def _rectifies(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call is that of a ReLU, or of a ReLU with a largest value."""
+    if func in _RECTIFIERS:
+        return True
+    if func in _CLAMPS:
+        return bool(kwargs.get("min_val", args[1] if len(args) > 1 else -1.0) == 0)
+    if func in _LOWEST:
+        lowest = kwargs.get("min", args[1] if len(args) > 1 else None)
+        return isinstance(lowest, (int, float)) and lowest == 0
+    if func in _THRESHOLDS:
+        named = (
+            kwargs.get(name, args[place] if len(args) > place else None)
+            for place, name in ((1, "threshold"), (2, "value"))
+        )
+        return all(value == 0 for value in named)
+    return False
 
 
 def refused_rules(model: nn.Module, image: Tensor) -> str:

@@ -54,6 +54,7 @@ class Smoothing:
 
     def __init__(self, image: Tensor, query: Query, prepared: Tensor | None = None) -> None:
         assert query.target is not None
+        assert query.nearest is None or query.others, "at(target, scores) fixes the nearest classes"
         method = METHODS[query.method]
         self._method = method
         self._draws = method.drawn.of(image, replace(query.sampling, prepared=prepared))
@@ -127,7 +128,7 @@ class Smoothing:
         """The smallest number of samples whose error is known well enough to be reached."""
         if self._statistic.kind in ("mean", "mean_square"):
             return 2
-        return max(4, min(FEWEST, self.query.count))
+        return FEWEST if self._statistic.kind == "covariance" else max(4, min(FEWEST, self.query.count))
 
     def _relative_error(self) -> Tensor:
         assert not isinstance(self._statistic, Combined)  # its draws are not random

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .query import Query
-from .ranking import ranking
+from .ranking import nearest, ranking
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,29 @@ def wave_of(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> Wave:
     logits: (N, classes).
     asked: each query with its row.
     """
+    named = max(1, *(len(query.contrasts) for _, query in asked)) if asked else 1
     given = torch.tensor(
         [
             [
                 row,
-                -1 if q.target is None else q.target,
-                q.rank,
-                -1 if q.contrast is None else q.contrast,
-                q.nearest or 0,
+                -1 if query.target is None else query.target,
+                query.rank,
+                0 if query.contrasts else query.nearest or 0,
+                *(*query.contrasts, *[-1] * named)[:named],
             ]
-            for row, q in asked
+            for row, query in asked
         ]
     ).to(logits.device, non_blocking=True)
-    rows, targets, ranks, contrasts, nearest = given.unbind(1)
+    (rows, targets, ranks, near), others = given[:, :4].unbind(1), given[:, 4:]
     found = logits.detach()[rows]
     if any(query.target is None for _, query in asked):
         # The best class, which most queries ask for, needs no sorting.
         best = found.argmax(1) if max(query.rank for _, query in asked) == 0 else _at(ranking(found), ranks)
         targets = torch.where(targets < 0, best, targets)
-    others = contrasts[:, None]
-    most = max(query.nearest or 0 for _, query in asked)
+    most = max(0 if query.contrasts else query.nearest or 0 for _, query in asked)
     if most:
-        near = _nearest(found, targets, most)
-        kept = torch.arange(most, device=logits.device) < nearest[:, None]
-        others = torch.cat([others, torch.where(kept, near, -1)], 1)
+        kept = torch.arange(most, device=logits.device) < near[:, None]
+        others = torch.cat([others, torch.where(kept, nearest(found, targets, most), -1)], 1)
     scores = logits[rows, targets] - subtracted(logits[rows[:, None], others.clamp_min(0)], others)
     return Wave(rows, targets, others, scores, [row for row, _ in asked] == [*range(len(logits))])
 
@@ -88,15 +87,6 @@ def subtracted(values: Tensor, contrasts: Tensor) -> Tensor:
     """
     kept = (contrasts >= 0).reshape(*contrasts.shape, *[1] * (values.ndim - 2))
     return torch.where(kept, values, 0.0).sum(1) / kept.sum(1).clamp_min(1)
-
-
-def _nearest(scores: Tensor, targets: Tensor, count: int) -> Tensor:
-    """The `count` classes whose scores are nearest to each target's, above or below it, (n, count).
-
-    Finer-CAM (Zhang et al. 2025) compares with these. The target itself comes last, also behind a class of score -inf.
-    """
-    away = (scores - scores.gather(1, targets[:, None])).abs().scatter(1, targets[:, None], torch.nan)
-    return away.argsort(dim=1, stable=True)[:, :count]
 
 
 def _at(ranked: Tensor, ranks: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ class Classifier:
         answers = []
         for row, query in enumerate(queries):
             if query.smoothed:
-                fixed = query.at(int(ranking(logits[row])[query.rank]))
+                fixed = query.at(int(ranking(logits[row])[query.rank]), logits[row])
                 *_, smoothing = self.explainer.smooth(images[row], fixed)
                 attribution = smoothing.estimate()
             else:

@@ -110,7 +110,7 @@ def _predicted(
         target = explained_class(query, ranked, likely)
         if target is not None:
             prepared = None if answer is None else answer.values
-            jobs.append(Job(len(maps), Smoothing(decoded.image, query.at(target), prepared)))
+            jobs.append(Job(len(maps), Smoothing(decoded.image, query.at(target, scores), prepared)))
             maps.append(None)
     state = UnderWay(decoded, probabilities, scores, maps, jobs)
     return state if jobs else state.concluded()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,24 +15,32 @@ _THRESHOLD = OPTIONS["threshold"].default
 
 
 def queries(
-    options: Mapping[str, Any], defaults: Mapping[str, Any], max_samples: int, vocabulary: Vocabulary
+    options: Mapping[str, Any],
+    named: Collection[str],
+    defaults: Mapping[str, Any],
+    max_samples: int,
+    vocabulary: Vocabulary,
 ) -> tuple[Query, ...]:
     """The queries of a request, in the order of its targets. Raises Refusal (400, 413).
 
     options: all of them by name, checked.
+    named: the names of those that the client gave.
     defaults: the options that the archive changes. A default that has no meaning for this method is left out.
     """
     method = METHODS[options["method"]]
     asked = _asked(options["target"], vocabulary)
     samples = _samples(method, options, len(asked), max_samples)
-    _refuse_without_meaning(method, options, defaults)
+    layer = _layer(method, options["layer"], "layer" in named)
+    _refuse_without_meaning(method, layer, options, defaults)
     contrast = options["contrast"]
+    if isinstance(contrast, int) and contrast == options["target"]:
+        raise Refusal(400, "contrast is the target itself, which leaves a score of 0: name another class")
     query = Query(
         method=method.name,
         least=options["threshold"] if options["target"] == "present" else None,
         contrast=contrast if isinstance(contrast, int) else None,
         nearest=int(contrast.removeprefix("nearest")) if isinstance(contrast, str) else None,
-        layer=_layer(method, options["layer"], defaults.get("layer")),
+        layer=layer,
         samples=samples,
         noise_level=options["noise_level"],
         seed=options["seed"],
@@ -55,10 +63,10 @@ def _asked(target: int | str, vocabulary: Vocabulary) -> list[tuple[int | None, 
     return [(None, rank) for rank in range(count)]
 
 
-def _layer(method: Method, layer: str | None, default: str | None) -> str | None:
+def _layer(method: Method, layer: str | None, named: bool) -> str | None:
     """The layer that is asked for. The archive's own is left out where the method has none, or one of its own."""
     suits = method.signal == "layer" and not method.needs_linear_head
-    return None if layer == default and not suits else layer
+    return layer if named or suits else None
 
 
 def _samples(method: Method, options: Mapping[str, Any], maps: int, most: int) -> int:
@@ -67,7 +75,8 @@ def _samples(method: Method, options: Mapping[str, Any], maps: int, most: int) -
     if samples is None:
         until = options["standard_error"] is not None and method.samples > 1 and method.drawn.random
         samples = most // maps if until else method.samples
-        if method.draws is not None:  # nobody named a number: it may be what the archive allows
+        # Nobody named a number: it may be what the archive allows.
+        if method.draws is not None or options["target"] == "present":
             samples = max(method.min_samples, min(samples, most // maps))
     if samples > most:
         raise Refusal(413, f"samples: at most {most} are allowed here")
@@ -78,16 +87,19 @@ def _samples(method: Method, options: Mapping[str, Any], maps: int, most: int) -
     return samples
 
 
-def _refuse_without_meaning(method: Method, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def _refuse_without_meaning(
+    method: Method, layer: str | None, options: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
     """Raises Refusal 400 for an option that has no meaning for the method.
 
     A method without draws of its own may be smoothed by noise, and ignores `noise_level` and `seed` where it is not.
     """
-    layer = _layer(method, options["layer"], defaults.get("layer"))
     if layer is not None and not method.of_layer:
         raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the {method.signal}")
     if layer is not None and method.needs_linear_head:
         raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
+    if layer is not None and "+" in layer and method.prepare is not None:
+        raise Refusal(400, f"layer: {method.name} takes one layer, which it makes its masks of")
     if options["target"] != "present" and options["threshold"] != defaults.get("threshold", _THRESHOLD):
         raise Refusal(400, "threshold has no meaning without target present")
     for name in ("noise_level", "seed"):

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from .. import __version__ as VERSION
-from ..engine import Explainer, ranking
+from ..engine import Explainer, Query, nearest, ranking
 from . import wording
 from .drawing import Drawing, View, boxes
 from .errors import printable
@@ -74,10 +75,10 @@ class Report:
     def about(self, finished: Finished, of: View) -> dict[str, Any]:
         """A map's entry without its pictures."""
         query = of.attribution.query
-        layer = self.explainer.layer_of(query)
+        layer, target = self.explainer.layer_of(query), self._target(finished, of)
         entry: dict[str, Any] = {
             "method": query.method,
-            "target": self._target(finished, of),
+            "target": target,
             "scale": of.scale,
             **({"signed": True} if of.signed else {}),
             "parameters": {
@@ -87,8 +88,10 @@ class Report:
                 "standard_error": query.standard_error,
                 "noise_level": query.noise_level if "noise_level" in query.parameters else None,
                 "seed": query.seed if "seed" in query.parameters else None,
-                "contrast": query.contrast if query.nearest is None else f"nearest{query.nearest}",
-                "precision": self.explainer.precision if query.smoothed else self.explainer.prediction_precision,
+                **_contrast(query, target["index"], finished.scores),
+                "precision": self.explainer.precision_of(query)
+                if query.smoothed
+                else self.explainer.prediction_precision,
             },
             "quality": {
                 "empty": of.empty,
@@ -123,6 +126,9 @@ class Report:
             headers["X-Explanation-Seed"] = str(query.seed)
         if error is not None and math.isfinite(error):
             headers["X-Explanation-Standard-Error"] = f"{error:.6g}"
+        for name, value in of.attribution.facts.items():
+            if math.isfinite(value):
+                headers[f"X-Explanation-{name.replace('_', '-').title()}"] = f"{value:.6g}"
         return headers
 
     def picture_text(self, headers: Mapping[str, str]) -> dict[str, str]:
@@ -155,6 +161,14 @@ class Report:
             self._number: float(finished.probabilities[index]),
             "score": float(finished.scores[index]),
         }
+
+
+def _contrast(query: Query, target: int, scores: Tensor) -> dict[str, Any]:
+    """The classes that the target is compared with; nearest ones by their indices too."""
+    if query.nearest is None:
+        return {"contrast": query.contrast}
+    classes = nearest(scores[None], torch.tensor([target]), query.nearest)[0].tolist()
+    return {"contrast": f"nearest{query.nearest}", "nearest": classes}
 
 
 def _layout(explainer: Explainer, layer: str | None) -> dict[str, Any]:

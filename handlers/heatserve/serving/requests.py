@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,9 +85,9 @@ class RequestParser:
             image, tensor = self._picture(sent)
             return Request(image, tensor, top_k=self._lenient_top_k(sent.options, headers))
         # Over gRPC there are no headers, but inputs under any name that a client likes.
-        options = self._options(sent.options, headers if protocol.http else {})
+        options, named = self._options(sent.options, headers if protocol.http else {})
         output, stream = negotiated(options, headers, protocol.envelope)
-        maps = queries(options, self.defaults, self.limits.max_samples, self.vocabulary)
+        maps = queries(options, named, self.defaults, self.limits.max_samples, self.vocabulary)
         present = any(query.least is not None for query in maps)  # their number is not known yet
         if alone and FORMATS[output].content is Content.PICTURE and len(maps) > 1 and not present:
             raise Refusal(400, f"output {output} shows one map; for several targets ask for json")
@@ -122,8 +122,11 @@ class RequestParser:
             raise Refusal(400, f"data must be numbers from -{_LARGEST:g} to {_LARGEST:g}")
         return b"", sent.tensor
 
-    def _options(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
-        """All options by name. Fields win over headers, headers over the path, the path over the archive's defaults."""
+    def _options(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[dict[str, Any], Collection[str]]:
+        """All options by name, and the names of those that the client gave.
+
+        Fields win over headers, headers over the path, the path over the archive's defaults.
+        """
         given: dict[str, Any] = {**_path_options(headers), **_header_options(headers)}
         for name, value in fields.items():
             if name != "explain" and (value is not None or name not in OPTIONS):
@@ -131,7 +134,7 @@ class RequestParser:
         options = {name: self.defaults.get(name, option.default) for name, option in OPTIONS.items()}
         for name, value in given.items():
             options[name] = parse(name, value, self.vocabulary)
-        return options
+        return options, given.keys()
 
     def _lenient_top_k(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> int | None:
         """The one option of `/predictions`, which like the stock handler refuses no value."""

@@ -224,7 +224,7 @@ def _consistent(limits: Limits) -> Limits:
     if limits.max_batch_work < largest:
         raise SettingsError(
             f"explain.max_batch_work is {limits.max_batch_work}; at least {WITH_BACKWARD} x max_samples + {FORWARD} = "
-            f"{largest} is allowed, or the largest request could never be served"
+            f"{largest} is allowed, or a gradient of max_samples could never be served"
         )
     if limits.max_batch_decode_ms < limits.max_decode_ms:
         raise SettingsError(

@@ -5,6 +5,7 @@ The methods of paths share out the difference between the scores of image and ba
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -59,9 +60,18 @@ class Path:
 
 
 def _spread_out(count: int) -> list[int]:
-    """The numbers below `count`, of which any first few lie all over the range: ordered by their reversed bits."""
-    bits = max(1, (count - 1).bit_length())
-    return sorted(range(count), key=lambda number: int(f"{number:0{bits}b}"[::-1], 2))
+    """The numbers below `count`, of which any first few lie evenly over the range, the middle first.
+
+    Each is the one nearest to the next fraction of van der Corput's sequence, 1/2, 1/4, 3/4, 1/8 ..., that is left.
+    """
+    bits = count.bit_length()
+    fractions = (int(f"{number:0{bits}b}"[::-1], 2) / 2**bits for number in range(1, count + 1))
+    left, order = list(range(count)), []
+    for fraction in fractions:
+        place = bisect_left(left, fraction * count - 0.5)
+        near = [index for index in (place - 1, place) if 0 <= index < len(left)]
+        order.append(left.pop(min(near, key=lambda index: abs(left[index] + 0.5 - fraction * count))))
+    return order
 
 
 class Mixtures:

@@ -53,5 +53,6 @@ class Channels:
 
         scores: of the first draws, (n).
         """
-        weights = scores.softmax(0).to(self._activations.dtype)
+        # A contrast with the target itself has a score of 0 everywhere, and must not look like a map.
+        weights = (scores.softmax(0) * scores.any()).to(self._activations.dtype)
         return torch.einsum("k,khw->hw", weights, self._activations[: len(scores)]).relu().float()
