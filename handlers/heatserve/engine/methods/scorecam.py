@@ -18,7 +18,7 @@ class Channels:
 
     image: (C, H, W).
     activations: of the image itself, (K, h, w).
-    most: the number of channels to keep; the others are never drawn, and would stay in memory for as long as a map does.
+    most: the number of channels to keep. The others are never drawn, and would stay in memory for nothing.
     count: K.
 
     The channels with the largest L2 norm come first: at equal weights they make most of the map.
