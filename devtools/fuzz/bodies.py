@@ -49,7 +49,7 @@ def options(chosen: random.Random) -> dict[str, Any]:
     found: dict[str, Any] = {}
     names = chosen.sample([*OPTIONS], chosen.choice([0, 0, 1, 1, 2, 3]))
     if chosen.random() < 0.5:  # most of the others have a meaning for some methods alone
-        names = list(dict.fromkeys(["method", *names]))
+        names = list(dict.fromkeys(["method", chosen.choice(["target", "contrast", "layer", "samples"]), *names]))
     for name in names:
         found[name] = chosen.choice(_GOOD.get(name, _ODD) if chosen.random() < 0.8 else _ODD)
     if chosen.random() < 0.06:

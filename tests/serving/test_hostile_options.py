@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from heatserve.engine import Query
 from heatserve.engine.methods.occlusion import windows
 from heatserve.engine.smoothing import Smoothing
-from heatserve.serving.service import Service
-from tests.serving.small import picture
+from heatserve.serving import settings, start
+from heatserve.serving.service import Row, Service
+from heatserve.serving.states import Refused
+from tests.serving.small import picture, unpacked
 from tests.serving.test_activation import EXPLAIN, archive, ask
 
 LAYERS = ["trunk.1", "trunk.3"]
@@ -83,3 +86,30 @@ def test_score_cam_keeps_no_more_channels_than_it_draws() -> None:
     assert sum(value.untyped_storage().nbytes() for value in kept if value.shape[1:] == (5, 5)) <= 4 * 4 * 25
     smoothing.update(torch.rand(4))
     assert smoothing.estimate().facts["share_done"] == 4 / 64
+
+
+def large(folder: Path, side: int) -> Service:
+    """The service of an archive with a large view; the limits on work are the default ones."""
+    manifest = unpacked(folder)
+    config = {"preprocess": {"resize": side, "crop": side}, "explain": {"optimize": False}}
+    return start.service(folder, manifest, settings.read_settings(config, {}), torch.device("cpu"))
+
+
+def test_maps_of_a_large_view_are_bounded_by_the_memory_of_their_statistics(tmp_path: Path) -> None:
+    """Six classes of 6 pictures at 1000 x 1000 would keep 36 statistics, of 120 MB each."""
+    service = large(tmp_path, 1000)
+    picked = {"data": base64.b64encode(picture()).decode(), "method": "vargrad", "target": "top6", "samples": 5}
+    body = {"body": {"instances": [picked] * 6}}
+    admitted = service.loop.admit(Row("a", body, EXPLAIN)).items
+    other = service.loop.admit(Row("b", body, EXPLAIN)).items
+    codes = [item.state.refusal.code if isinstance(item.state, Refused) else 200 for item in (*admitted, *other)]
+    assert codes == [200] * 3 + [413] * 3 + [503] * 6
+
+
+def test_a_large_view_still_has_one_map_that_takes_samples_and_maps_without_samples(tmp_path: Path) -> None:
+    service = large(tmp_path, 1990)
+    for options in ({"method": "rise", "samples": 2}, {"target": "top6"}):
+        status, _ = ask(service, {"data": picture(40, 40), **options}, EXPLAIN)
+        assert status == 200
+    status, answer = ask(service, {"data": picture(40, 40), "method": "rise", "samples": 2, "target": "top6"}, EXPLAIN)
+    assert status == 413 and "at most 5 maps" in answer["message"]
