@@ -30,18 +30,23 @@ CONFIG = {
     "batchSize": 8,
     "maxBatchDelay": 10,
     "preprocess": {"resize": bodies.SIDE + 8, "crop": bodies.SIDE},
-    "explain": {"max_samples": 20, "max_pixels": 10_000_000},
+    "explain": {"max_samples": 20, "max_pixels": 10_000_000, "layer": [*bodies.LAYERS]},
 }
+#: The archives by the names of their models, each with its activation.
+MODELS = {"lite0": "softmax", "labels": "sigmoid"}
 _GROWTH = 1.10
 
 
 def hostile_server(folder: Path, continuous: bool) -> Server:
-    """A server of lite0 in one of the two modes. folder: for its archive."""
+    """A server of two models, which are lite0, in one of the two modes. folder: for its archives."""
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
-    archive = lite0.build(folder, "lite0", config, continuous=continuous).path
+    archives = {
+        name: lite0.build(folder, name, config, continuous=continuous, activation=activation).path
+        for name, activation in MODELS.items()
+    }
     # The frontend's own limits: the handler's answers must stay below the second.
-    return Server({"lite0": archive}, {"max_request_size": "10485760", "max_response_size": "6553500"})
+    return Server(archives, {"max_request_size": "10485760", "max_response_size": "6553500"})
 
 
 def attack(
@@ -53,17 +58,18 @@ def attack(
     advance: Callable[[], None],
 ) -> None:
     """Sends so many hostile requests, by the protocols in turn. advance: called after each."""
-    worker = psutil.Process(server.worker_pids("lite0")[0])
-    good = Good(server)
+    workers = {model: psutil.Process(server.worker_pids(model)[0]) for model in MODELS}
+    goods = {model: Good(server, model) for model in MODELS}
     lock = threading.Lock()
 
     def one(index: int) -> None:
         chosen = random.Random(seed * 1_000_003 + index)
         protocol = protocols[index % len(protocols)]
+        model = [*MODELS][index // len(protocols) % len(MODELS)]
         with ThreadPoolExecutor(1) as beside:
-            asked = beside.submit(good.ask, index)
+            asked = beside.submit(goods[model].ask, index)
             try:
-                response = PROTOCOLS[protocol](Sender(server, "lite0", client), chosen)
+                response = PROTOCOLS[protocol](Sender(server, model, client), chosen)
             except SILENCE as error:
                 response = Response(-1, b"", f"request {index} of seed {seed}", f"no answer: {error!r}")
             except Exception:
@@ -73,8 +79,8 @@ def attack(
             findings.take(protocol, response)
             if fault:
                 findings.wrong.append(f"the good request beside {protocol} {response.request[:500]}: {fault}")
-            if index % 20 == 0 and worker.is_running():
-                findings.resident.append(worker.memory_info().rss / 1e6)
+            if index % 20 == 0 and all(worker.is_running() for worker in workers.values()):
+                findings.resident.append(sum(worker.memory_info().rss for worker in workers.values()) / 1e6)
             advance()
 
     with GrpcClient(server.grpc_inference) as client, ThreadPoolExecutor(THREADS) as pool:
@@ -84,8 +90,10 @@ def attack(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if server.worker_pids("lite0") != [worker.pid]:
-        findings.wrong.append(f"the worker was started again: {worker.pid} became {server.worker_pids('lite0')}")
+    for model, worker in workers.items():
+        if server.worker_pids(model) != [worker.pid]:
+            became = server.worker_pids(model)
+            findings.wrong.append(f"the worker of {model} was started again: {worker.pid} became {became}")
     forged = [line for line in server.log().splitlines() if line.lstrip().startswith("[METRICS]forged")]
     text = requests.get(f"{server.metrics}/metrics", timeout=10).text
     if forged or "forged" in text:
@@ -95,10 +103,10 @@ def attack(
 
 
 class Good:
-    """Requests with known right answers, predictions and maps in turn."""
+    """Requests to one model with known right answers, predictions and maps in turn."""
 
-    def __init__(self, server: Server) -> None:
-        self._url = server.inference
+    def __init__(self, server: Server, model: str) -> None:
+        self._url, self._model = server.inference, model
         self._image = bodies.good()
         self._prediction = self._predicted()
         self._map = self._mapped()
@@ -125,6 +133,6 @@ class Good:
 
     def _post(self, api: str, headers: dict[str, str]) -> requests.Response:
         every = {"Content-Type": "image/png", **headers}
-        response = requests.post(f"{self._url}/{api}/lite0", data=self._image, headers=every, timeout=120)
+        response = requests.post(f"{self._url}/{api}/{self._model}", data=self._image, headers=every, timeout=120)
         response.raise_for_status()
         return response

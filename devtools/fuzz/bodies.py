@@ -17,9 +17,15 @@ SIDE = 64
 FORGED = "[METRICS]forged.Count:1|#a:b"
 #: A mark in JSON bodies. A list nested about as deeply as TorchServe's parser allows takes its place.
 DEEP = "<deep>"
+#: Layers that both archives tap.
+LAYERS = ("_avg_pooling:input", "_blocks.10", "_blocks.5")
 _GOOD: dict[str, list[Any]] = {
     "method": [*METHODS],
-    "target": ["predicted", "top3", "top10", 7, "tabby"],
+    "target": ["predicted", "top3", "top10", "present", "present", 7, "tabby"],
+    "threshold": [0, 0.2, 0.5, 1],
+    "contrast": ["nearest1", "nearest3", "nearest10", "nearest0", "nearest11", "nearest", 7, "tabby", "present"],
+    "layer": [*LAYERS, "+".join(LAYERS), "+".join(LAYERS[1:]), f"{LAYERS[1]}+{LAYERS[1]}", f"{LAYERS[2]}+", "+" * 400],
+    "seed": [0, 2**53],
     "samples": [1, 2, 4],
     "output": [*OUTPUTS],
     "overlay": [True],
@@ -41,7 +47,10 @@ _ODD: list[Any] = [
 def options(chosen: random.Random) -> dict[str, Any]:
     """A few options, good and odd ones, sometimes one that does not exist."""
     found: dict[str, Any] = {}
-    for name in chosen.sample([*OPTIONS], chosen.choice([0, 0, 1, 1, 2, 3])):
+    names = chosen.sample([*OPTIONS], chosen.choice([0, 0, 1, 1, 2, 3]))
+    if chosen.random() < 0.5:  # most of the others have a meaning for some methods alone
+        names = list(dict.fromkeys(["method", chosen.choice(["target", "contrast", "layer", "samples"]), *names]))
+    for name in names:
         found[name] = chosen.choice(_GOOD.get(name, _ODD) if chosen.random() < 0.8 else _ODD)
     if chosen.random() < 0.06:
         found[chosen.choice(["explain", "lime", "", "é", FORGED, "describe", "data ", "x" * 300])] = chosen.choice(_ODD)

@@ -26,7 +26,7 @@ class Findings:
     statuses: their numbers, by protocol.
     frontend: the frontend's own answers of other statuses, each with its number and one request that had it.
     wrong: a sentence for each fault.
-    resident: the worker's resident memory over the time, in MB.
+    resident: the workers' resident memory over the time, in MB.
     """
 
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
@@ -49,7 +49,7 @@ class Findings:
 
     @property
     def growth(self) -> float:
-        """The worker's memory at the end, against that after a fifth of the time."""
+        """The workers' memory at the end, against that after a fifth of the time."""
         settled, end = settled_and_end(self.resident or [1.0])
         return end / settled
 
@@ -63,7 +63,7 @@ class Findings:
         console.print(table)
         for summary, (count, request) in self.frontend.items():
             console.print(f"[yellow]the frontend itself[/] {count} x {summary}\n    for example {request[:300]}")
-        console.print(f"memory of the worker: {self.growth:.3f} times, the end against after a fifth")
+        console.print(f"memory of the workers: {self.growth:.3f} times, the end against after a fifth")
         for fault in self.wrong[:20]:
             console.print(f"WRONG {fault}", style="red", markup=False)
 

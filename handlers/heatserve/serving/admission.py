@@ -91,6 +91,9 @@ class Admission:
         own = [item for item in siblings if item.long]
         before = [item for item in others if item.long]
         asked = request.work + sum(item.work_left for item in own)
+        view = math.prod(self._parser.view)
+        kept = view * (_statistics(request) + sum(_statistics(item.state.request) for item in own))
+        waiting = view * sum(_statistics(item.state.request) for item in before)
         work = sum(item.work_left for item in before)
         if len(own) + 1 > limits.max_explanations:
             raise Refusal(
@@ -102,8 +105,15 @@ class Admission:
                 f"the pictures of one request ask for {asked} forward passes and more; at most "
                 f"{limits.max_batch_work} are allowed: send fewer pictures, targets or samples",
             )
+        if kept > _KEPT and kept > view:
+            raise Refusal(
+                413,
+                f"at most {max(1, _KEPT // view)} maps of one request can take samples with this model's view: send "
+                "fewer pictures or targets",
+            )
         if (
             len(before) + len(own) + 1 > limits.max_explanations
+            or (waiting and waiting + kept > _KEPT)
             or work + asked > limits.max_batch_work
             or self._too_much_waits(others, len(request.image) + sum(map(_waiting_bytes, own)))
         ):
@@ -173,6 +183,16 @@ class Admission:
             image = image.pin_memory()  # or the copy would not be asynchronous
         image = image.to(self._device, non_blocking=True)
         return Decoded(request, image, geometry, size, photograph, state.costly)
+
+
+#: The pixels of all maps under way that are statistics of samples. VarGrad's take the most memory, 120 bytes for each.
+#: At views of 224 x 224 it is more than `max_explanations` of ten targets; at 1000 x 1000 it is 20 maps.
+_KEPT = 20_000_000
+
+
+def _statistics(request: Request | None) -> int:
+    """The number of a request's maps that are statistics of samples, which stay in memory until all are taken."""
+    return sum(query.smoothed for query in request.queries) if request else 0
 
 
 #: The part of a waiting picture's bytes that counts: it stays for some steps, an explanation for hundreds.

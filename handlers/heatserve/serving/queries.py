@@ -96,6 +96,8 @@ def _refuse_without_meaning(
     """
     if layer is not None and not method.of_layer:
         raise Refusal(400, f"layer has no meaning for {method.name}, which is a method of the {method.signal}")
+    if layer is not None and "+" in layer and method.prepare is not None:
+        raise Refusal(400, f"layer: {method.name} takes one layer, not several; gradcam fuses several")
     if layer is not None and method.needs_linear_head:
         raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
     if layer is not None and "+" in layer and method.prepare is not None:

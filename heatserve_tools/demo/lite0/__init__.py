@@ -18,7 +18,13 @@ def weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def build(export_path: Path, name: str = "lite0", config: Path | None = None, continuous: bool = False) -> Packaged:
+def build(
+    export_path: Path,
+    name: str = "lite0",
+    config: Path | None = None,
+    continuous: bool = False,
+    activation: str = "softmax",
+) -> Packaged:
     """Packages `export_path/NAME.mar`, replacing an older one."""
     with tempfile.TemporaryDirectory() as scratch:
         labels = Path(scratch) / "labels.txt"
@@ -31,6 +37,6 @@ def build(export_path: Path, name: str = "lite0", config: Path | None = None, co
             config=config or EXAMPLE / "model-config.yaml",
             include_packages=("efficientnet_lite_pytorch",),
             continuous=continuous,
-            activation="softmax",
+            activation=activation,
         )
         return package(recipe, export_path, force=True)

@@ -68,10 +68,11 @@ class Windows:
         rows, columns = (_within([one[axis] for one in done], self._image.shape[1 + axis]) for axis in (0, 1))
         covering = rows.T @ columns
         mean = (rows * drops[:, None]).T @ columns / covering.clamp_min(1)
-        if bool((covering == 0).any()):
-            far = [_squared_distances([one[axis] for one in done], self._image.shape[1 + axis]) for axis in (0, 1)]
-            nearest = (far[0][:, :, None] + far[1][:, None, :]).argmin(0)
-            mean = torch.where(covering == 0, drops[nearest], mean)
+        far = [_squared_distances([one[axis] for one in done], self._image.shape[1 + axis]) for axis in (0, 1)]
+        # One row of pixels at a time: the distances of all pixels from all windows may fill the memory.
+        for y in (covering == 0).any(1).nonzero().flatten().tolist():
+            nearest = (far[0][:, y, None] + far[1]).argmin(0)
+            mean[y] = torch.where(covering[y] == 0, drops[nearest], mean[y])
         return mean.float().to(scores.device)
 
 

@@ -18,6 +18,7 @@ class Channels:
 
     image: (C, H, W).
     activations: of the image itself, (K, h, w).
+    most: the number of channels to keep. The others are never drawn, and would stay in memory for nothing.
     count: K.
 
     The channels with the largest L2 norm come first: at equal weights they make most of the map.
@@ -26,16 +27,16 @@ class Channels:
     random: ClassVar[bool] = False
     parameters: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, image: Tensor, activations: Tensor) -> None:
+    def __init__(self, image: Tensor, activations: Tensor, most: int) -> None:
         order = torch.linalg.vector_norm(activations.flatten(1), dim=1).argsort(descending=True, stable=True)
-        self._image, self._activations = image, activations[order]
+        self._image, self._activations = image, activations[order[:most]]
         self.count = len(activations)
 
     @classmethod
     def of(cls, image: Tensor, sampling: Sampling) -> Channels:
         """The draws of an image, (C, H, W)."""
         assert sampling.prepared is not None  # the activation, which the method's row asks for
-        return cls(image, sampling.prepared)
+        return cls(image, sampling.prepared, sampling.samples)
 
     def draw(self, first: int, count: int) -> Tensor:
         """Draws number `first` to `first + count - 1`, (count, C, H, W)."""
