@@ -44,7 +44,7 @@ def test_an_unknown_activation_is_refused_by_name():
 
 
 def test_one_score_with_softmax_is_refused_with_the_line_to_add():
-    with pytest.raises(UnsuitableModel, match=r"explain.activation: sigmoid.*explain.activation: none"):
+    with pytest.raises(UnsuitableModel, match=r"explain: {activation: sigmoid}.*explain: {activation: none}"):
         Explainer(with_outputs(1), IMAGES)
 
 

@@ -175,14 +175,14 @@ def refused(net: nn.Module, **declared) -> str:
 @pytest.mark.parametrize("declared", ["softmax", "none"])
 def test_a_network_trained_with_sigmoids_in_forward_is_refused_under_another_activation(declared):
     message = refused(Module(nn.Sigmoid(), labels()), activation=declared)
-    assert "a sigmoid is the last operation" in message and "write `explain.activation: sigmoid`" in message
+    assert "a sigmoid is the last operation" in message and "write `explain: {activation: sigmoid}`" in message
     assert f"explain.activation is {declared}" in message
 
 
 @pytest.mark.parametrize("declared", ["sigmoid", "none"])
 @pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1)])
 def test_a_network_that_ends_in_a_softmax_is_refused_under_another_activation(end, declared):
-    assert "write `explain.activation: softmax`" in refused(Module(end), activation=declared)
+    assert "write `explain: {activation: softmax}`" in refused(Module(end), activation=declared)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_scores_are_found_in_the_parts_of_an_answer(name, activation, squash):
 
 def test_several_parts_that_may_be_scores_are_refused_with_their_names_and_shapes():
     message = refused(Ended(lambda y: {"coarse": y[:, :2], "fine": y}))
-    assert "coarse (2, 2), fine (2, 6)" in message and "`explain.head: coarse`" in message
+    assert "coarse (2, 2), fine (2, 6)" in message and "`explain: {head: coarse}`" in message
 
 
 def test_a_head_that_is_not_there_is_refused_with_those_that_are():

@@ -185,7 +185,7 @@ def test_a_picture_of_the_present_labels_needs_exactly_one(labels: tuple[str, Se
 def test_present_is_refused_where_no_label_is_by_itself(tmp_path: Path, activation: str) -> None:
     service = archive(tmp_path, {"activation": activation}, LABELS, "Fourteen", __name__)
     status, found = ask(service, {"data": SENT[0], "target": "present"}, EXPLAIN)
-    assert status == 400 and "explain.activation: sigmoid" in found["message"] and activation in found["message"]
+    assert status == 400 and "explain: {activation: sigmoid}" in found["message"] and activation in found["message"]
 
 
 def test_the_threshold_without_present_labels_is_refused_and_an_archive_may_set_it(tmp_path: Path) -> None:

@@ -191,3 +191,10 @@ def test_labels_must_be_the_models_classes_and_no_others(tmp_path: Path) -> None
         (tmp_path / "index_to_name.json").write_text(json.dumps(dict(enumerate(names))))
         with pytest.raises(ArchiveError, match="classes 0 to 5, and no others"):
             service(tmp_path, manifest, read_settings(CONFIG, {}), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("key", ["explain.activation", "preprocess.crop"])
+def test_a_key_with_a_dot_is_refused_with_the_block_that_it_belongs_to(key):
+    block, _, name = key.partition(".")
+    with pytest.raises(SettingsError, match=f"{key} is not a setting; write it as `{block}: {{{name}: 7}}`"):
+        read_settings({key: 7}, {})

@@ -53,7 +53,7 @@ def scores_of(answer: Any, head: str | None, rows: int) -> Tensor:
         )
     raise UnsuitableModel(
         f"the model answers with a {type(answer).__name__} of which several parts may be scores: {_described(parts)}; "
-        f"name one of them with explain.head, as in `explain.head: {found[0]}`"
+        f"name one of them with explain.head, as in `explain: {{head: {found[0]}}}`"
     )
 
 

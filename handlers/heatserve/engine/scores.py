@@ -62,9 +62,9 @@ def prove_scores(model: Model, example: Tensor, scores: Tensor, activation: str 
     if activation == "softmax" and scores.shape[1] < 2:
         raise UnsuitableModel(
             "the model answers with one score for each picture, whose softmax is 1 for every picture; add "
-            "`explain.activation: sigmoid` where it says how likely one label is, or `explain.activation: none` where "
-            "it is a value; or give it a second class: `torch.cat([torch.zeros_like(score), score], 1)` has the same "
-            "sigmoid as its second probability"
+            "`explain: {activation: sigmoid}` where it says how likely one label is, or `explain: {activation: none}` "
+            "where it is a value; or give it a second class: `torch.cat([torch.zeros_like(score), score], 1)` has the "
+            "same sigmoid as its second probability"
         )
     if activation == "none":
         if _between(scores) and _ends_in_squashing(model, example):
@@ -102,8 +102,8 @@ def refuse_squashed(found: str, fitting: str, activation: str, classes: int) -> 
         )
     raise UnsuitableModel(
         f"the model's scores look like probabilities already: {_range(found)}a {found} is the last operation of its "
-        f"forward, but explain.activation is {activation}; write `explain.activation: {fitting}` if that is right, "
-        "or let it give the scores before its softmax or sigmoid"
+        f"forward, but explain.activation is {activation}; write `explain: {{activation: {fitting}}}` if that is "
+        "right, or let it give the scores before its softmax or sigmoid"
     )
 
 
@@ -138,7 +138,7 @@ def _refuse(evidence: str, most: float = 1.0) -> NoReturn:
     raise UnsuitableModel(
         f"the model's scores look like probabilities already: all lie between 0 and {most:.4g}, and {evidence}; no "
         "sigmoid or softmax is seen as the last operation of its forward, which could be left out: let it give the "
-        "scores before its softmax or sigmoid, and say which it was with `explain.activation: softmax` or `sigmoid`"
+        "scores before its softmax or sigmoid, and say which it was with `explain: {activation: softmax}` or `sigmoid`"
     )
 
 

@@ -144,6 +144,7 @@ def _cost(query: Query, attribution: Attribution, seconds: float) -> str:
         return f"{_counted(passes, 'pass', 'passes')}, {took}"
     used, error = attribution.samples_used, attribution.relative_error
     margin = "" if error is None or not float(error) < 10 else f", standard error {float(error):.2f}"
+    margin += "".join(f", {name.replace('_', ' ')} {value:.2f}" for name, value in attribution.facts.items())
     if used == query.count:
         return f"{_counted(used, 'sample', 'samples')}, {_counted(passes, 'pass', 'passes')}, {took}{margin}"
     return (

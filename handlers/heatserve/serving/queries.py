@@ -100,8 +100,6 @@ def _refuse_without_meaning(
         raise Refusal(400, f"layer: {method.name} takes one layer, not several; gradcam fuses several")
     if layer is not None and method.needs_linear_head:
         raise Refusal(400, f"layer has no meaning for {method.name}, which takes the layer that the network pools")
-    if layer is not None and "+" in layer and method.prepare is not None:
-        raise Refusal(400, f"layer: {method.name} takes one layer, which it makes its masks of")
     if options["target"] != "present" and options["threshold"] != defaults.get("threshold", _THRESHOLD):
         raise Refusal(400, "threshold has no meaning without target present")
     for name in ("noise_level", "seed"):

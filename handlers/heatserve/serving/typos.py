@@ -45,6 +45,11 @@ def refuse(config: Mapping[str, Any], environment: Iterable[str], limits: Collec
 
     limits: the environment variables that are limits.
     """
+    for key in config:
+        block, dot, name = str(key).partition(".")
+        if dot and block in SECTIONS:
+            value = printable(str(config[key]), 40)
+            raise SettingsError(f"{printable(str(key))} is not a setting; write it as `{block}: {{{name}: {value}}}`")
     for key, meant in keys(config):
         if meant in SECTIONS and key not in _OTHER_BLOCKS:
             raise SettingsError(f"{printable(key)} is not a setting; do you mean {meant}?")

@@ -158,8 +158,8 @@ def _target(option: Option, value: Any, vocabulary: Vocabulary) -> Any:
         if vocabulary.activation != "sigmoid":
             raise Refusal(
                 400,
-                f"target present belongs to labels of which several may be present (explain.activation: sigmoid); this "
-                f"archive has {vocabulary.activation}: ask for predicted, or top1 to top{MAX_TARGETS}",
+                "target present belongs to labels of which several may be present (explain: {activation: sigmoid}); "
+                f"this archive has {vocabulary.activation}: ask for predicted, or top1 to top{MAX_TARGETS}",
             )
         return value
     return _counted(option, "top", value, min(MAX_TARGETS, vocabulary.classes)) or vocabulary.class_index(
