@@ -5,6 +5,7 @@ It knows neither HTTP nor pictures.
 
 from .activation import ACTIVATIONS, probabilities
 from .candidates import Candidate, try_candidates
+from .captum_bridge import CAPTUM, register_captum
 from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memory
 from .explainer import Explainer
 from .layout import Layout
@@ -22,6 +23,7 @@ from .trial import try_added
 
 __all__ = [
     "ACTIVATIONS",
+    "CAPTUM",
     "FORWARD",
     "METHODS",
     "PRECISIONS",
@@ -52,6 +54,7 @@ __all__ = [
     "probabilities",
     "ranking",
     "register",
+    "register_captum",
     "sample_seed",
     "try_added",
     "try_candidates",

@@ -15,7 +15,7 @@ from .transformer import Transformer
 class Source:
     """The place in a network that a signal is taken from.
 
-    signal: "layer", "input", "attention" or "score".
+    signal: "layer", "input", "attention", "score" or "model".
     layer: the layer's name; None for the other signals. Several names joined by "+" are fused.
     gradients: of a signal of attention: "score" for those of the explained score, "blocks" for those of each block's
         own score, "" for none.
@@ -34,6 +34,7 @@ class Source:
 
 
 INPUT = Source("input")
+MODEL = Source("model", backward=False)
 
 
 def layers_in(text: str | None) -> tuple[str, ...]:
@@ -130,8 +131,8 @@ class LayerChoice:
         method = METHODS[query.method]
         if query.prepares:
             return Source("layer", self.layer_of(query), backward=False)
-        if method.signal == "score":
-            return Source("score", backward=False)
+        if method.signal in ("score", "model"):
+            return Source(method.signal, backward=False)
         gradients = ""
         if method.signal == "attention" and method.needs_backward:
             gradients = "blocks" if method.layerwise else "score"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .sampling import Draws, Noise
 
@@ -78,13 +78,30 @@ class AttentionSignal:
 
 
 @dataclass(frozen=True)
+class ModelSignal:
+    """The signal of the bridge to Captum for N rows: the model itself, which it may ask as often as it needs to.
+
+    model: gives (n, classes) scores for images (n, C, H, W).
+    inputs: (N, C, H, W).
+    targets: the explained class of each row, (N).
+    contrasts: the classes whose mean score is subtracted, (N, m); -1 for none.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    targets: Tensor
+    contrasts: Tensor
+
+
+@dataclass(frozen=True)
 class Method:
     """One row of the registry. How to write one: docs/write-a-method.md.
 
-    name: lower case letters, digits and underscores.
+    name: lower case letters, digits and underscores. Names of the bridge to Captum begin with "captum:".
     summary: one line for tables.
     source: the authors and the year of the paper.
-    signal: "layer", "input", "attention" or "score": which signal `attribute` gets.
+    signal: "layer", "input", "attention" or "score": which signal `attribute` gets. The bridge to Captum has
+        "model".
     attribute: from the signal of N rows to their N attributions.
     reduce: from one attribution to a map, (H, W) or (h, w).
     draws: the class of the draws that the network gets in place of the image. None means the image itself, and noisy
@@ -100,6 +117,7 @@ class Method:
     layerwise: whether the gradients of a method of attention are those of each block's own score, not of the network's.
     signed: whether the map's negative part has a meaning of its own, which a picture shows in a second colour.
     rule: of the backward pass at ReLUs: "" for the ordinary one, or "guided".
+    passes: the forward and backward passes that an attribution of the model takes, an upper bound.
     factors: the names of methods whose attributions `attribute` gets in place of a signal; each has a first axis of N.
     definition: the formula in one line.
     reference: the independent implementation that the tests compare with.
@@ -123,6 +141,7 @@ class Method:
     layerwise: bool = False
     signed: bool = False
     rule: str = ""
+    passes: int = 1
     factors: tuple[str, ...] = ()
     definition: str = ""
     reference: str = ""

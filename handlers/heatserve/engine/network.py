@@ -7,7 +7,7 @@ from contextlib import ExitStack, nullcontext
 
 from torch import Tensor, nn
 
-from .choice import INPUT, LayerChoice
+from .choice import INPUT, MODEL, LayerChoice
 from .errors import UnsuitableModel
 from .frozen import freeze, thaw
 from .head import linear_head
@@ -145,7 +145,7 @@ class Network:
             images = images.clone() if graph and images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images
             # The network gets a copy where its first operation, in place, would change the caller's tensor or the leaf.
-            shared = to_input or inputs.data_ptr() == given.data_ptr()
+            shared = to_input or MODEL in sources or inputs.data_ptr() == given.data_ptr()
             logits = self.model(inputs.clone() if shared else inputs)
         scale = self.scale if precision == "float16" else 1.0
         recorded = Recorded(
@@ -159,6 +159,7 @@ class Network:
             scale,
             attention,
             rules,
+            self.model,
         )
         left = kept(queries, logits.detach(), self.activation)
         asked = [[factor for query in row for factor in factors(query)] for row in left]

@@ -109,7 +109,8 @@ class Query:
     def through_input(self) -> bool:
         """Whether the gradient passes the whole network, to the input or to the first block's attention."""
         rows = [METHODS[name] for name in self._row.factors] or [self._row]
-        return any(row.signal == "input" or (row.signal == "attention" and row.needs_backward) for row in rows)
+        whole = ("input", "model")
+        return any(row.signal in whole or (row.signal == "attention" and row.needs_backward) for row in rows)
 
     @property
     def sampling(self) -> Sampling:
@@ -135,6 +136,8 @@ class Query:
         """
         if self._row.factors:
             return FORWARD + (WITH_BACKWARD - FORWARD) * len(self._row.factors)
+        if self._row.signal == "model":
+            return FORWARD + WITH_BACKWARD * self._row.passes
         return FORWARD if self._row.signal == "score" or not self._row.needs_backward else WITH_BACKWARD
 
     @property

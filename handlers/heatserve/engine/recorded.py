@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Union
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .choice import Source
+from .choice import MODEL, Source
 from .fusion import fused, parts
 from .head import LinearHead
 from .layout import Layout
-from .method import AttentionSignal, InputSignal, LayerSignal, ScoreSignal
+from .method import AttentionSignal, InputSignal, LayerSignal, ModelSignal, ScoreSignal
 from .precision import PRECISIONS, autocast, tensor_float_of
 from .query import Attribution, Query
 from .recorded_attention import RecordedAttention
@@ -22,7 +22,7 @@ from .registry import METHODS
 from .rules import Rules
 from .wave import Wave, subtracted, wave_of
 
-Signal = Union[LayerSignal, InputSignal, ScoreSignal, AttentionSignal]
+Signal = Union[LayerSignal, InputSignal, ScoreSignal, AttentionSignal, ModelSignal]
 
 
 @contextmanager
@@ -54,6 +54,7 @@ class Recorded:
         gradients below 6e-8 would otherwise become 0.
     attention: the attention; None where no query needs it.
     rules: the marked ReLUs; None where no query has a rule.
+    model: the model of the pass, for queries whose method asks it again; None where there are none.
 
     Every signal is given in float32 (float64 for a model in float64), whatever the precision of the pass.
     """
@@ -68,21 +69,26 @@ class Recorded:
     scale: float = 1.0
     attention: RecordedAttention | None = None
     rules: Rules | None = None
+    model: nn.Module | None = None
 
     def attributions(self, queries: Sequence[Sequence[Query]]) -> Generator[None, None, list[list[Attribution]]]:
         """One attribution for each query of each row, in order; yields before each backward pass.
 
         Rows do not depend on each other, so one backward pass of the sum of their scores answers one query of each,
         and all queries of a row that explain the same score. Queries of different rules share none.
-        Queries that need no backward pass are answered together, before the others.
+        Queries that need no backward pass are answered together, before the others. A query whose method asks the model
+        again is answered alone, after them.
         """
         answers: dict[tuple[int, int], Attribution] = {}
         places = [(row, number) for row, asks in enumerate(queries) for number in range(len(asks))]
-        known = [(row, number) for row, number in places if self._known(self.source_of(queries[row][number]))]
+        source_at = {(row, number): self.source_of(queries[row][number]) for row, number in places}
+        alone = [place for place in places if source_at[place] == MODEL]
+        known = [place for place in places if source_at[place] != MODEL and self._known(source_at[place])]
         if known:
             with grad_mode(False):
                 answers.update(zip(known, self._answer([(row, queries[row][number]) for row, number in known])))
-        rules = {place: METHODS[queries[place[0]][place[1]].method].rule for place in places if place not in answers}
+        shared = [place for place in places if place not in answers and place not in alone]
+        rules = {(row, number): METHODS[queries[row][number].method].rule for row, number in shared}
         waves: list[list[tuple[int, int]]] = []
         for rule in dict.fromkeys(rules.values()):
             waves += _waves(queries, [place for place in rules if rules[place] == rule])
@@ -91,6 +97,10 @@ class Recorded:
             with grad_mode(True):
                 asked = [(row, queries[row][number]) for row, number in wave]
                 answers.update(zip(wave, self._answer(asked, keep_graph=left > 0)))
+        for row, number in alone:
+            yield
+            with grad_mode(True), tensor_float_of(self.precision):
+                answers[row, number] = self._answer([(row, queries[row][number])])[0]
         return [[answers[row, number] for number in range(len(asks))] for row, asks in enumerate(queries)]
 
     def _known(self, source: Source) -> bool:
@@ -162,6 +172,9 @@ class Recorded:
             return self.attention.signal(wave, gradients.get(source, ()), self._full)
         if source.signal == "score":
             return ScoreSignal(self._full(wave.of(self.logits.detach())), wave.targets, self._full(wave.scores))
+        if source == MODEL:
+            assert self.model is not None
+            return ModelSignal(self.model, wave.of(self.inputs.detach()), wave.targets, wave.contrasts)
         if source.layer is None:
             return InputSignal(wave.of(self.inputs.detach()), wave.of(gradients[source][0]))
         layout = self.layouts[source.layer]

@@ -17,9 +17,11 @@ from .rules import RULES
 GROUP = "heatserve.methods"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+#: The names of the bridge to Captum (`engine.captum_bridge`), whose methods have a signal of their own.
+_BRIDGED = re.compile(r"captum:[A-Za-z]{1,40}")
 #: The fields of a row that must be one of a few words.
 _WORDS = {
-    "signal": ("layer", "input", "score", "attention"),
+    "signal": ("layer", "input", "score", "attention", "model"),
     "statistic": ("mean", "mean_square", "variance", "covariance", "combined"),
     "display": ("maximum", "percentile"),
     "rule": RULES,
@@ -47,10 +49,11 @@ def register(method: Method) -> Method:
 
     Raises ValueError for a name that is taken, and for a row that no query could be answered by.
     """
-    if not _NAME.fullmatch(method.name):
+    bridged = method.signal == "model"
+    if not (_BRIDGED if bridged else _NAME).fullmatch(method.name):
         raise ValueError(
             f"a method cannot be named {method.name!r}: lower case letters, digits and underscores are allowed, "
-            "50 at most, a letter first"
+            "50 at most, a letter first" + ("; the signal of the model is for the bridge to Captum" if bridged else "")
         )
     if method.name == "describe":
         raise ValueError(

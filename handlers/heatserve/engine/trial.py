@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .errors import is_out_of_memory
+from .errors import UnsuitableModel, is_out_of_memory
 from .explainer import Explainer
 from .methods import BUILT_IN
 from .query import Attribution, Query
@@ -33,7 +33,7 @@ def _try(explainer: Explainer, name: str, example: Tensor) -> None:
     except BaseException as error:  # a method may do anything, even call sys.exit()
         if is_out_of_memory(error):
             raise
-        problem = f"{type(error).__name__}: {error}"
+        problem = str(error) if isinstance(error, UnsuitableModel) else f"{type(error).__name__}: {error}"
     if problem:
         raise ExtensionError(f"method {name!r} fails on this network: {problem}")
 

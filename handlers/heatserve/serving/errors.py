@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from ..engine import is_device_lost, is_out_of_memory
+from ..engine import UnsuitableModel, is_device_lost, is_out_of_memory
 from ..imaging import ImageTooLarge, UnreadableImage
 
 #: For each status: the `type` in the body, and its meaning for the client.
@@ -68,6 +68,8 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(413, str(error))
     if is_out_of_memory(error):
         return Refusal(507, "out of memory while computing this answer; send fewer samples or a smaller image")
+    if isinstance(error, UnsuitableModel):  # of this picture alone: the network was tried at load
+        return Refusal(500, printable(str(error).partition("\n")[0], 400))
     if is_device_lost(error):
         return Refusal(500, "the server's accelerator failed; its worker starts again: ask once more in a moment")
     return Refusal(500, "the server failed on this request; its log says where")

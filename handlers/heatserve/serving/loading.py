@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine import ExtensionError, load_installed, load_modules
+from ..engine import ExtensionError, load_installed, load_modules, register_captum
 from .integrity import LABELS, ArchiveError
 from .programs import load_program, program_in
 from .weights import load_weights
@@ -34,6 +34,15 @@ def load_extensions(modules: Sequence[str]) -> None:
             f"explain.extensions: {text_in_one_line(error)}; name modules that the archive holds and that can be "
             "imported"
         ) from error
+
+
+def load_captum(names: Sequence[str]) -> None:
+    """Registers the attributions of Captum that `explain.captum` names. Raises ArchiveError where Captum is missing."""
+    try:
+        for name in names:
+            register_captum(name)
+    except ExtensionError as error:
+        raise ArchiveError(f"explain.captum: {text_in_one_line(error)}; or take the key out of the archive") from error
 
 
 def load_model(model_dir: Path, manifest: Mapping[str, Any], device: torch.device) -> nn.Module:

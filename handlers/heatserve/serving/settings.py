@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..engine import ACTIVATIONS, FORWARD, PRECISIONS, WITH_BACKWARD
+from ..engine import ACTIVATIONS, CAPTUM, FORWARD, PRECISIONS, WITH_BACKWARD
 from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
@@ -55,6 +55,7 @@ class Settings:
     defaults: of options, by name, where the archive changes them.
     layers: those to tap, the default ones first; empty for the automatic choice.
     extensions: modules of the archive that are imported at start, and may register methods.
+    captum: attributions of Captum that become methods, names in CAPTUM.
     chunk: draws in one forward pass; None for automatic.
     optimize: whether the network is made faster at load.
     precision: of the passes of draws.
@@ -71,6 +72,7 @@ class Settings:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     layers: Sequence[str] = ()
     extensions: Sequence[str] = ()
+    captum: Sequence[str] = ()
     chunk: int | None = None
     optimize: bool = True
     precision: str = "float32"
@@ -110,6 +112,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         *default_names,
         *_OF_NETWORK,
         "extensions",
+        "captum",
         "chunk",
         "optimize",
         "precision",
@@ -132,6 +135,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         defaults=_defaults(explain, default_names),
         layers=_layers(explain),
         extensions=_modules("explain.extensions", explain.get("extensions")),
+        captum=_captum(explain.get("captum")),
         chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
         optimize=_flag(explain, "optimize", Settings.optimize),
         precision=_one_of(explain, "precision", PRECISIONS, Settings.precision),
@@ -217,6 +221,13 @@ def _modules(name: str, value: Any) -> tuple[str, ...]:
     if not all(isinstance(item, str) and all(part.isidentifier() for part in item.split(".")) for item in modules):
         raise SettingsError(f"{name} is {value!r}; a list of modules, as an import statement names them, is allowed")
     return tuple(modules)
+
+
+def _captum(value: Any) -> tuple[str, ...]:
+    names = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(name, str) and name in CAPTUM for name in names):
+        raise SettingsError(f"explain.captum is {value!r}; a list is allowed, of: {', '.join(CAPTUM)}")
+    return tuple(dict.fromkeys(names))
 
 
 def _consistent(limits: Limits) -> Limits:

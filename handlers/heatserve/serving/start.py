@@ -16,7 +16,7 @@ from . import describe, integrity, wording
 from .contract import CONTRACT
 from .errors import Refusal, printable
 from .integrity import ArchiveError, Integrity
-from .loading import error_in_one_line, load_extensions, load_labels, load_model, text_in_one_line
+from .loading import error_in_one_line, load_captum, load_extensions, load_labels, load_model, text_in_one_line
 from .loop import Loop
 from .model_info import model_info
 from .options import OPTIONS
@@ -45,6 +45,7 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     checked = _checked(model_dir, manifest)
     _check_contract(manifest)
     load_extensions(settings.extensions)
+    load_captum(settings.captum)
     model = load_model(model_dir, manifest, on)
     labels = load_labels(model_dir)
     network = explainer(settings, model, on)
@@ -133,9 +134,10 @@ def _try_added(network: Explainer, settings: Settings, on: torch.device) -> None
     try:
         try_added(network, example(settings, on))
     except ExtensionError as error:
-        raise ArchiveError(
-            f"{text_in_one_line(error)}; correct the method, or do without the module or package that brings it"
-        ) from error
+        way_out = "correct the method, or do without the module or package that brings it"
+        if settings.captum:
+            way_out += ", or without the name in explain.captum"
+        raise ArchiveError(f"{text_in_one_line(error, 600)}; {way_out}") from error
 
 
 def _policy(settings: Settings) -> Policy:
