@@ -70,7 +70,7 @@ _ATTRIBUTIONS: Mapping[str, _Attribution] = {
         3,
         hooks=True,
         signed=True,
-        caveat="Captum's rule of max pooling leaves a part of the score out where a window has equal values.",
+        caveat="In a network with max pooling its parts may not add up to the score's difference: they did not for VGG-11.",
     ),
     "GuidedBackprop": _Attribution(
         "gradient whose negative part every ReLU module holds back",
