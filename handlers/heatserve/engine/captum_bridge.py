@@ -70,7 +70,7 @@ _ATTRIBUTIONS: Mapping[str, _Attribution] = {
         3,
         hooks=True,
         signed=True,
-        caveat="In a network with max pooling its parts may not add up to the score's difference: they did not for VGG-11.",
+        caveat="With max pooling its parts may not add up to the score's difference: they did not for VGG-11.",
     ),
     "GuidedBackprop": _Attribution(
         "gradient whose negative part every ReLU module holds back",
