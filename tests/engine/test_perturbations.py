@@ -400,3 +400,16 @@ def test_nothing_is_presentable_before_there_is_a_value():
     list(explainer("resnet18").advance([(smoothing, 2)]))
     assert smoothing.presentable and smoothing.estimate().values.shape == SIZE
     assert CELLS == 7
+
+
+def test_scores_are_read_in_float32_whatever_the_precision_of_gradients_is():
+    """bfloat16 has steps of 1/16 at a score of 12: windows that lower it by less would show nothing."""
+    image, net = pictures(1, (28, 28), seed=4), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 28, 3))
+    torch.nn.init.normal_(net[1].weight, std=1e-3)
+    torch.nn.init.constant_(net[1].bias, 12.0)
+    exact, coarse = (Explainer(net, image, precision=precision) for precision in ("float32", "bfloat16"))
+    for method in ("occlusion", "rise"):
+        query = Query(method, target=1, samples=40)
+        (expected,), (found,) = exact.explain(image, query), coarse.explain(image, query)
+        assert bool(expected.values.any())
+        torch.testing.assert_close(found.values, expected.values)

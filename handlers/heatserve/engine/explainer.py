@@ -15,7 +15,6 @@ from .precision import of_predictions, tensor_float
 from .proof import prove, suitable_chunk
 from .query import Attribution, Query
 from .ranking import ranking
-from .registry import METHODS
 from .room import Room
 from .smoothing import Smoothing
 from .steps import finish
@@ -113,13 +112,6 @@ class Explainer:
         """The layout of a tapped layer's activation. Raises KeyError for another layer."""
         return self.network.layouts[layer]
 
-    def precision_of(self, query: Query) -> str:
-        """The precision of a query's passes of draws.
-
-        Differences of scores are lost in 16 bits, whose steps are as large; methods of the score get all 32.
-        """
-        return "float32" if METHODS[query.method].signal == "score" else self.precision
-
     @property
     def prediction_precision(self) -> str:
         """The precision of predictions, and of maps that share their pass: the process's, not `precision`."""
@@ -182,12 +174,12 @@ class Explainer:
 
         The explanations change with the last step.
         """
-        for precision in dict.fromkeys(self.precision_of(smoothing.query) for smoothing, _ in shares):
-            yield from self._advance([share for share in shares if self.precision_of(share[0].query) == precision])
+        wanted = [share[0].query.precision(self.precision) for share in shares]
+        for precision in dict.fromkeys(wanted):
+            yield from self._advance([share for share, own in zip(shares, wanted) if own == precision], precision)
 
-    def _advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
+    def _advance(self, shares: Sequence[tuple[Smoothing, int]], precision: str) -> Generator[None, None, None]:
         """`advance` for explanations of one precision."""
-        precision = self.precision_of(shares[0][0].query)
         draws = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
         images = torch.cat(draws) if len(draws) > 1 else draws[0]

@@ -145,6 +145,13 @@ class Query:
         """The cost of the answer beyond the pass that predictions share, in forward passes."""
         return self.price * (self.count + self.references) if self.smoothed or self.through_input else 0
 
+    def precision(self, of_archive: str) -> str:
+        """The precision of the passes of draws: the archive's, but 32 bits for a method of the score.
+
+        16 bits lose the differences of scores, which may be as small as their steps.
+        """
+        return "float32" if self._row.signal == "score" else of_archive
+
     def at(self, target: int, scores: Tensor | None = None) -> Query:
         """The same query once its class is known: with its target fixed, unless it was, and without `least`.
 

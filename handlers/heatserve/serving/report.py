@@ -89,7 +89,7 @@ class Report:
                 "noise_level": query.noise_level if "noise_level" in query.parameters else None,
                 "seed": query.seed if "seed" in query.parameters else None,
                 **_contrast(query, target["index"], finished.scores),
-                "precision": self.explainer.precision_of(query)
+                "precision": query.precision(self.explainer.precision)
                 if query.smoothed
                 else self.explainer.prediction_precision,
             },
