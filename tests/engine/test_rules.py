@@ -157,6 +157,12 @@ WAYS: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.ReLU6 in place": nn.ReLU6(True),
     "F.relu6": functional.relu6,
     "F.hardtanh": lambda x: functional.hardtanh(x, 0.0, 1e9),
+    "torch.clamp": lambda x: torch.clamp(x, min=0),
+    "Tensor.clamp_": lambda x: x.clamp_(0),
+    "Tensor.clamp_min": lambda x: x.clamp_min(0),
+    "Tensor.clip": lambda x: x.clip(min=0.0),
+    "F.threshold": lambda x: functional.threshold(x, 0, 0),
+    "nn.Threshold": nn.Threshold(0, 0),
 }
 
 
