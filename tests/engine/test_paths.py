@@ -130,6 +130,16 @@ def test_a_path_that_is_cut_off_is_near_the_whole_one() -> None:
 
 
 @ONCE
+@pytest.mark.parametrize("samples", [7, 50, 64])
+def test_the_first_points_of_a_path_lie_evenly_on_both_sides_of_its_middle(samples: int) -> None:
+    """Points that begin at the baseline would make the attribution of a path that is cut off that of the baseline."""
+    points = Path(torch.ones(1, 1, 1), samples).draw(0, samples).flatten()
+    assert abs(float(points[0]) - 0.5) <= 0.5 / samples + 1e-6
+    for count in range(1, samples + 1):
+        assert abs(float(points[:count].mean()) - 0.5) <= 0.26 / count**0.5 + 0.5 / samples
+
+
+@ONCE
 @pytest.mark.parametrize("samples", [1, 2, 3, 50, 64])
 def test_each_point_of_a_path_is_drawn_once(samples: int) -> None:
     ones = torch.ones(1, 1, 1)

@@ -158,6 +158,26 @@ def test_the_standard_error_of_rise_is_its_spread_over_seeds():
 
 
 @ONCE
+def test_the_standard_error_of_rise_is_its_spread_at_three_masks_too():
+    """400 seeds of 3 masks. The mean score is of the same masks, which makes the plain estimate 0.82 of the spread."""
+    image = pictures(1, (24, 36), seed=8)
+    one = Explainer(small(), image, chunk=3)
+    found = [one.explain(image, Query("rise", target=2, samples=3, seed=seed))[0] for seed in range(400)]
+    spread = torch.stack([each.values for each in found]).var(0).mean()
+    stated = torch.stack([each.standard_error for each in found]).square().mean()
+    assert float((stated / spread).sqrt()) == pytest.approx(1, abs=0.08)
+    assert not one.explain(image, Query("rise", samples=9, standard_error=9.0))[0].reached  # too few to know
+
+
+@ONCE
+def test_score_cam_of_a_contrast_with_the_target_itself_is_empty():
+    """The score is 0 whatever is hidden: a mean of the activations would look like a map of the class."""
+    image = pictures(1, (24, 36), seed=8)
+    (found,) = Explainer(small(), image).explain(image, Query("scorecam", target=2, contrast=2))
+    assert not bool(found.values.any())
+
+
+@ONCE
 def test_rise_ends_at_a_standard_error_whatever_the_chunk_is():
     image = pictures(1, (24, 36), seed=8).double()
     ended = []

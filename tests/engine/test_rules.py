@@ -248,6 +248,9 @@ def test_rows_that_no_query_could_be_answered_by_are_refused() -> None:
         (row(guided, signal="layer"), "belongs to a method of the input"),
         (row(product, factors=("gradcam", "nothing")), "factors are methods that are there"),
         (row(product, factors=("gradcam", PRODUCT)), "factors are methods that are there"),
+        (row(product, factors=("gradcam", "smoothgrad")), "factors are methods that are there"),
+        (row(product, factors=("gradcam", "vargrad")), "factors are methods that are there"),
+        (row(product, factors=("gradcam", "integrated_gradients")), "factors are methods that are there"),
     ):
         with pytest.raises(ValueError, match=words):
             register(refused)

@@ -74,13 +74,24 @@ def test_the_nearest_classes_of_a_named_target_in_a_mixed_batch(service: Service
 def test_the_nearest_classes_of_smoothed_maps_are_those_of_the_answer(service: Service) -> None:
     body = {"data": SENT[0], "method": "smoothgrad", "samples": 3, "contrast": "nearest1"}
     status, answer = ask(service, body, EXPLAIN)
-    assert status == 200 and answer["explanations"][0]["parameters"]["contrast"] == "nearest1"
+    (found,) = answer["explanations"]
+    assert status == 200 and found["parameters"]["contrast"] == "nearest1"
+    (contrast,) = found["parameters"]["nearest"]
+    _, answer = ask(service, {**body, "contrast": contrast}, EXPLAIN)
+    (expected,) = answer["explanations"]
+    assert found["heatmap"]["data"] == expected["heatmap"]["data"]
+    assert found["heatmap"]["scale"] == pytest.approx(expected["heatmap"]["scale"], rel=1e-5)
 
 
 @pytest.mark.parametrize("value", ["nearest0", "nearest6", "nearest11", "nearest", "nearest-1", "nearestx"])
 def test_a_number_of_nearest_classes_that_there_is_not_is_refused(service: Service, value: str) -> None:
     status, found = ask(service, {"data": SENT[0], "contrast": value}, EXPLAIN)
     assert status == 400 and found["message"].startswith("contrast")
+
+
+def test_a_contrast_with_the_target_itself_is_refused(service: Service) -> None:
+    status, found = ask(service, {"data": SENT[0], "target": 2, "contrast": "2"}, EXPLAIN)
+    assert status == 400 and found["message"].startswith("contrast is the target itself")
 
 
 def test_several_layers_are_fused(service: Service) -> None:
@@ -116,6 +127,9 @@ def test_an_archive_may_fuse_layers_where_a_request_names_none(tmp_path: Path, l
     for method in ("gradient", "cam"):  # a default that has no meaning for a method is left out
         status, answer = ask(fusing, {"data": SENT[0], "method": method}, EXPLAIN)
         assert status == 200 and answer["explanations"][0]["parameters"]["layer"] in (None, "trunk")
+        # A client that names the same layer gets no map of another one.
+        status, found = ask(fusing, {"data": SENT[0], "method": method, "layer": "trunk.1+trunk"}, EXPLAIN)
+        assert status == 400 and found["message"].startswith(f"layer has no meaning for {method}")
     _, described = ask(fusing, {}, {**EXPLAIN, "url_path": "describe"})
     assert described["options"]["layer"]["default"] == "trunk.1+trunk"
 
