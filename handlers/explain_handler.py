@@ -13,7 +13,7 @@ from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
-from heatserve.serving import heap, metrics, settings, start
+from heatserve.serving import heap, metrics, settings, start, threads
 from heatserve.torchserve import batch, device, emitter, ending, modes, profiler
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class ExplainHandler(BaseHandler):  # type: ignore[misc]
         self.context, self.manifest = context, context.manifest
         properties = context.system_properties
         self.device = device.device_of(properties.get("gpu_id"))
+        threads.settle_threads(os.environ)
         try:
             self.settings = settings.read_settings(context.model_yaml_config, os.environ)
             # TorchServe tells the handler nothing of an envelope. Its loader, which calls this method, was told.

@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from devtools.paths import ROOT
+from heatserve_tools.torchserve import launch
 from heatserve_tools.torchserve.server import Server, ServerError
 
 pytestmark = pytest.mark.server
@@ -81,6 +82,15 @@ def test_a_server_answers_at_its_own_addresses_and_leaves_nothing_behind(tmp_pat
     assert alive(pids) == []
     assert not directory.exists()
     assert (tmp_path / "log").read_text() == server.log() != ""
+
+
+def test_a_workers_threads_sleep_soon_unless_an_operator_says_how_they_wait(tmp_path, monkeypatch):
+    for name in launch.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    assert launch.environment(tmp_path, {})["GOMP_SPINCOUNT"] == launch.SPINS
+    assert "GOMP_SPINCOUNT" not in launch.environment(tmp_path, {"OMP_WAIT_POLICY": "ACTIVE"})
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    assert launch.environment(tmp_path, {})["GOMP_SPINCOUNT"] == "5"
 
 
 def test_a_model_that_refuses_to_load_is_an_error_with_the_handlers_own_words(tmp_path):

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from ..engine import Explainer
 from .answers import Answer
 from .contract import CONTRACT as CONTRACT
@@ -92,7 +94,7 @@ class Service:
         engine = self.explainer
         return (
             f"layer={engine.layers[0] if engine.layers else None} methods={','.join(engine.methods())} "
-            f"device={engine.device} chunk={engine.chunk} precision={engine.precision} "
+            f"device={engine.device} threads={torch.get_num_threads()} chunk={engine.chunk} precision={engine.precision} "
             f"folded={engine.optimized.folded} padded={engine.optimized.padded} "
             f"layout={str(engine.optimized.layout).rpartition('.')[2]} verified={str(self.integrity.verified).lower()}"
         )
