@@ -94,8 +94,8 @@ class Service:
         engine = self.explainer
         return (
             f"layer={engine.layers[0] if engine.layers else None} methods={','.join(engine.methods())} "
-            f"device={engine.device} threads={torch.get_num_threads()} chunk={engine.chunk} precision={engine.precision} "
-            f"folded={engine.optimized.folded} padded={engine.optimized.padded} "
+            f"device={engine.device} threads={torch.get_num_threads()} chunk={engine.chunk} "
+            f"precision={engine.precision} folded={engine.optimized.folded} padded={engine.optimized.padded} "
             f"layout={str(engine.optimized.layout).rpartition('.')[2]} verified={str(self.integrity.verified).lower()}"
         )
 
