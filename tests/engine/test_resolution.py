@@ -196,7 +196,7 @@ def limit():
 def test_the_distance_to_the_limit_is_the_error_that_is_stated(side):
     """80 seeds, each ended by a standard error of 0.2: the root mean square of distance / stated error is near 1.
 
-    The error of a block holds the correlation of its pixels: the mean of their errors would be several times off.
+    The error of a block holds the correlation of its pixels.
     """
     true = averaged(limit(), side)
     shares, used = [], []
@@ -234,6 +234,27 @@ def test_noise_that_is_independent_from_pixel_to_pixel_shrinks_with_the_side_of_
         query = Query("smoothgrad", target=0, samples=3000, resolution=side, standard_error=float(expected) / 2 * side)
         used[side] = one.explain(image, query)[0].samples_used
     assert used[1] / used[2] == pytest.approx(4, rel=0.25) and used[1] / used[4] == pytest.approx(16, rel=0.35), used
+
+
+class OfMeans(Quadratic):
+    """The quadratic score of the means of blocks of 4 x 4 pixels: all pixels of a block have the same gradient."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.avg_pool2d(x, 4))
+
+
+def test_noise_that_all_pixels_of_a_block_share_does_not_shrink():
+    image = 0.5 + 0.01 * IMAGE
+    one = Explainer(OfMeans(), image, chunk=50)
+    pixels, blocks = (
+        one.explain(image, Query("smoothgrad", target=0, samples=100, resolution=side))[0] for side in (1, 4)
+    )
+    assert float(blocks.relative_error) == pytest.approx(float(pixels.relative_error), rel=1e-4)
+    spread = Quadratic.strength * LEVEL * float(image.max() - image.min()) / 4
+    true = 1 + Quadratic.strength * averaged(image[0], 4)
+    expected = spread / 10 * true.size**0.5 / np.linalg.norm(true)
+    assert float(blocks.relative_error) == pytest.approx(expected, rel=0.05)
+    assert np.linalg.norm(16 * blocks.values.numpy() - true) / np.linalg.norm(true) == pytest.approx(expected, rel=0.15)
 
 
 # What is refused
