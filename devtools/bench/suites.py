@@ -18,6 +18,7 @@ from devtools.bench import (
     live,
     memory,
     photographs,
+    resolution,
     scaling,
     servers,
     smoothgrad,
@@ -60,14 +61,16 @@ def cams_suite(quick: bool) -> Steps:
 
 
 def errors_suite(quick: bool) -> Steps:
-    """Errors of precisions, and memory of SmoothGrad; ten minutes.
+    """Errors of precisions and of blocks of pixels, and memory of SmoothGrad; fifteen minutes.
 
-    The biases and errors of precisions in SmoothGrad's map. Nothing is timed.
+    The biases and errors of precisions in SmoothGrad's map, and its signal to noise by resolution. Nothing is timed.
     """
     part = 6 if quick else smoothgrad.PART
     steps: Steps = {
         f"{name}, biases of precisions": partial(smoothgrad.faithfulness, name, part=part) for name in NETWORKS
     }
+    most = 60 if quick else resolution.MOST
+    steps.update({f"{name}, signal to noise": partial(resolution.measure, name, most=most) for name in NETWORKS})
     return {**steps, **_memory_of_smoothgrad(quick)}
 
 

@@ -34,6 +34,7 @@ _GOOD: dict[str, list[Any]] = {
     "stream": [True, False],
     "deadline_ms": [1, 50],
     "standard_error": [0.5, 5],
+    "resolution": [1, 2, 5, 32],
     "colormap": ["jet", "viridis"],
 }
 _ODD: list[Any] = [

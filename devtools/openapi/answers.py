@@ -77,9 +77,10 @@ def schemas() -> dict[str, Schema]:
         "Parameters": exactly(
             {"layer": or_null(TEXT), **_LAYOUT, "samples": COUNT, "noise_level": or_null({"type": "number"}),
              "seed": or_null(COUNT), "contrast": {"type": ["integer", "string", "null"]}},
-            {"standard_error": or_null({"type": "number"}), "precision": TEXT,
+            {"standard_error": or_null({"type": "number"}), "precision": TEXT, "resolution": or_null(COUNT),
              "nearest": {"type": "array", "items": COUNT}},
-            "the options that made the map. nearest: the classes that `contrast: nearestK` stands for",
+            "the options that made the map. nearest: the classes that `contrast: nearestK` stands for. resolution: "
+            "null for a map whose method has no blocks",
         ),
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,

@@ -88,6 +88,7 @@ def _headers() -> Schema:
         "X-Prediction-Value": number, "X-Prediction-Activation": {**text, "enum": [*ACTIVATIONS]},
         "X-Explanation-Method": text, "X-Explanation-Target-Index": whole, "X-Explanation-Target-Label": text,
         "X-Explanation-Scale": number, "X-Explanation-Samples": whole, "X-Explanation-Seed": whole,
+        "X-Explanation-Resolution": whole,
         "X-Explanation-Standard-Error": number, "X-Explanation-Share-Done": number,
         "X-Explanation-Completeness-Error": number,
     }  # fmt: skip

@@ -166,6 +166,13 @@ def test_a_target_may_be_a_label_and_each_picture_may_have_a_query_of_its_own(cl
         classifier.explain_all(pictures, queries[:2])
 
 
+def test_a_map_of_blocks_has_the_size_of_the_view(classifier):
+    answer = classifier.explain(photograph(1), "smoothgrad", target=2, samples=5, resolution=5)
+    side = answer.attribution.map.shape[0]
+    assert side == -(-answer.map.shape[0] // 5)
+    assert np.array_equal(answer.map[::5, ::5], answer.attribution.map.numpy())
+
+
 def test_an_overlay_has_the_photographs_size_and_may_be_laid_over_another_copy(classifier):
     picture = photograph(1)
     answer = classifier.explain(picture)

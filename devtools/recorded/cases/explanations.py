@@ -80,6 +80,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "error-not-reached": {"method": "smoothgrad", "standard_error": 0.001, "samples": 20},
     "error-without-samples-top2": {"method": "smoothgrad", "standard_error": 0.3, "target": "top2"},
     "error-of-gradcam": {"samples": 40, "standard_error": 0.2},
+    "blocks": {"method": "smoothgrad", "samples": 4, "resolution": 5, "boxes": True},
+    "error-of-blocks": {"method": "expected_gradients", "resolution": 8, "standard_error": 1},
     "error-of-vargrad": {"method": "vargrad", "samples": 60, "standard_error": 0.5},
     "deadline-not-reached": {"method": "smoothgrad", "samples": 12, "deadline_ms": 5},
     "top_k-1": {"top_k": 1},

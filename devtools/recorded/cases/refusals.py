@@ -20,6 +20,7 @@ _WRONG: dict[str, tuple[Any, ...]] = {
     "contrast": ("nothing", "crane", 6, -1, "top2", "predicted", True, 2.0, {}),
     "samples": (0, -1, 201, "many", 1.5, "1.0", 1e10, True, [], ""),
     "standard_error": (0, -1, 11, "small", True, [], 0.0001, "nan", "inf"),
+    "resolution": (0, -1, 1025, 33, 2, 1.5, "coarse", True, []),
     "noise_level": (-0.1, 1.1, "loud", True, [], float("nan")),
     "seed": (-1, 2**53 + 1, "x", 1.5, True),
     "layer": ("pool", "linear", "nothing", "", 3, "trunk.0"),

@@ -157,6 +157,16 @@ class Method:
         """The class of the draws where samples are taken."""
         return self.draws or Noise
 
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether samples may be averaged over blocks of pixels: random ones of the input's pixels, for a mean.
+
+        A variance is no mean: that of a block's mean is not the mean of its pixels' variances. A fact of references is
+        about the sum over all pixels.
+        """
+        means = self.signal == "input" and self.statistic in ("mean", "mean_square")
+        return means and self.drawn.random and not getattr(self.drawn, "references", 0)
+
     def check_samples(self, samples: int) -> None:
         """Raises ValueError for fewer samples than the method's statistic needs."""
         if samples < self.min_samples:

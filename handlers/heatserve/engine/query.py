@@ -33,6 +33,8 @@ class Query:
     seed: of everything that is random.
     standard_error: ends the samples as soon as the relative standard error of the attribution is at most this;
         `samples` is then the largest number.
+    resolution: the side of the blocks, in pixels of the image, whose means are the answer; 1 for the pixels themselves.
+        The error is that of the blocks' means. It belongs to random samples of a method of the input.
     prepares: whether the answer is not the map, but what the method's draws depend on.
 
     Raises ValueError for a question that no network can answer.
@@ -50,6 +52,7 @@ class Query:
     noise_level: float = 0.15
     seed: int = 0
     standard_error: float | None = None
+    resolution: int = 1
     prepares: bool = False
 
     def __post_init__(self) -> None:
@@ -68,6 +71,12 @@ class Query:
             raise ValueError("standard_error must be above 0, and belongs to a method with samples")
         if self.standard_error is not None and not self._row.drawn.random:
             raise ValueError(f"standard_error belongs to random samples, which {self.method} does not take")
+
+        if self.resolution < 1:
+            raise ValueError("resolution is the side of a block in pixels: it starts at 1")
+        if self.resolution > 1 and not (self._row.takes_blocks and self.smoothed):
+            able = ", ".join(name for name, row in METHODS.items() if row.takes_blocks)
+            raise ValueError(f"resolution belongs to random samples, more than one, of: {able}")
 
     @property
     def _row(self) -> Method:
@@ -174,6 +183,7 @@ class Attribution:
 
     query: with its target fixed to the class that was explained.
     values: float32 on the model's device; (C, H, W) from the input's gradient, (h, w) from a layer, (H, W) from masks.
+        With a `resolution` they are one for each block: (C, ceil(H / resolution), ceil(W / resolution)).
     samples_used: the number of draws.
     standard_error: of each value, in the shape of `values`; None unless random draws were taken.
     relative_error: |standard error| / |values|, one number; None unless random draws were taken.

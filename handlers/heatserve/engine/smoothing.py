@@ -37,10 +37,10 @@ def next_decision(samples: int) -> int:
     return count
 
 
-def _statistic(method: Method, draws: Any) -> Union[Statistic, Covariance, Combined]:
+def _statistic(method: Method, draws: Any, side: int) -> Union[Statistic, Covariance, Combined]:
     if method.statistic == "covariance":
         return Covariance(draws)
-    return Combined(draws) if method.statistic == "combined" else Statistic(method.statistic)
+    return Combined(draws) if method.statistic == "combined" else Statistic(method.statistic, side)
 
 
 class Smoothing:
@@ -55,10 +55,12 @@ class Smoothing:
     def __init__(self, image: Tensor, query: Query, prepared: Tensor | None = None) -> None:
         assert query.target is not None
         assert query.nearest is None or query.others, "at(target, scores) fixes the nearest classes"
+        if query.resolution > min(image.shape[1:]):
+            raise ValueError(f"resolution must be at most {min(image.shape[1:])}, the shorter side of the image")
         method = METHODS[query.method]
         self._method = method
         self._draws = method.drawn.of(image, replace(query.sampling, prepared=prepared))
-        self._statistic = _statistic(method, self._draws)
+        self._statistic = _statistic(method, self._draws, query.resolution)
         most = getattr(self._draws, "count", query.count) if method.statistic == "combined" else query.count
         self.query = query if query.count <= most else replace(query, samples=most)
         self._scores: list[Tensor] = []

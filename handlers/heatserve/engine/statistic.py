@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def relative(error: Tensor, size: Tensor) -> Tensor:
@@ -18,17 +18,30 @@ def relative(error: Tensor, size: Tensor) -> Tensor:
     return torch.where(error == 0, error, error / true)
 
 
+def block_means(values: Tensor, side: int) -> Tensor:
+    """The means over blocks of side x side pixels, (..., ceil(H / side), ceil(W / side)).
+
+    values: (..., H, W). The blocks start at the upper left corner. Those at the right and lower edges hold the pixels
+        that are left, and their means are over these.
+    """
+    planes = values.reshape(-1, 1, *values.shape[-2:])
+    means = nn.functional.avg_pool2d(planes, side, ceil_mode=True, count_include_pad=False)
+    return means.reshape(*values.shape[:-2], *means.shape[-2:])
+
+
 class Statistic:
     """A statistic of sampled attributions and its standard error. Its memory does not grow with the samples.
 
     kind: "mean" of the attributions, "mean_square", or "variance" (population, 1/n).
+    side: of the blocks whose means are taken of each sample, in pixels. For "mean_square" they are of the squares.
 
     It keeps sums of powers about the first sample, in float64 where the device has it. Chunks of any size therefore
     give the same answer but for rounding, and the fourth power of a gradient of 1e-12 is not 0.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, side: int = 1) -> None:
         self.kind = kind
+        self._side = side
         self.samples = 0
         self._origin: Tensor | None = None
         self._sums: list[Tensor] = []
@@ -39,8 +52,11 @@ class Statistic:
         # On a CPU one sample in float64 fits the caches; on a GPU few launches are faster.
         for some in attributions.unbind() if attributions.device.type == "cpu" else [attributions]:
             values = some.to(precise).square() if self.kind == "mean_square" else some
+            if self._side > 1:
+                values = block_means(values.to(precise), self._side)
             if self._origin is None:
-                self._origin = values.reshape(-1, *attributions.shape[1:])[0].clone().to(precise)
+                first = values if values.ndim < attributions.ndim else values[0]
+                self._origin = first.clone().to(precise)
                 self._sums = [torch.zeros_like(self._origin) for _ in range(4 if self.kind == "variance" else 2)]
             centred = values - self._origin
             power = centred

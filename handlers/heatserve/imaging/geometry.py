@@ -75,6 +75,14 @@ class Geometry:
         across = resize_weights(view_map.shape[1], self.crop_width).astype(np.float32)
         return applied(down, _finite(view_map), across)
 
+    def of_blocks(self, blocks: NDArray[Any], side: int) -> NDArray[Any]:
+        """One value for each block of side x side view pixels, [h, w], on the view's own pixels: that of their block.
+
+        The blocks start at the upper left corner of the view. Those at its right and lower edges may be smaller.
+        """
+        assert blocks.shape == (-(-self.crop_height // side), -(-self.crop_width // side)), "blocks of another view"
+        return blocks.repeat(side, 0).repeat(side, 1)[: self.crop_height, : self.crop_width]
+
     def project(self, view_map: NDArray[Any], width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A map [h, w] of the view, of any resolution, on an upright picture of `width` x `height` pixels.
 

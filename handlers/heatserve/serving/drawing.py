@@ -58,7 +58,10 @@ class Drawing:
 def view(geometry: Geometry, attribution: Attribution) -> View:
     """An attribution's map on the host, at the size of the model's view."""
     method = METHODS[attribution.query.method]
-    values = geometry.on_view(attribution.map.cpu().numpy())
+    found = attribution.map.cpu().numpy()
+    if attribution.query.resolution > 1:
+        found = geometry.of_blocks(found, attribution.query.resolution)
+    values = geometry.on_view(found)
     shown = values[geometry.on_photograph()]
     scale = scale_of(np.abs(shown) if method.signed else shown, method.display)
     return View(attribution, values, scale, method.signed)

@@ -119,6 +119,15 @@ _ALL = (
         0.001,
         10,
     ),
+    Option(
+        "resolution",
+        "integer",
+        1,
+        "side of the blocks of pixels, on the model's view, whose means a smoothed map of the input shows; "
+        "the error is then that of these means",
+        1,
+        1024,
+    ),
     Option("noise_level", "number", 0.15, "noise as a share of the input's range (useful: 0.10 to 0.20)", 0, 1),
     Option("seed", "integer", 0, "of the noise or the masks: the same seed gives the same map", 0, 2**53),
     Option("layer", "layer", None, "the layer that CAM-family maps come from", set_by_archive=False),

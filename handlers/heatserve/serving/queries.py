@@ -20,12 +20,14 @@ def queries(
     defaults: Mapping[str, Any],
     max_samples: int,
     vocabulary: Vocabulary,
+    view: tuple[int, int],
 ) -> tuple[Query, ...]:
     """The queries of a request, in the order of its targets. Raises Refusal (400, 413).
 
     options: all of them by name, checked.
     named: the names of those that the client gave.
     defaults: the options that the archive changes. A default that has no meaning for this method is left out.
+    view: (height, width) of the model's view.
     """
     method = METHODS[options["method"]]
     asked = _asked(options["target"], vocabulary)
@@ -45,6 +47,7 @@ def queries(
         noise_level=options["noise_level"],
         seed=options["seed"],
         standard_error=_standard_error(method, options, samples, defaults.get("standard_error")),
+        resolution=_resolution(method, options, samples, defaults.get("resolution", 1), vocabulary, view),
     )
     if len(asked) * samples > max_samples:
         present = f"; target present counts as {len(asked)} targets" if query.least is not None else ""
@@ -124,3 +127,28 @@ def _standard_error(method: Method, options: Mapping[str, Any], samples: int, de
     if samples == 1:
         raise Refusal(400, "standard_error belongs to smoothed maps: ask for samples too, as the most to take")
     raise Refusal(400, f"standard_error belongs to random samples, which {method.name} does not take")
+
+
+def _resolution(
+    method: Method,
+    options: Mapping[str, Any],
+    samples: int,
+    default: int,
+    vocabulary: Vocabulary,
+    view: tuple[int, int],
+) -> int:
+    """The side of a map's blocks; 1 for a map that has none and a client that asks for none.
+
+    default: the archive's.
+    """
+    side: int = options["resolution"]
+    if side > min(view):
+        raise Refusal(400, f"resolution must be at most {min(view)}, the shorter side of the model's view")
+    if side == 1 or (samples > 1 and method.takes_blocks):
+        return side
+    if side == default:
+        return 1
+    if method.takes_blocks:
+        raise Refusal(400, "resolution belongs to smoothed maps: ask for samples too")
+    able = ", ".join(name for name in vocabulary.methods if METHODS[name].takes_blocks)
+    raise Refusal(400, f"resolution has no meaning for {method.name}; it belongs to: {able or 'none with this model'}")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__ as VERSION
-from ..engine import Explainer, Query, nearest, ranking
+from ..engine import METHODS, Explainer, Query, nearest, ranking
 from . import wording
 from .drawing import Drawing, View, boxes
 from .errors import printable
@@ -86,6 +86,7 @@ class Report:
                 **_layout(self.explainer, layer),
                 "samples": query.samples,
                 "standard_error": query.standard_error,
+                "resolution": query.resolution if query.smoothed and METHODS[query.method].takes_blocks else None,
                 "noise_level": query.noise_level if "noise_level" in query.parameters else None,
                 "seed": query.seed if "seed" in query.parameters else None,
                 **_contrast(query, target["index"], finished.scores),
@@ -122,6 +123,8 @@ class Report:
         error = _standard_error(of)
         if query.smoothed:
             headers["X-Explanation-Samples"] = str(of.attribution.samples_used)
+        if query.resolution > 1:
+            headers["X-Explanation-Resolution"] = str(query.resolution)
         if "seed" in query.parameters:
             headers["X-Explanation-Seed"] = str(query.seed)
         if error is not None and math.isfinite(error):

@@ -87,7 +87,7 @@ class RequestParser:
         # Over gRPC there are no headers, but inputs under any name that a client likes.
         options, named = self._options(sent.options, headers if protocol.http else {})
         output, stream = negotiated(options, headers, protocol.envelope)
-        maps = queries(options, named, self.defaults, self.limits.max_samples, self.vocabulary)
+        maps = queries(options, named, self.defaults, self.limits.max_samples, self.vocabulary, self.view)
         present = any(query.least is not None for query in maps)  # their number is not known yet
         if alone and FORMATS[output].content is Content.PICTURE and len(maps) > 1 and not present:
             raise Refusal(400, f"output {output} shows one map; for several targets ask for json")

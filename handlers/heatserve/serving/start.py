@@ -165,4 +165,9 @@ def _defaults(settings: Settings, network: Explainer, vocabulary: Vocabulary) ->
         raise SettingsError(
             f"explain.samples is {defaults['samples']}; at most max_samples = {settings.limits.max_samples}"
         )
+    if defaults.get("resolution", 1) > min(settings.view):
+        raise SettingsError(
+            f"explain.resolution is {defaults['resolution']}; at most {min(settings.view)}, the shorter side of the "
+            "model's view"
+        )
     return defaults
