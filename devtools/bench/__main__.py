@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from devtools.bench import frontend, handle, heap, plots, results, scaling, servers, soak, suites
+from devtools.bench import frontend, handle, heap, plots, quota, results, scaling, servers, soak, suites
 from devtools.bench.children import ChildFailed
 from devtools.bench.results import Result
 from devtools.bench.suites import Steps
@@ -42,6 +42,11 @@ METHOD = click.Option(
     type=click.Choice([*METHODS]),
     help="Measure predictions beside one client of this method alone, in continuous batching. May be repeated.",
 )
+AGAINST = click.Option(
+    ["--against"],
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another checkout of this repository: its handler is asked in turns with this one's.",
+)
 MINUTES = click.Option(["--minutes"], type=click.FloatRange(min=0.5), default=60, show_default=True)
 DEATHS = click.Option(["--count"], type=click.IntRange(min=1), default=10, show_default=True)
 EXPLANATIONS = click.Option(
@@ -65,6 +70,9 @@ OUTPUT = click.Option(
 SUITES: Mapping[str, tuple[Callable[..., Steps], list[click.Option]]] = {
     "library": (suites.library_suite, [QUICK]),
     "server": (suites.server_suite, [QUICK]),
+    "answers": (suites.answers_suite, [QUICK]),
+    "rates": (suites.rates_suite, [QUICK, AGAINST]),
+    "threads": (suites.threads_suite, [QUICK]),
     "scaling": (suites.scaling_suite, [QUICK]),
     "live": (suites.live_suite, [QUICK, METHOD]),
     "photographs": (suites.photographs_suite, [QUICK]),
@@ -135,6 +143,7 @@ FAILURES = (
     ToolError,
     ServerError,
     servers.Differs,
+    quota.Unavailable,
     requests.RequestException,
 )
 

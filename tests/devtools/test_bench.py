@@ -105,6 +105,9 @@ def test_help_names_every_suite_and_every_suite_has_help():
     for suite in (
         "library",
         "server",
+        "answers",
+        "rates",
+        "threads",
         "scaling",
         "limits",
         "gpu",
