@@ -72,7 +72,7 @@ SUITES: Mapping[str, tuple[Callable[..., Steps], list[click.Option]]] = {
     "server": (suites.server_suite, [QUICK]),
     "answers": (suites.answers_suite, [QUICK]),
     "rates": (suites.rates_suite, [QUICK, AGAINST]),
-    "threads": (suites.threads_suite, [QUICK]),
+    "contention": (suites.contention_suite, [QUICK]),
     "scaling": (suites.scaling_suite, [QUICK]),
     "live": (suites.live_suite, [QUICK, METHOD]),
     "photographs": (suites.photographs_suite, [QUICK]),
@@ -94,7 +94,7 @@ def _command(name: str, make: Callable[..., Steps], options: list[click.Option])
             steps = make(**told)
         except ToolError as refusal:
             raise click.UsageError(str(refusal)) from None
-        _measure({name: steps}, threads, output, told.get("quick", False))
+        _measure({name: steps}, threads, output, told.get("quick", False), "-methods" * bool(told.get("method")))
 
     return click.Command(name, callback=run, params=[*options, THREADS, OUTPUT], help=make.__doc__)
 
@@ -116,20 +116,23 @@ def full(quick: bool, threads: int, output: Path) -> None:
     _measure(made, threads, output, quick)
 
 
-def _measure(chosen: Mapping[str, Steps], threads: int, output: Path, quick: bool) -> None:
-    """Runs the suites in turn. Each is written when it is done, so that a later one cannot lose it."""
+def _measure(chosen: Mapping[str, Steps], threads: int, output: Path, quick: bool, ending: str = "") -> None:
+    """Runs the suites in turn. Each is written when it is done, so that a later one cannot lose it.
+
+    ending: of the files' names, beside the suite's.
+    """
     console = Console(highlight=False)
     missing: list[str] = []
     for name, steps in chosen.items():
         # The commit is read before the suite starts.
-        about = {**results.machine(threads), "command": f"scripts/bench {name}"}
+        about = {**results.machine(threads), "command": f"scripts/bench {name}{' --method …' * bool(ending)}"}
         try:
             found, failed = _run(steps, console)
         except KeyboardInterrupt:
             console.print("stopped; unfinished steps are not written")
             sys.exit(130)
         missing += failed
-        page = results.write(output, about, found, f"-{name}" * (name != "library") + "-quick" * quick)
+        page = results.write(output, about, found, f"-{name}" * (name != "library") + ending + "-quick" * quick)
         _draw(found, page)
         console.print(_table(found))
         console.print(f"Written to {os.path.relpath(page)}, .json and plots beside it.", soft_wrap=True)

@@ -108,7 +108,7 @@ def rates_suite(quick: bool, against: Path | None = None) -> Steps:
     return {f"rows a second, {name}": partial(rates.measure, name, against, seconds, rounds) for name in NETWORKS}
 
 
-def threads_suite(quick: bool) -> Steps:
+def contention_suite(quick: bool) -> Steps:
     """Predictions where the processor is short; nine minutes.
 
     Alone, beside another process and under quotas of cores, with OpenMP's settings; the stock handler stands beside.

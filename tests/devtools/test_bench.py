@@ -107,7 +107,7 @@ def test_help_names_every_suite_and_every_suite_has_help():
         "server",
         "answers",
         "rates",
-        "threads",
+        "contention",
         "scaling",
         "limits",
         "gpu",
