@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from devtools.bench import frontend, handle, heap, plots, results, scaling, servers, soak, suites
+from devtools.bench import frontend, handle, heap, plots, quota, results, scaling, servers, soak, suites
 from devtools.bench.children import ChildFailed
 from devtools.bench.results import Result
 from devtools.bench.suites import Steps
@@ -42,6 +42,11 @@ METHOD = click.Option(
     type=click.Choice([*METHODS]),
     help="Measure predictions beside one client of this method alone, in continuous batching. May be repeated.",
 )
+AGAINST = click.Option(
+    ["--against"],
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another checkout of this repository: its handler is asked in turns with this one's.",
+)
 MINUTES = click.Option(["--minutes"], type=click.FloatRange(min=0.5), default=60, show_default=True)
 DEATHS = click.Option(["--count"], type=click.IntRange(min=1), default=10, show_default=True)
 EXPLANATIONS = click.Option(
@@ -65,6 +70,9 @@ OUTPUT = click.Option(
 SUITES: Mapping[str, tuple[Callable[..., Steps], list[click.Option]]] = {
     "library": (suites.library_suite, [QUICK]),
     "server": (suites.server_suite, [QUICK]),
+    "answers": (suites.answers_suite, [QUICK]),
+    "rates": (suites.rates_suite, [QUICK, AGAINST]),
+    "contention": (suites.contention_suite, [QUICK]),
     "scaling": (suites.scaling_suite, [QUICK]),
     "live": (suites.live_suite, [QUICK, METHOD]),
     "photographs": (suites.photographs_suite, [QUICK]),
@@ -86,7 +94,7 @@ def _command(name: str, make: Callable[..., Steps], options: list[click.Option])
             steps = make(**told)
         except ToolError as refusal:
             raise click.UsageError(str(refusal)) from None
-        _measure({name: steps}, threads, output, told.get("quick", False))
+        _measure({name: steps}, threads, output, told.get("quick", False), "-methods" * bool(told.get("method")))
 
     return click.Command(name, callback=run, params=[*options, THREADS, OUTPUT], help=make.__doc__)
 
@@ -108,20 +116,23 @@ def full(quick: bool, threads: int, output: Path) -> None:
     _measure(made, threads, output, quick)
 
 
-def _measure(chosen: Mapping[str, Steps], threads: int, output: Path, quick: bool) -> None:
-    """Runs the suites in turn. Each is written when it is done, so that a later one cannot lose it."""
+def _measure(chosen: Mapping[str, Steps], threads: int, output: Path, quick: bool, ending: str = "") -> None:
+    """Runs the suites in turn. Each is written when it is done, so that a later one cannot lose it.
+
+    ending: of the files' names, beside the suite's.
+    """
     console = Console(highlight=False)
     missing: list[str] = []
     for name, steps in chosen.items():
         # The commit is read before the suite starts.
-        about = {**results.machine(threads), "command": f"scripts/bench {name}"}
+        about = {**results.machine(threads), "command": f"scripts/bench {name}{' --method …' * bool(ending)}"}
         try:
             found, failed = _run(steps, console)
         except KeyboardInterrupt:
             console.print("stopped; unfinished steps are not written")
             sys.exit(130)
         missing += failed
-        page = results.write(output, about, found, f"-{name}" * (name != "library") + "-quick" * quick)
+        page = results.write(output, about, found, f"-{name}" * (name != "library") + ending + "-quick" * quick)
         _draw(found, page)
         console.print(_table(found))
         console.print(f"Written to {os.path.relpath(page)}, .json and plots beside it.", soft_wrap=True)
@@ -135,6 +146,7 @@ FAILURES = (
     ToolError,
     ServerError,
     servers.Differs,
+    quota.Unavailable,
     requests.RequestException,
 )
 

@@ -26,7 +26,17 @@ TABLES: Mapping[str, tuple[str, Callable[[Result], bool]]] = {
     "memory": ("-errors", lambda result: result.what.startswith(MEMORY)),
     "passes": ("", lambda result: result.what.endswith(PASSES)),
     "chunks": ("", lambda result: "noisy copies in a pass" in result.what),
+    "cams": ("-cams", lambda result: bool(result.asked)),
+    "smoothdiff": ("-smoothdiff", lambda result: True),
     "server": ("-server", lambda result: bool(result.asked)),
+    "answers": ("-answers", lambda result: True),
+    "rates": ("-rates", lambda result: True),
+    "photographs": ("-photographs", lambda result: bool(result.asked)),
+    "live": ("-live", lambda result: bool(result.asked)),
+    "methods": ("-live-methods", lambda result: bool(result.asked)),
+    "contention": ("-contention", lambda result: True),
+    "scaling": ("-scaling", lambda result: True),
+    "operations": ("-limits", lambda result: result.what.endswith("of all")),
 }
 
 
@@ -34,22 +44,24 @@ def written(text: str) -> str:
     """The document with the tables of the newest runs."""
     for name, (suite, held) in TABLES.items():
         run = newest(suite)
-        lines = _table([result for result in read(run) if held(result)])
+        lines = ["Not measured: no run is committed."] if run is None else [_about(run), "", *_shown(run, held)]
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
             raise ValueError(f"{DOCUMENT.name} has no place for the table {name!r}")
-        table = "\n".join([_about(run), "", *lines, ""])
+        table = "\n".join([*lines, ""])
         text = marked.sub(lambda found, table=table: found[1] + table + found[2], text)
     return text
 
 
-def newest(suite: str) -> Path:
-    """The JSON of a suite's newest run that was not a quick one."""
-    return sorted(BENCHMARKS.glob(f"*-threads{suite}.json"))[-1]
+def newest(suite: str) -> Path | None:
+    """The JSON of a suite's newest run that was not a quick one; None where none is committed."""
+    return max(BENCHMARKS.glob(f"*-threads{suite}.json"), default=None)
 
 
-def read(run: Path) -> list[Result]:
-    """The results of a run."""
+def read(run: Path | None) -> list[Result]:
+    """The results of a run; none where there is no run."""
+    if run is None:
+        return []
     names = {entry.name for entry in fields(Result)}
     lines = json.loads(run.read_text(encoding="utf-8"))["results"]
     return [Result(**{key: value for key, value in line.items() if key in names}) for line in lines]
@@ -61,11 +73,19 @@ def _about(run: Path) -> str:
     return f"[{machine['date']}]({page}), {machine['cpu']}, {machine['threads']} threads, commit {machine['commit']}:"
 
 
+def _shown(run: Path, held: Callable[[Result], bool]) -> list[str]:
+    return _table([result for result in read(run) if held(result)])
+
+
 def _table(results: list[Result]) -> list[str]:
-    """A table with a line for each measurement and a column for each network."""
+    """A table with a line for each measurement and a column for each network, or one where no network is named."""
+    if not all(_network(result.what) for result in results):
+        lines = ["| what | asked | measured |", "|---|---|---|"]
+        return lines + [f"| {result.what} | {result.asked} | {_cell(result)} |" for result in results]
     found: dict[str, dict[str, Result]] = {}
     for result in results:
-        network = next(name for name in NETWORKS if name in result.what)
+        network = _network(result.what)
+        assert network is not None
         found.setdefault(_title(result.what, network), {})[network] = result
     lines = [f"| what | asked | {' | '.join(NAMES[name] for name in NETWORKS)} |", "|---|---|---|---|"]
     for title, by_network in found.items():
@@ -73,6 +93,10 @@ def _table(results: list[Result]) -> list[str]:
         cells = [_cell(by_network.get(name)) for name in NETWORKS]
         lines.append(f"| {title} | {asked} | {' | '.join(cells)} |")
     return lines
+
+
+def _network(what: str) -> str | None:
+    return next((name for name in NETWORKS if name in what), None)
 
 
 def _title(what: str, network: str) -> str:

@@ -38,9 +38,9 @@ class Endpoint:
         )
         return response
 
-    def ask(self, api: str, options: Mapping[str, str] | None = None) -> requests.Response:
-        """A good answer to the image. Raises requests.HTTPError for any other."""
-        response = self.post(api, options)
+    def ask(self, api: str, options: Mapping[str, str] | None = None, image: bytes | None = None) -> requests.Response:
+        """A good answer to the image, or to another one. Raises requests.HTTPError for any other answer."""
+        response = self.post(api, options, image)
         response.raise_for_status()
         return response
 

@@ -25,6 +25,8 @@ from devtools.bench.handle_child import KINDS, PARTS
 from devtools.bench.rounds import interleave, ratio
 from devtools.paths import HANDLERS, ROOT
 
+#: The milliseconds that a prediction may take beside decoding and the network.
+ASKED = 1.0
 #: Requests in a row before it is the other handler's turn.
 REQUESTS = 5
 
@@ -106,6 +108,9 @@ def _compared(kind: str, handlers: Mapping[str, Handler], seconds: float) -> Non
     for name, handler in handlers.items():
         medians = [1000 * median(each[part] for each in handler.taken) for part in PARTS]
         click.echo(f"{kind:16}{name:10}" + "".join(f"{value:10.3f}" for value in medians))
+        if kind == "prediction":
+            met = "met" if medians[-1] <= ASKED else "missed"
+            click.echo(f"{kind:16}{name:10}rest: asked ≤ {ASKED:g} ms, {met}")
     if len(handlers) == 2:
         of = ratio(found["handler"], found["against"])
         click.echo(

@@ -32,6 +32,12 @@ UNDER_WAY = 1.0
 #: As many explanations as clients ask for: the suite measures how they share the server, not how they are refused.
 ROOM = {"explain": {"method": "gradcam", "max_batch_work": 10_000}}
 
+#: The settings of each mode.
+MODES: Mapping[str, Mapping[str, object]] = {
+    ORDINARY: {"minWorkers": 1, "maxWorkers": 1, "batchSize": 8, "maxBatchDelay": 10},
+    LIVE: CONTINUOUS,
+}
+
 Endpoints = Mapping[str, Endpoint]
 
 
@@ -60,12 +66,8 @@ def both() -> Iterator[Endpoints]:
     """A server of each mode with the same archive, idle unless asked."""
     with tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch, ExitStack() as stack:
         archive = archives.ours(Path(scratch))
-        modes = {
-            ORDINARY: {"minWorkers": 1, "maxWorkers": 1, "batchSize": 8, "maxBatchDelay": 10},
-            LIVE: CONTINUOUS,
-        }
         endpoints = {}
-        for mode, settings in modes.items():
+        for mode, settings in MODES.items():
             unpacked = archives.configured(archive, mode, {**settings, **ROOM, "responseTimeout": 600})
             server = stack.enter_context(Server({archives.NAME: unpacked}))
             endpoint = endpoints[mode] = Endpoint(server, photographs()["chelsea"])

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from devtools.bench import (
+    answers,
     cams,
+    contention,
     deaths,
     endurance,
     gpu,
@@ -17,7 +20,9 @@ from devtools.bench import (
     limits,
     live,
     memory,
+    operations,
     photographs,
+    rates,
     resolution,
     scaling,
     servers,
@@ -88,6 +93,36 @@ def server_suite(quick: bool) -> Steps:
     return {f"servers, {name}": partial(servers.measure, seconds, rounds=rounds, networks=[name]) for name in NETWORKS}
 
 
+def answers_suite(quick: bool) -> Steps:
+    """Grad-CAM's answers by the photograph's size; six minutes.
+
+    Latency against a prediction through a real server: JSON at four sizes, and overlays in three formats.
+    """
+    seconds, rounds = (10.0, 2) if quick else (150.0, 10)
+    return {f"answers, {name}": partial(answers.measure, name, seconds, rounds) for name in NETWORKS}
+
+
+def rates_suite(quick: bool, against: Path | None = None) -> Steps:
+    """Rows a second of eight clients; six minutes.
+
+    They send photographs of 2.5 megapixels, half of them for explanations, in both modes.
+    """
+    seconds, rounds = (10.0, 2) if quick else (130.0, 10)
+    return {f"rows a second, {name}": partial(rates.measure, name, against, seconds, rounds) for name in NETWORKS}
+
+
+def contention_suite(quick: bool) -> Steps:
+    """Predictions where the processor is short; nine minutes.
+
+    Alone, beside another process and under quotas of cores, with OpenMP's settings; the stock handler stands beside.
+    """
+    seconds, rounds = (8.0, 1) if quick else (90.0, 8)
+    steps: Steps = {"all cores": partial(contention.unlimited, 2 * seconds, rounds)}
+    for cores in contention.QUOTAS:
+        steps[f"quota of {cores:g} cores"] = partial(contention.limited, cores, seconds, rounds)
+    return steps
+
+
 def scaling_suite(quick: bool) -> Steps:
     """The growth of costs, with plots.
 
@@ -98,11 +133,14 @@ def scaling_suite(quick: bool) -> Steps:
 
 
 def limits_suite(quick: bool) -> Steps:
-    """The parts of a SmoothGrad's time.
+    """Where the time goes; three minutes.
 
-    It also counts how often rounding shows in its gradients.
+    The operations of passes, gradients and SmoothGrad, and how often rounding shows in gradients.
     """
-    return {"where the time goes": partial(limits.measure, copies=40 if quick else limits.COPIES)}
+    return {
+        "operations": partial(operations.measure, passes=5 if quick else operations.PASSES),
+        "where the time of SmoothGrad goes": partial(limits.measure, copies=40 if quick else limits.COPIES),
+    }
 
 
 def gpu_suite(quick: bool) -> Steps:

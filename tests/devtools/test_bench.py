@@ -105,6 +105,9 @@ def test_help_names_every_suite_and_every_suite_has_help():
     for suite in (
         "library",
         "server",
+        "answers",
+        "rates",
+        "contention",
         "scaling",
         "limits",
         "gpu",
@@ -135,6 +138,16 @@ def test_the_full_benchmark_is_four_suites_and_each_says_what_printed_it(monkeyp
     assert pages.keys() == {"", "-server", "-scaling", "-soak"}
     for ending, page in pages.items():
         assert f"Printed by `scripts/bench {ending[1:] or 'library'}`" in page
+
+
+def test_a_run_of_named_methods_does_not_take_the_place_of_the_suites_own(monkeypatch, tmp_path):
+    monkeypatch.setattr("devtools.bench.results.machine", lambda threads: ABOUT)
+    monkeypatch.setattr("devtools.bench.__main__._run", lambda steps, console: ([], []))
+    assert CliRunner().invoke(main, ["live", "--output", str(tmp_path)]).exit_code == 0
+    assert CliRunner().invoke(main, ["live", "--method", "rise", "--output", str(tmp_path)]).exit_code == 0
+    names = {path.stem.split("2-threads")[1]: path.read_text() for path in tmp_path.glob("*.md")}
+    assert names.keys() == {"-live", "-live-methods"}
+    assert "Printed by `scripts/bench live --method …`" in names["-live-methods"]
 
 
 def test_the_commit_is_read_before_anything_is_measured(monkeypatch, tmp_path):
