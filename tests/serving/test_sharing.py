@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from heatserve.engine import Attribution, Explainer, Query
+from heatserve.engine import METHODS, Attribution, Explainer, Query, Smoothing, registry
 from heatserve.imaging import decode
 from heatserve.serving.service import Row, Service
 from heatserve.serving.states import Finished, UnderWay
@@ -83,6 +84,28 @@ def test_five_targets_take_the_forward_passes_of_one_and_answer_as_each_alone(
         assert one.samples_used == expected.samples_used and one.facts == pytest.approx(expected.facts, rel=1e-4)
         (only,) = attributions_of(service, row(**{**options, "target": one.query.target}))
         assert distance(one.values, only.values) < 1e-5
+
+
+def test_masks_that_depend_on_the_target_are_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer at the image is turned by one column for the second target."""
+
+    def turned(signal: Any) -> torch.Tensor:
+        return torch.stack([one.roll(k, -1) for k, one in enumerate(signal.activations)])
+
+    monkeypatch.setitem(registry._methods, "scorecam", replace(METHODS["scorecam"], prepare=turned))
+    service = small_service(tmp_path)
+    image, _ = service.settings.preprocess.tensor(decode(picture(), 10**6), 10**6)
+    query = Query("scorecam").at_image
+    assert query is not None
+    activations = service.explainer.run(image[None], [[query]])[1][0][0].values
+    forwards = counted(service.explainer)
+    found = attributions_of(service, row(target="top2", method="scorecam"))
+    assert forwards["images"] == 1 + 2 * 12
+    for k, one in enumerate(found):
+        alone = Smoothing(image, one.query, activations.roll(k, -1))
+        while alone.left:
+            list(service.explainer.advance([(alone, min(4, alone.left))]))
+        assert distance(one.values, alone.estimate().values) < 1e-5
 
 
 def test_a_target_whose_error_is_reached_leaves_the_others_together(tmp_path: Path) -> None:
