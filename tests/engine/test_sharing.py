@@ -127,7 +127,8 @@ def test_other_draws_share_no_image(other):
 
 
 def test_another_picture_and_another_place_in_the_samples_share_no_image():
-    one, images = Explainer(small(), IMAGE), pictures(2, (24, 36), seed=3)
+    # Each picture is one tensor: `images[0]` would be another one each time.
+    one, images = Explainer(small(), IMAGE), [*pictures(2, (24, 36), seed=3)]
     forwards = counted(one)
     query = Query("smoothgrad", target=1, samples=6)
     first, other, ahead = (one.begin(image, query) for image in (images[0], images[1], images[0]))
@@ -139,6 +140,20 @@ def test_another_picture_and_another_place_in_the_samples_share_no_image():
         alone = one.begin(image, query)
         list(one.advance([(alone, smoothing.samples)]))
         assert distance(smoothing.estimate().values, alone.estimate().values) < 1e-5
+
+
+def test_a_path_whose_references_are_further_on_shares_no_image_with_one_that_begins():
+    one, image = Explainer(small(), IMAGE), IMAGE[0]
+    queries = [Query("integrated_gradients", target=k, samples=6) for k in (1, 2)]
+    alone = [taken(one, begun(one, [query]))[0] for query in queries]
+    first, ahead = begun(one, queries, image)
+    list(one.advance([(ahead, 1)]))
+    forwards = counted(one)
+    list(one.advance([(first, 2), (ahead, 2)]))
+    assert forwards["images"] == 4
+    for answer, other in zip(taken(one, [first, ahead]), alone):
+        assert distance(answer.values, other.values) < 1e-5
+        assert answer.facts == pytest.approx(other.facts, rel=1e-3)
 
 
 def test_explanations_that_get_fewer_draws_share_as_far_as_they_go():
@@ -173,7 +188,7 @@ def test_an_explanation_that_ends_by_its_error_leaves_the_others_together():
 
 
 def test_pictures_with_as_many_targets_share_a_pass_and_others_have_their_own():
-    one, images = Explainer(small(), IMAGE), pictures(3, (24, 36), seed=3)
+    one, images = Explainer(small(), IMAGE), [*pictures(3, (24, 36), seed=3)]
     forwards = counted(one)
     asked = [(images[0], (0, 2)), (images[1], (3, 1)), (images[2], (4,))]
     smoothings = [one.begin(image, Query("smoothgrad", target=k, samples=4)) for image, some in asked for k in some]
