@@ -169,7 +169,7 @@ class Explainer:
         return (yield from in_halves(passes, images, queries, self._room))
 
     def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
-        """Takes further draws for several explanations, all in one forward pass; in steps, as `steps` does.
+        """Takes further draws for several explanations in few passes (`engine.advancing`); in steps, as `steps` does.
 
         shares: explanations, and how many draws each one gets.
 
