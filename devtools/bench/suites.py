@@ -29,6 +29,7 @@ from devtools.bench import (
     smoothgrad,
     soak,
     stopwatch,
+    targets,
 )
 from devtools.bench.networks import NETWORKS
 from devtools.bench.results import Result
@@ -52,6 +53,7 @@ def library_suite(quick: bool) -> Steps:
         for batch in library.BATCHES:
             steps[f"{name}, batch {batch}"] = partial(library.measure, name, batch, seconds, passes)
         steps[f"{name}, SmoothGrad"] = partial(smoothgrad.measure, name, seconds, smoothings, part=part)
+        steps[f"{name}, SmoothGrad of several targets"] = partial(targets.measure, name, seconds, smoothings)
         steps[f"{name}, noisy copies in a pass"] = partial(library.chunks, name, seconds / 2, smoothings)
     return {**steps, **_memory_of_smoothgrad(quick), "memory of Grad-CAM": memory.gradcam_row}
 

@@ -270,11 +270,18 @@ def test_a_standard_error_of_draws_that_are_not_random_is_refused(path_method: V
         ({}, 1),
         ({"method": "gradient"}, 1 + 3),
         ({"method": "gradcam", "samples": 4}, 1 + 4 * 3),
-        ({"method": "gradient", "target": "top3"}, 1 + 3 * 3),
-        ({"method": "smoothgrad", "samples": 5, "target": "top2"}, 1 + 2 * 5 * 3),
+        ({"method": "gradient", "target": "top3"}, 1 + 1 + 3 * 2),
+        ({"method": "smoothgrad", "samples": 5, "target": "top2"}, 1 + 5 * (1 + 2 * 2)),
+        ({"method": "guided_gradcam", "samples": 5, "target": "top2"}, 1 + 5 * (1 + 2 * 4)),
+        ({"method": "integrated_gradients", "samples": 5, "target": "top3"}, 1 + (5 + 2) * (1 + 3 * 2)),
+        ({"method": "rise", "samples": 30, "target": "top5"}, 1 + 30),
+        # Its masks come from an activation, which a target might change.
+        ({"method": "scorecam", "samples": 30, "target": "top2"}, 1 + 2 * 30),
     ],
 )
-def test_a_request_costs_a_pass_and_three_for_each_sample(asked: dict[str, Any], work: int) -> None:
+def test_a_request_costs_a_pass_and_for_each_sample_one_and_two_for_each_target(
+    asked: dict[str, Any], work: int
+) -> None:
     assert read({"body": {"data": "aQ==", **asked}}).work == work
 
 

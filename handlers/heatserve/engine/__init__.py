@@ -17,6 +17,7 @@ from .query import Attribution, Query
 from .ranking import nearest, ranking
 from .registry import METHODS, ExtensionError, load_installed, load_modules, register
 from .sampling import Draws, Sampling, sample_seed
+from .sharing import alike, price_of, work_of
 from .smoothing import Smoothing
 from .taps import activations
 from .trial import try_added
@@ -45,12 +46,14 @@ __all__ = [
     "Smoothing",
     "UnsuitableModel",
     "activations",
+    "alike",
     "explained_class",
     "is_device_lost",
     "is_out_of_memory",
     "load_installed",
     "load_modules",
     "nearest",
+    "price_of",
     "probabilities",
     "ranking",
     "register",
@@ -58,4 +61,5 @@ __all__ = [
     "sample_seed",
     "try_added",
     "try_candidates",
+    "work_of",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .activation import probabilities
+from .advancing import advance
 from .halving import in_halves
 from .layout import Layout
 from .network import Answers, Network
@@ -168,31 +169,13 @@ class Explainer:
         return (yield from in_halves(passes, images, queries, self._room))
 
     def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
-        """Takes further draws for several explanations, all in one forward pass; in steps, as `steps` does.
+        """Takes further draws for several explanations in few passes (`engine.advancing`); in steps, as `steps` does.
 
         shares: explanations, and how many draws each one gets.
 
         The explanations change with the last step.
         """
-        wanted = [share[0].query.precision(self.precision) for share in shares]
-        for precision in dict.fromkeys(wanted):
-            yield from self._advance([share for share, own in zip(shares, wanted) if own == precision], precision)
-
-    def _advance(self, shares: Sequence[tuple[Smoothing, int]], precision: str) -> Generator[None, None, None]:
-        """`advance` for explanations of one precision."""
-        draws = [smoothing.draw(count) for smoothing, count in shares]
-        queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
-        images = torch.cat(draws) if len(draws) > 1 else draws[0]
-        before = self.fallbacks
-        _, attributions = yield from self.steps(images, queries, precision)
-        if self.fallbacks == before:
-            self._room.fitted(len(images))
-        found = iter(row[0] for row in attributions)
-        # float16 has no number between 0 and 6e-8: a gradient of 0 may have been a small one.
-        zeros_are_zero = precision != "float16"
-        for smoothing, count in shares:
-            own = [next(found) for _ in range(count)]
-            smoothing.update(torch.stack([one.values for one in own]), zeros_are_zero, [one.score for one in own])
+        yield from advance(shares, self.steps, self._room, self.precision)
 
     def settle(self) -> None:
         """Waits until the device has done its queued work.

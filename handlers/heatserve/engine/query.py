@@ -159,7 +159,12 @@ class Query:
 
         16 bits lose the differences of scores, which may be as small as their steps.
         """
-        return "float32" if self._row.signal == "score" else of_archive
+        return self.own_precision or of_archive
+
+    @property
+    def own_precision(self) -> str | None:
+        """The precision that the query's passes of draws have in every archive; None for the archive's."""
+        return "float32" if self._row.signal == "score" else None
 
     def at(self, target: int, scores: Tensor | None = None) -> Query:
         """The same query once its class is known: with its target fixed, unless it was, and without `least`.

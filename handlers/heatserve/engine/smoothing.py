@@ -6,7 +6,7 @@ Any method can be smoothed by noisy copies (Smilkov et al. 2017); a method may a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any, Union, cast
 
@@ -17,7 +17,7 @@ from .combined import Combined, Covariance
 from .method import Method
 from .query import Attribution, Query
 from .registry import METHODS
-from .sampling import Referred
+from .sampling import Draws, Referred
 from .statistic import Statistic
 
 #: Fewer samples say too little about their own error to end by it.
@@ -50,16 +50,25 @@ class Smoothing:
     query: its target must be fixed, as the class that the image itself was found to be. Its `samples` become the number
         of all draws, where there are fewer.
     prepared: the answer to `query.at_image`, for a method whose draws depend on it.
+    beside: an explanation that has the same image, method and sampling, and an equal `prepared`: its draws are used.
     """
 
-    def __init__(self, image: Tensor, query: Query, prepared: Tensor | None = None) -> None:
+    def __init__(
+        self, image: Tensor, query: Query, prepared: Tensor | None = None, beside: Smoothing | None = None
+    ) -> None:
         assert query.target is not None
         assert query.nearest is None or query.others, "at(target, scores) fixes the nearest classes"
         if query.resolution > min(image.shape[1:]):
             raise ValueError(f"resolution must be at most {min(image.shape[1:])}, the shorter side of the image")
         method = METHODS[query.method]
         self._method = method
-        self._draws = method.drawn.of(image, replace(query.sampling, prepared=prepared))
+        self._image = image
+        self._draws: Draws = (
+            beside._draws if beside else method.drawn.of(image, replace(query.sampling, prepared=prepared))
+        )
+        # By identity: a comparison of pictures would wait for the device. The picture is kept, so that its id is too.
+        alone = id(self._draws) if prepared is not None else None
+        self._images = (method.drawn, id(image), query.sampling, alone)
         self._statistic = _statistic(method, self._draws, query.resolution)
         most = getattr(self._draws, "count", query.count) if method.statistic == "combined" else query.count
         self.query = query if query.count <= most else replace(query, samples=most)
@@ -81,6 +90,11 @@ class Smoothing:
     def _waiting(self) -> int:
         """The number of references whose score is not known yet."""
         return self.query.references - len(self._scores)
+
+    @property
+    def next_images(self) -> Hashable:
+        """Equal for explanations whose next draws are the same images: of the same picture, and as far on."""
+        return (*self._images, self.samples, self._waiting)
 
     @property
     def presentable(self) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ..engine import WITH_BACKWARD, Explainer
+from ..engine import Explainer, price_of
 from .faults import Faults
 from .items import Item
 from .passes import Passes, Share, Steps
@@ -88,25 +88,33 @@ class Chunks:
 
     def _first_passes(self, items: Sequence[Item]) -> Chunk:
         """First passes that carry a gradient back to the input."""
-        for item in items:
-            item.served += 1
-        return Chunk(items, self._passes.first(items), len(items), WITH_BACKWARD * len(items))
+        work = 0
+        for item, state in ((item, item.state) for item in items):
+            if isinstance(state, Decoded):
+                queries = [query for query in state.request.queries if query.through_input and not query.smoothed]
+                item.served += price_of(queries) / queries[0].price
+                work += price_of(queries)
+        return Chunk(items, self._passes.first(items), len(items), work)
 
     def _smoothing(self, claims: Sequence[Item], size: int) -> Chunk:
-        """Draws for the jobs of these items. Of the jobs of an item, the one with the fewest draws goes first."""
+        """Draws for the jobs of these items. Of the jobs of an item, those with the fewest draws go first.
+
+        Jobs whose next draws are the same images get the same number of them, and stay together.
+        """
         shares: list[Share] = []
+        rows = work = 0
         for item, state in ((item, item.state) for item in claims):
             if not isinstance(state, UnderWay):
                 continue
-            for job in sorted(state.jobs, key=lambda job: job.smoothing.samples):
-                count = min(size - sum(share[2] for share in shares), job.smoothing.left)
+            for group in sorted(state.groups, key=lambda group: group.samples):
+                count = min(size - rows, group.left)
                 if count:
-                    item.served += count
-                    shares.append((item, job, count))
-        draws = sum(count for *_, count in shares)
-        work = sum(job.smoothing.query.price * count for _, job, count in shares)
+                    shares += [(item, job, min(count, job.smoothing.left)) for job in group.members]
+                    item.served += count * group.price / group.members[0].smoothing.query.price
+                    rows += count
+                    work += count * group.price
         items = list(dict.fromkeys(item for item, *_ in shares))
-        return Chunk(items, self._passes.smooth(shares), draws, work)
+        return Chunk(items, self._passes.smooth(shares), rows, work)
 
     def _recover(self, chunk: Chunk, error: Exception) -> None:
         """Gives each item of a chunk that failed a pass of its own, so that a fault stays with its item."""
@@ -121,7 +129,7 @@ class Chunks:
                 self._passes.forward([item])
                 continue
             try:
-                for _ in self._passes.smooth([(item, item.state.jobs[0], 1)]):
+                for _ in self._passes.smooth([(item, job, 1) for job in item.state.groups[0].members]):
                     pass
             except Exception as own:
                 item.refuse(self._faults.record(own))

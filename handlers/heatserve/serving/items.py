@@ -18,7 +18,7 @@ class Item:
     """The place of one picture in the loop. It is equal to itself alone: two clients may send the same bytes.
 
     deadline: on the loop's clock; infinite for none.
-    served: the images that chunks computed for it.
+    served: the images that chunks computed for it. Maps that share an image make it count by what it costs.
     passed_over: calls that had no time left to decode its picture.
     lines: of its stream that were sent.
     seconds: wall time by stage.
@@ -60,7 +60,7 @@ class Item:
     def work_left(self) -> int:
         """Forward passes still to do, roughly."""
         if isinstance(self.state, UnderWay):
-            return sum(job.smoothing.query.price * job.smoothing.left for job in self.state.jobs)
+            return sum(group.price * group.left for group in self.state.groups)
         return self.state.request.work if isinstance(self.state, (Admitted, Decoded)) else 0
 
     @property

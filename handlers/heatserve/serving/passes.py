@@ -94,6 +94,7 @@ def _predicted(
     """
     maps: list[Attribution | None] = []
     jobs: list[Job] = []
+    begun: list[tuple[Tensor, Smoothing]] = []
     ranked: list[int] = []
     likely: list[float] = []
     found = deque(attributions)
@@ -110,7 +111,12 @@ def _predicted(
         target = explained_class(query, ranked, likely)
         if target is not None:
             prepared = None if answer is None else answer.values
-            jobs.append(Job(len(maps), Smoothing(decoded.image, query.at(target, scores), prepared)))
+            # The method's answer at the image may be the same for every target: then its draws are.
+            beside = None if prepared is None else next((b for p, b in begun if torch.equal(p, prepared)), None)
+            smoothing = Smoothing(decoded.image, query.at(target, scores), prepared, beside)
+            if prepared is not None:
+                begun.append((prepared, smoothing))
+            jobs.append(Job(len(maps), smoothing))
             maps.append(None)
     state = UnderWay(decoded, probabilities, scores, maps, jobs)
     return state if jobs else state.concluded()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import FORWARD, Query
+from ..engine import FORWARD, Query, work_of
 from .accept import negotiated
 from .answers import Envelope
 from .encoded import picture_bytes
@@ -55,7 +55,7 @@ class Request:
     @property
     def work(self) -> int:
         """The price in forward passes: of the pass that predictions share, and of the queries beyond it."""
-        return FORWARD + sum(query.work for query in self.queries)
+        return FORWARD + work_of(self.queries)
 
 
 @dataclass(frozen=True)

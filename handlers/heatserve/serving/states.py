@@ -13,7 +13,7 @@ from typing import Union
 from PIL import Image
 from torch import Tensor
 
-from ..engine import Attribution, Smoothing
+from ..engine import Attribution, Smoothing, alike, price_of
 from ..imaging import Geometry
 from .errors import Refusal
 from .requests import Request
@@ -73,6 +73,28 @@ class Job:
 
 
 @dataclass(frozen=True, eq=False)
+class Jobs:
+    """Jobs of one item whose next draws are the same images: they take them together."""
+
+    members: Sequence[Job]
+
+    @property
+    def samples(self) -> int:
+        """The number of samples that each has taken."""
+        return self.members[0].smoothing.samples
+
+    @property
+    def left(self) -> int:
+        """The number of images that they still need, and none of them more."""
+        return max(job.smoothing.left for job in self.members)
+
+    @property
+    def price(self) -> int:
+        """The cost of one image, in forward passes."""
+        return price_of([job.smoothing.query for job in self.members])
+
+
+@dataclass(frozen=True, eq=False)
 class UnderWay:
     """An item that has its prediction, and waits for further passes.
 
@@ -90,6 +112,11 @@ class UnderWay:
     @property
     def request(self) -> Request:
         return self.decoded.request
+
+    @property
+    def groups(self) -> list[Jobs]:
+        """The jobs, those together that take the same draws."""
+        return [Jobs([self.jobs[k] for k in group]) for group in alike([job.smoothing for job in self.jobs])]
 
     @property
     def presentable(self) -> bool:
