@@ -223,6 +223,7 @@ def _take_little() -> None:
         own = threading.get_native_id()
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + NICENESS))
+    torch.get_num_threads()  # the first use in a thread sets the number
     torch.set_num_threads(1)
 
 
