@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from heatserve.serving import admission
 from heatserve.serving.answers import Answer, body_bytes
@@ -108,6 +109,16 @@ def test_a_prediction_is_answered_while_large_pictures_are_decoded(tmp_path: Pat
     large.open.set()
     assert set(statuses(all_of(service, rows)).values()) == {200}
     assert all(name.startswith("heatserve-picture") for name in large.names)
+
+
+def test_a_slow_network_does_not_make_its_clients_wait_for_large_pictures_too(tmp_path: Path, large: Large) -> None:
+    service = service_of(tmp_path, 2)
+    service.loop._policy.passed(1, 10.0)
+    assert service.loop._policy.patience > 1
+    rows = [large_row("large"), predicted("p")]
+    assert statuses(service.call(rows)) == {"p": 200}
+    large.open.set()
+    assert statuses(all_of(service, rows[:1])) == {"large": 200}
 
 
 def test_without_a_pool_it_waits(tmp_path: Path, large: Large) -> None:
@@ -233,13 +244,20 @@ def on_an_accelerator(service: Service) -> None:
     service.loop._shares_cores = False
 
 
+def under_way(service: Service, row: Row) -> None:
+    """Calls until the one row has passes to come."""
+    service.call([row])
+    while not isinstance(service.loop.rows[row.id].items[0].state, UnderWay):
+        service.call([row])
+
+
 def test_beside_a_device_a_chunk_is_launched_before_newcomers_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = service_of(tmp_path, 2)
     on_an_accelerator(service)
     long = explained("long", method="smoothgrad", samples=200)
-    service.call([long])
+    under_way(service, long)
     decode, gate = admission.decode, threading.Event()
 
     def slow(*given: Any) -> Any:
@@ -273,8 +291,7 @@ def test_beside_a_device_an_answer_is_written_while_the_next_chunk_runs(
 
     monkeypatch.setattr(Responder, "respond", slow)
     rows = [explained("map", output="png"), explained("long", 1, method="smoothgrad", samples=200)]
-    while "long" not in service.loop.rows or not isinstance(service.loop.rows["long"].items[0].state, UnderWay):
-        service.call(rows[1:])
+    under_way(service, rows[1])
     while not names:
         assert not service.call(rows).answers
     before = service.loop.rows["long"].items[0].served
@@ -343,9 +360,9 @@ def test_an_answer_that_cannot_be_written_in_the_pool_is_a_500(tmp_path: Path, m
         return respond(*given)
 
     monkeypatch.setattr(Responder, "respond", fails)
-    rows = [explained("map"), explained("long", 1, method="smoothgrad", samples=5)]
-    found = statuses(all_of(service, rows))
-    assert found["map"] == 500 and set(found) == {"map", "long"}
+    rows = [explained("map"), explained("long", 1, method="smoothgrad", samples=200)]
+    under_way(service, rows[1])
+    assert statuses(until(service, rows, lambda reply: bool(reply.answers))) == {"map": 500}
 
 
 def _mixed(count: int) -> list[Row]:
@@ -401,8 +418,15 @@ def _assert_alike(one: Any, other: Any) -> None:
     elif isinstance(one, bytes) and one.startswith(b"\x93NUMPY"):
         ours, theirs = np.load(io.BytesIO(one)), np.load(io.BytesIO(other))
         assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+    elif isinstance(one, str) and one.startswith("iVBOR"):
+        _assert_alike(base64.b64decode(one), base64.b64decode(other))
+    elif isinstance(one, bytes) and one.startswith(b"\x89PNG"):
+        # Other rows in a pass change the last digits of a map, and so a grey level here and there by one.
+        ours, theirs = (np.asarray(Image.open(io.BytesIO(each)).convert("RGB"), np.int16) for each in (one, other))
+        assert ours.shape == theirs.shape and np.abs(ours - theirs).mean() <= 0.05
     else:
-        assert one == other
+        same = one == other
+        assert same, f"{one!r:.200} {other!r:.200}"
 
 
 @pytest.mark.parametrize("continuous", [False, True])

@@ -52,7 +52,7 @@ class Loop:
         self.faults = Faults()
         self._explainer = explainer
         self._admission = Admission(parser, preprocess, limits, policy, self.faults, explainer.device)
-        self._pictures = Pictures(self._admission, pool, self.faults)
+        self._pictures = Pictures(self._admission, pool, policy, self.faults)
         self._passes = Passes(explainer, policy, self.faults)
         self._chunks = Chunks(explainer, self._passes, policy, self.faults)
         self._policy = policy

@@ -29,7 +29,7 @@ class Admitted:
 
     size: (width, height) that the picture's header promises.
     cost_ms: of decoding, as the header promises.
-    costly: whether decoding it would hold up the other rows, if the network's thread did it.
+    costly: whether decoding it would hold up the other rows, where there is no pool.
     """
 
     request: Request

@@ -64,7 +64,8 @@ class Writer:
         if first:
             self._pool.finish([row.draft.future for row in loop.rows.values() if row.draft], loop.left)
         self._collect(loop, written, facts)
-        return written, facts
+        # In the order of admission, whichever was written first.
+        return written, {row_id: facts[row_id] for row_id in loop.rows if row_id in facts}
 
     def _answering(self, row: OpenRow) -> Callable[[], Rendered]:
         """The work of writing an answer. It has all that it needs, and another thread may do it."""
