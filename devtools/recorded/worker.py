@@ -56,7 +56,9 @@ class Worker:
         self._service = Service("recorded", str(folder), manifest, handler.handle, None, 64, True, metrics)
         self._connection = Connection()
         self._service.set_cl_socket(self._connection)
-        with mock.patch.dict(os.environ, scene.environment):
+        # With threads the pictures that share a pass would be a matter of time, and with them the last digits.
+        alone = {"HEATSERVE_PICTURE_THREADS": os.environ.get("HEATSERVE_PICTURE_THREADS", "0")}
+        with mock.patch.dict(os.environ, {**alone, **scene.environment}):
             handler.initialize(self._service.context)
 
     def ask(self, rows: Mapping[str, Row]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from heatserve.serving import settings, start
+from heatserve.serving.pool import VARIABLE
 from heatserve.serving.service import Service
 
 LABELS = ["cat", "dog", "crane", "crane", "Bär", "evil\r\n[METRICS]x.Count:1|#a:b"]
@@ -53,7 +55,8 @@ def unpacked(folder: Path) -> dict[str, Any]:
 def small_service(folder: Path, config: dict[str, Any] | None = None) -> Service:
     """The service of an archive that holds `Small`."""
     merged = {**CONFIG, **(config or {})}
-    return start.service(folder, unpacked(folder), settings.read_settings(merged, {}), torch.device("cpu"))
+    environment = {name: value for name, value in os.environ.items() if name == VARIABLE}
+    return start.service(folder, unpacked(folder), settings.read_settings(merged, environment), torch.device("cpu"))
 
 
 def picture(width: int = 60, height: int = 40, seed: int = 0, form: str = "PNG") -> bytes:

@@ -157,6 +157,14 @@ def test_where_nobody_can_come_in_between_no_picture_is_costly() -> None:
     assert Policy().costly(0.5) and not Policy().costly(0.01)
 
 
+def test_what_a_pool_can_do_is_large_from_one_length_on_however_slow_the_network_is() -> None:
+    one, _ = policy()
+    assert one.large(0.051) and not one.large(0.049)
+    one.passed(1, 10.0)
+    assert one.large(0.051) and not one.costly(0.051)
+    assert not Policy(math.inf).large(1e6)
+
+
 def test_clients_cannot_buy_patience_by_pictures_that_take_as_long_as_it() -> None:
     one, _ = policy()
     for _ in range(50):

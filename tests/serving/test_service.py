@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from heatserve.serving.facts import CallFacts, ItemFacts
+from heatserve.serving.loop import Loop
 from heatserve.serving.metrics import Metrics
 from heatserve.serving.service import Reply, Row, Service
+from heatserve.serving.writer import Writer
 from tests.serving.small import picture, small_service
 
 ILLEGAL = "CUDA error: an illegal memory access was encountered"
@@ -141,12 +143,11 @@ def test_a_fault_behind_the_rendering_answers_each_row_in_its_own_protocol(
     reply = continuous.call([row])
     assert not reply.answers
 
-    def fails_once_a_row_is_done(self: Service) -> dict[str, Any]:
-        if self.loop.done or not self.loop.rows:
+    def fails_once_a_row_is_done(self: Writer, loop: Loop, *_: Any) -> None:
+        if loop.done or not loop.rows:
             raise ZeroDivisionError
-        return {}
 
-    monkeypatch.setattr(Service, "_lines", fails_once_a_row_is_done)
+    monkeypatch.setattr(Writer, "_collect", fails_once_a_row_is_done)
     while not reply.answers:
         reply = continuous.call([Row("v1", None, {})])
     assert reply.answers["v1"].status == 500 and not continuous.loop.rows

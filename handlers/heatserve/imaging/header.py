@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from .structure import Structure
 
 # The JPEG decoder also opens camera files with a second picture in them (MPO).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+_SILENT_MODULES = r"PIL\."
+#: The filter as the module `warnings` keeps it.
+_SILENT = ("ignore", None, Warning, re.compile(_SILENT_MODULES), 0)
 
 
 @dataclass(frozen=True)
@@ -74,16 +80,18 @@ def inspect(data: bytes, max_pixels: int) -> Header:
 @contextmanager
 def refusals() -> Iterator[None]:
     """A context in which every error of Pillow becomes one of the two errors, and its warnings are dropped."""
-    with warnings.catch_warnings():  # Pillow warns of faults that it can read over; no reader sees the warning
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except (UnreadableImage, ImageTooLarge):
-            raise
-        except Image.DecompressionBombError:
-            raise ImageTooLarge("The image has more pixels than the decoder accepts.") from None
-        except Exception:  # hostile bytes make a decoder raise almost anything, MemoryError included
-            raise UnreadableImage("The image is corrupt or truncated.") from None
+    # Pillow warns of faults that it can read over; no reader sees the warning. The filter stays: a context of warnings
+    # is not safe where several threads decode.
+    if warnings.filters[0] != _SILENT:
+        warnings.filterwarnings("ignore", module=_SILENT_MODULES)
+    try:
+        yield
+    except (UnreadableImage, ImageTooLarge):
+        raise
+    except Image.DecompressionBombError:
+        raise ImageTooLarge("The image has more pixels than the decoder accepts.") from None
+    except Exception:  # hostile bytes make a decoder raise almost anything, MemoryError included
+        raise UnreadableImage("The image is corrupt or truncated.") from None
 
 
 def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image]:

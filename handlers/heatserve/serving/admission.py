@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from .protocols import MOST, Input, RowProtocol
 from .requests import Request, RequestParser
 from .scheduling import Policy
 from .settings import Limits
-from .states import Admitted, Decoded, Described, Refused
+from .states import Admitted, Decoded, Described, Reading, Refused
 
 
 class Admission:
@@ -157,14 +158,39 @@ class Admission:
         return waiting > 0 and waiting + own > self._limits.max_waiting_bytes
 
     def decode(self, item: Item) -> None:
-        """Brings the picture of an admitted item to the device. A picture that cannot be decoded refuses its item."""
-        if not isinstance(item.state, Admitted):
-            return
+        """Decodes the picture of an admitted item in this thread, and takes it."""
+        if isinstance(item.state, Admitted):
+            self.take(item, self.decoded(item.state))
+
+    def decoded(self, state: Admitted) -> Reading:
+        """The picture of an admitted item, on the host. It may run in any thread, and never raises an Exception."""
+        started = time.perf_counter()
+        found: Decoded | Refusal
+        try:
+            found = self._decoded(state)
+        except Exception as error:
+            found = self._faults.record(error)
+        return Reading(found, time.perf_counter() - started)
+
+    def take(self, item: Item, reading: Reading) -> None:
+        """Brings a picture to the device, and its item to the next state. Only the network's thread may call this.
+
+        A picture that cannot be decoded refuses its item.
+        """
+        item.seconds["decode"] += reading.seconds
         try:
             with item.timed("decode"):
-                item.state = self._decoded(item.state)
+                found = reading.found
+                item.state = found if isinstance(found, Decoded) else Refused(found, item.state.request)
+                if isinstance(item.state, Decoded) and self._device.type != "cpu":
+                    item.state = replace(item.state, image=self._moved(item.state.image))
         except Exception as error:
             item.refuse(self._faults.record(error))
+
+    def _moved(self, image: torch.Tensor) -> torch.Tensor:
+        if self._device.type == "cuda":
+            image = image.pin_memory()  # or the copy would not be asynchronous
+        return image.to(self._device, non_blocking=True)
 
     def _decoded(self, state: Admitted) -> Decoded:
         request, photograph = state.request, None
@@ -179,10 +205,7 @@ class Admission:
             if request.queries:
                 # A batch of photographs at full size would fill the memory.
                 photograph = picture.upright(self._limits.max_side)
-        if self._device.type == "cuda":
-            image = image.pin_memory()  # or the copy would not be asynchronous
-        image = image.to(self._device, non_blocking=True)
-        return Decoded(request, image, geometry, size, photograph, state.costly)
+        return Decoded(request, image, geometry, size, photograph)
 
 
 #: The pixels of all maps under way that are statistics of samples. VarGrad's take the most memory, 120 bytes for each.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from ..engine import is_device_lost, is_out_of_memory
 from .errors import Refusal, printable, refusal_of, where
@@ -11,13 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 class Faults:
-    """The faults of one worker.
+    """The faults of one worker. They may come from several threads.
 
     lost: the refusal of every row once the device is lost; None while it is there.
     """
 
     def __init__(self) -> None:
         self.lost: Refusal | None = None
+        self._first = threading.Lock()
 
     def record(self, error: BaseException) -> Refusal:
         """Logs a fault of the server. Gives the refusal of the item that the exception belongs to."""
@@ -30,7 +32,8 @@ class Faults:
         """The refusal that a client gets for an exception. An exception that says so sets `lost`."""
         refusal = refusal_of(error)
         if is_device_lost(error):
-            if self.lost is None:
-                logger.error("heatserve: the device is lost: %s", printable(str(error).partition("\n")[0], 120))
-            self.lost = refusal
+            with self._first:
+                if self.lost is None:
+                    logger.error("heatserve: the device is lost: %s", printable(str(error).partition("\n")[0], 120))
+                self.lost = refusal
         return refusal

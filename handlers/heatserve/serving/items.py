@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .errors import Refusal
 from .protocols import RowProtocol
-from .states import STAGES, Admitted, Decoded, Described, Finished, Outcome, Refused, State, UnderWay
+from .states import STAGES, Admitted, Decoded, Described, Finished, Outcome, Reading, Refused, State, UnderWay
 
 
 @dataclass(eq=False)
@@ -21,6 +23,7 @@ class Item:
     served: the images that chunks computed for it. Maps that share an image make it count by what it costs.
     passed_over: calls that had no time left to decode its picture.
     lines: of its stream that were sent.
+    reading: its picture, while the pool has it.
     seconds: wall time by stage.
     """
 
@@ -29,6 +32,7 @@ class Item:
     served: float = 0.0
     passed_over: int = 0
     lines: int = 0
+    reading: Future[Reading] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @property
@@ -45,7 +49,7 @@ class Item:
     def wants_chunks(self) -> bool:
         """Whether its next piece of work is a chunk's."""
         if isinstance(self.state, Admitted):
-            return self.state.costly
+            return self.state.costly and self.reading is None
         if isinstance(self.state, Decoded):
             return self.state.through_input
         return isinstance(self.state, UnderWay)
@@ -94,12 +98,30 @@ class Item:
             self.seconds[stage] += time.perf_counter() - started
 
 
+@dataclass(frozen=True)
+class Draft:
+    """An answer that the pool writes.
+
+    future: gives a `responder.Rendered`, or the refusal of a line.
+    item: that a line is of; None for the answer to the row.
+    lines: of the item's stream that are sent with this one.
+    """
+
+    future: Future[Any]
+    item: Item | None = None
+    lines: int = 0
+
+
 @dataclass(eq=False)
 class OpenRow:
-    """A row that waits for its answer: the protocol that it was sent by, and an item for each of its pictures."""
+    """A row that waits for its answer: the protocol that it was sent by, and an item for each of its pictures.
+
+    draft: its answer, or a line of its stream, while the pool has it.
+    """
 
     protocol: RowProtocol
     items: list[Item] = field(default_factory=list)
+    draft: Draft | None = None
 
     @property
     def done(self) -> bool:
@@ -110,6 +132,22 @@ class OpenRow:
     def streaming(self) -> Item | None:
         """The item that has a line of its stream to send; None where there is none."""
         return next((item for item in self.items if item.improvements > item.lines), None)
+
+    @property
+    def draws(self) -> bool:
+        """Whether its answer has a map, which takes time to draw."""
+        return any(isinstance(item.state, Finished) and bool(item.state.request.queries) for item in self.items)
+
+    @property
+    def pending(self) -> list[Future[Any]]:
+        """The work on it that the pool has."""
+        found = [item.reading for item in self.items if item.reading is not None]
+        return [*found, *([self.draft.future] if self.draft else [])]
+
+    def give_up(self) -> None:
+        """Cancels the work on it that the pool has not begun. The result of any other is dropped."""
+        for future in self.pending:
+            future.cancel()
 
     def refuse(self, refusal: Refusal) -> None:
         """Ends all of its items with a refusal."""

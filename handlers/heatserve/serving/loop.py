@@ -1,7 +1,7 @@
 """The serving loop: the rows that wait for their answers, and the next step of work on them.
 
 A step decodes new pictures and does one forward pass for all of them. Or it is a piece of one chunk of the long
-explanations. Or it decodes one picture that takes long.
+explanations. Without a pool it may also be the decoding of one picture that takes long.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from .errors import Refusal
 from .faults import Faults
 from .items import Item, OpenRow
 from .passes import Passes
+from .pictures import Pictures
+from .pool import Pool
 from .protocols import protocol_of
 from .requests import RequestParser
 from .scheduling import Policy
 from .settings import Limits
-from .states import Admitted, Decoded, Refused, UnderWay
+from .states import Decoded, Refused, UnderWay
+
+#: The most seconds that a call waits for the pool alone, where new rows may come in between two calls.
+REST = 0.03
 
 
 class Loop:
@@ -40,17 +45,22 @@ class Loop:
         preprocess: Preprocess,
         limits: Limits,
         policy: Policy,
+        pool: Pool,
         grpc_stream: bool = False,
     ) -> None:
         self.rows: dict[str, OpenRow] = {}
         self.faults = Faults()
         self._explainer = explainer
         self._admission = Admission(parser, preprocess, limits, policy, self.faults, explainer.device)
+        self._pictures = Pictures(self._admission, pool, policy, self.faults)
         self._passes = Passes(explainer, policy, self.faults)
         self._chunks = Chunks(explainer, self._passes, policy, self.faults)
         self._policy = policy
+        self._pool = pool
+        self._shares_cores = explainer.device.type == "cpu"
         self._grpc_stream = grpc_stream
         self._until = math.inf
+        self._decoding = 0.0
 
     @property
     def busy(self) -> bool:
@@ -72,9 +82,34 @@ class Loop:
         """Whether admitting or answering another row would make the rows of the next call wait too long."""
         return self._policy.clock() > self._until
 
+    def left(self) -> float | None:
+        """Seconds until the call is late; None for any number."""
+        return None if math.isinf(self._until) else self._until - self._policy.clock()
+
+    @property
+    def pictures_first(self) -> bool:
+        """Whether this thread helps with pictures and answers before it goes on with the network.
+
+        A pass on the processor has the cores to itself then, as one of its threads that is held up holds up the others.
+        On another device the pass goes first, and the pool works beside it.
+        """
+        return self._shares_cores or not self._network_waits
+
+    @property
+    def _network_waits(self) -> bool:
+        """Whether there is a pass or a chunk to do."""
+        return any(item.wants_chunks or isinstance(item.state, Decoded) for item in self._items())
+
     def streaming(self) -> dict[str, Item]:
-        """The unfinished items that have a line of their stream to send, by the id of their row."""
-        rows = {name: row.streaming for name, row in self.rows.items() if row.protocol.http or self._grpc_stream}
+        """The unfinished items that have a line of their stream to send, by the id of their row.
+
+        A row whose last line is still being written is left out.
+        """
+        rows = {
+            name: row.streaming
+            for name, row in self.rows.items()
+            if row.draft is None and (row.protocol.http or self._grpc_stream)
+        }
         return {name: item for name, item in rows.items() if item is not None}
 
     def begin(self, present: Collection[str]) -> int:
@@ -85,7 +120,7 @@ class Loop:
         self._until = self._policy.clock() + self._policy.patience
         gone = [row_id for row_id in self.rows if row_id not in present]
         for row_id in gone:
-            del self.rows[row_id]
+            self.rows.pop(row_id).give_up()
         self._chunks.keep_for(self._unfinished())
         return len(gone)
 
@@ -104,14 +139,21 @@ class Loop:
 
     def step(self) -> None:
         """Does the next piece of work. A fault ends the item that it belongs to."""
-        self._decode_quick()
+        started = time.perf_counter()
+        if self._pool.threads:
+            self._pictures.together(self._items(), lambda: self.pictures_first, self.left)
+        else:
+            self._pictures.one_by_one(self._items(), lambda: self.late)
+        self._decoding += time.perf_counter() - started
+        self._rest()
         ready = [item for item in self._items() if isinstance(item.state, Decoded) and not item.state.through_input]
         # A request of many pictures shares its passes with others, and none fills the memory.
         ready = ready[: self._explainer.rows]
         if self._policy.chunk_next(bool(ready), any(item.wants_chunks for item in self._items())):
             self._advance()
         elif ready:
-            self._passes.forward(ready)
+            self._passes.forward(ready, self._decoding)
+            self._decoding = 0.0
         self._conclude_overdue()
         # The time that a step took is no reason to keep its answers back.
         self._until = self._policy.clock() + self._policy.patience
@@ -123,12 +165,14 @@ class Loop:
     def fail(self, rows: Sequence[Row], error: Exception) -> dict[str, OpenRow]:
         """Forgets all rows, and refuses those that are given. They come back by their id."""
         begun, self.rows = self.rows, {}
+        for row in begun.values():
+            row.give_up()
         self._chunks.drop()
         refusal = self.faults.refusal(error)
         failed = {}
-        for row in rows:
-            failed[row.id] = begun.get(row.id) or _unread(row, refusal)
-            failed[row.id].refuse(refusal)
+        for given in rows:
+            failed[given.id] = begun.get(given.id) or _unread(given, refusal)
+            failed[given.id].refuse(refusal)
         return failed
 
     def _items(self) -> Iterator[Item]:
@@ -139,21 +183,13 @@ class Loop:
     def _unfinished(self) -> list[Item]:
         return [item for item in self._items() if not item.done]
 
-    def _decode_quick(self) -> None:
-        """Decodes at least one of the pictures that do not take long, and more while the call has time.
-
-        The picture with the least cost goes first. Each call that passes over a picture makes it count for less.
-        """
-        quick = [
-            (item, (1 + item.state.cost_ms) / (1 + item.passed_over))
-            for item in self._items()
-            if isinstance(item.state, Admitted) and not item.state.costly
-        ]
-        for number, (item, _) in enumerate(sorted(quick, key=lambda pair: pair[1])):
-            if number and self.late:
-                item.passed_over += 1
-            else:
-                self._admission.decode(item)
+    def _rest(self) -> None:
+        """Waits for the pool where there is nothing else to do. New rows may come, so that it does not wait long."""
+        pending = [future for row in self.rows.values() for future in row.pending]
+        due = any(row.done and row.draft is None for row in self.rows.values())
+        if pending and not due and not self._network_waits:
+            self._pool.rest(pending, None if math.isinf(self._until) else REST)
+            self._pictures.take(self._items())
 
     def _advance(self) -> None:
         """Does one step of the chunk under way or of the next one, or decodes one picture that takes long."""

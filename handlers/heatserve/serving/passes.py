@@ -30,10 +30,11 @@ class Passes:
         self._policy = policy
         self._faults = faults
 
-    def forward(self, items: Sequence[Item]) -> None:
-        """One forward pass for decoded items. If it fails, each item gets a pass alone: a fault stays with its item."""
-        # Costly pictures were decoded by steps of their own.
-        quick = [item for item in items if isinstance(item.state, Decoded) and not item.state.costly]
+    def forward(self, items: Sequence[Item], decoding: float = 0.0) -> None:
+        """One forward pass for decoded items. If it fails, each item gets a pass alone: a fault stays with its item.
+
+        decoding: seconds in which this thread waited for their pictures.
+        """
         started = time.perf_counter()
         try:
             for _ in self.first(items):
@@ -48,7 +49,7 @@ class Passes:
         seconds = time.perf_counter() - started
         for item in items:
             item.seconds["forward"] += seconds
-        self._policy.passed(len(items), seconds, sum(item.seconds["decode"] for item in quick))
+        self._policy.passed(len(items), seconds, decoding)
 
     def first(self, items: Sequence[Item]) -> Steps:
         """Predictions of decoded items, and their maps that are not smoothed. Each smoothed map becomes a job."""

@@ -69,6 +69,13 @@ class Policy:
         """Whether work that takes so many seconds, and cannot be cut, makes the other rows of a call wait too long."""
         return seconds > self.patience
 
+    def large(self, seconds: float) -> bool:
+        """Whether work that a pool can do beside the network is left to it: no call waits for it then.
+
+        Clients of a slow network have more patience, but they need none here.
+        """
+        return math.isfinite(self._predictions_per_step) and seconds > LEAST_PATIENCE
+
     @property
     def patience(self) -> float:
         """Seconds for which a call may admit and answer rows; infinite where no request can come in between."""

@@ -15,14 +15,14 @@ from ..engine import Explainer
 from .answers import Answer
 from .contract import CONTRACT as CONTRACT
 from .contract import Row as Row
-from .errors import Refusal, where
-from .facts import CallFacts, ItemFacts, row_kind
+from .errors import where
+from .facts import CallFacts, row_kind
 from .integrity import Integrity
-from .items import OpenRow
 from .loop import Loop
 from .model_info import ModelInfo
-from .responder import Rendered, Responder
+from .responder import Responder
 from .settings import Settings
+from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,15 @@ class Service:
 
     explainer: Explainer
     loop: Loop
-    responder: Responder
+    writer: Writer
     info: ModelInfo
     integrity: Integrity
     settings: Settings
+
+    @property
+    def responder(self) -> Responder:
+        """The maker of this archive's answers."""
+        return self.writer.responder
 
     def call(self, rows: Sequence[Row]) -> Reply:
         """Does one step of work for the rows that wait.
@@ -107,38 +112,13 @@ class Service:
             if row.id not in loop.rows and not (admitted and loop.late):
                 admitted[row.id] = row_kind(loop.admit(row))
         loop.step()
-        answers: dict[str, Answer] = {}
-        answered: dict[str, Sequence[ItemFacts]] = {}
-        for row_id in loop.done:
-            if not (answered and loop.late):
-                rendered = self._rendered(loop.rows[row_id])
-                answers[row_id], answered[row_id] = rendered.answer, rendered.facts
-        answers.update(self._lines())
+        answers, answered = self.writer.write(loop)
         facts = CallFacts(admitted, answered, given_up, loop.under_way, self.explainer.fallbacks)
         # Not before: a fault until here refuses each row in its own protocol, which the loop knows.
         for row_id in answered:
             loop.take(row_id)
         reply = Reply(answers, facts=facts)
         return replace(reply, left=bool(reply.unanswered(rows)))
-
-    def _rendered(self, row: OpenRow) -> Rendered:
-        return self.responder.respond(row.protocol, [item.settled() for item in row.items], row.items[0].lines)
-
-    def _lines(self) -> dict[str, Answer]:
-        """The lines that are due in streams. A fault of one ends its item."""
-        lines = {}
-        for row_id, item in self.loop.streaming().items():
-            try:
-                rendered = self.responder.line(item.presented())
-            except Exception as error:
-                rendered = self.loop.faults.record(error)
-            if isinstance(rendered, Refusal):
-                item.refuse(rendered)
-            else:
-                lines[row_id] = rendered.answer
-                item.lines = item.improvements
-                item.seconds["render"] = rendered.facts[0].seconds["render"]
-        return lines
 
     def _unless_lost(self, rows: Sequence[Row], reply: Reply) -> Reply:
         """The reply; with the last answers of all rows if the device is lost."""
@@ -147,10 +127,10 @@ class Service:
             return reply
         left = reply.unanswered(rows)
         done = [row_id for row_id in self.loop.done if any(row.id == row_id for row in left)]
-        answers = {row_id: self._rendered(self.loop.take(row_id)).answer for row_id in done}
+        answers = {row_id: self.writer.answer(self.loop.take(row_id)).answer for row_id in done}
         refused = self._refused([row for row in left if row.id not in answers], lost)
         return replace(reply, answers={**reply.answers, **answers, **refused}, left=False, lost=True)
 
     def _refused(self, rows: Sequence[Row], error: Exception) -> dict[str, Answer]:
         failed = self.loop.fail(rows, error)
-        return {row_id: self._rendered(row).answer for row_id, row in failed.items()}
+        return {row_id: self.writer.answer(row).answer for row_id, row in failed.items()}

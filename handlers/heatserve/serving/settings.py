@@ -10,6 +10,7 @@ from ..engine import ACTIVATIONS, CAPTUM, FORWARD, PRECISIONS, WITH_BACKWARD
 from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
+from .pool import read_threads
 from .unsupported import refuse_unsupported
 from .values import SettingsError as SettingsError
 from .values import section, whole
@@ -18,6 +19,8 @@ from .view import read_view
 ENVIRONMENT_PREFIX = "HEATSERVE_"
 #: The settings that say how the network is read.
 _OF_NETWORK = ("layer", "activation", "head", "layout")
+#: The settings of the way in which a worker works.
+_OF_WORKER = ("extensions", "captum", "chunk", "optimize", "precision", "picture_threads", "grpc_stream")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Settings:
     head: the output that has the scores, where the network gives several; None where it need not be named.
     layout: of the layers' activations, declared in place of a proof; None where it is proved.
     continuous: whether new rows come in between two steps (TorchServe's `continuousBatching`).
+    picture_threads: that decode pictures and draw answers beside the network; None for automatic.
     grpc_stream: whether a gRPC row that asks for `stream` gets parts. It is for trusted clients alone: a unary call
     that asks for a stream blocks the model until the server is started again.
     """
@@ -80,6 +84,7 @@ class Settings:
     head: str | None = None
     layout: str | None = None
     continuous: bool = False
+    picture_threads: int | None = None
     grpc_stream: bool = False
 
     @property
@@ -111,12 +116,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
     allowed = [
         *default_names,
         *_OF_NETWORK,
-        "extensions",
-        "captum",
-        "chunk",
-        "optimize",
-        "precision",
-        "grpc_stream",
+        *_OF_WORKER,
         *limit_names,
     ]
     for key in explain:
@@ -143,6 +143,7 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         head=_head(explain.get("head")),
         layout=_layout(explain),
         continuous=bool(config.get("continuousBatching")),
+        picture_threads=read_threads(explain, environment),
         grpc_stream=_grpc_stream(explain, bool(config.get("continuousBatching"))),
     )
 

@@ -20,6 +20,7 @@ from .loading import error_in_one_line, load_captum, load_extensions, load_label
 from .loop import Loop
 from .model_info import model_info
 from .options import OPTIONS
+from .pool import Pool, automatic
 from .report import Report
 from .requests import RequestParser
 from .responder import Responder
@@ -27,6 +28,7 @@ from .scheduling import PREDICTIONS_PER_STEP, Policy
 from .service import Service
 from .settings import Settings, SettingsError
 from .vocabulary import Vocabulary, parse
+from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +62,13 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     parser = RequestParser(vocabulary, defaults, settings.limits, settings.view, settings.channels)
     info = model_info(manifest, settings.activation)
     description = describe.description(info, checked, network, vocabulary, defaults, settings)
-    loop = Loop(network, parser, settings.preprocess, settings.limits, _policy(settings), settings.grpc_stream)
+    pool = Pool(automatic() if settings.picture_threads is None else settings.picture_threads)
+    loop = Loop(network, parser, settings.preprocess, settings.limits, _policy(settings), pool, settings.grpc_stream)
+    responder = Responder(Report(network, vocabulary, info), settings.limits, loop.faults, description)
     return Service(
         network,
         loop,
-        Responder(Report(network, vocabulary, info), settings.limits, loop.faults, description),
+        Writer(responder, pool, loop.faults),
         info,
         checked,
         settings,

@@ -29,7 +29,7 @@ class Admitted:
 
     size: (width, height) that the picture's header promises.
     cost_ms: of decoding, as the header promises.
-    costly: whether decoding it would hold up the other rows.
+    costly: whether decoding it would hold up the other rows, where there is no pool.
     """
 
     request: Request
@@ -45,7 +45,6 @@ class Decoded:
     image: (channels, H, W) on the model's device.
     size: (width, height) of the picture that was sent.
     photograph: upright, no larger than an answer shows it; None for a prediction.
-    costly: whether the picture was decoded in a step of its own.
     """
 
     request: Request
@@ -53,12 +52,22 @@ class Decoded:
     geometry: Geometry
     size: tuple[int, int]
     photograph: Image.Image | None
-    costly: bool = False
 
     @property
     def through_input(self) -> bool:
         """Whether the first pass carries a gradient back to the input, which takes as long as a chunk."""
         return any(query.through_input and not query.smoothed for query in self.request.queries)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The result of decoding a picture, which is still on the host, or the refusal that it ended in.
+
+    seconds: that it took.
+    """
+
+    found: Decoded | Refusal
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,8 @@ _PRIVATE = ("x-", ".", "_")
 #: Blocks of other programs that may lie beside those of heatserve.
 _OTHER_BLOCKS = ("explainer",)
 _LIMIT = "HEATSERVE_MAX_"
-#: Variables of the client, which may be set in the same environment.
-OTHER_VARIABLES = ("HEATSERVE_TOKEN",)
+#: Variables that are no limits: one of the client, which may be set in the same environment, and one of the worker.
+OTHER_VARIABLES = ("HEATSERVE_TOKEN", "HEATSERVE_PICTURE_THREADS")
 #: Variables that Kubernetes sets in every container for a Service called heatserve, or heatserve-something.
 _KUBERNETES = re.compile(
     r"HEATSERVE(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
