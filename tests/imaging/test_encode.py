@@ -16,10 +16,9 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("shape", [(20, 31), (20, 31, 3)])
 def test_a_png_gives_back_the_pixels(shape: tuple[int, ...]) -> None:
     pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
-    for level in (0, 3, 9):
-        data = png_file(Image.fromarray(pixels), compress_level=level)
-        assert data.startswith(b"\x89PNG")
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+    data = png_file(Image.fromarray(pixels))
+    assert data.startswith(b"\x89PNG")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
 
 
 def test_a_png_holds_nothing_but_pixels() -> None:

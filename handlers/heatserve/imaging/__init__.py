@@ -5,8 +5,8 @@ from __future__ import annotations
 from .boxes import largest_box
 from .colour import COLORMAPS, colour
 from .cost import MAX_DECODE_MS, refuse_dear, shown_ms
-from .decode import Picture, decode
-from .display import RULES, grey, positive_part, scale_of, signed_grey
+from .decode import Photograph, Picture, decode, shown_size
+from .display import RULES, ZERO, grey, positive_part, scale_of, signed_grey
 from .encode import jpeg_file, npy_file, png_file, webp_file
 from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
@@ -24,9 +24,11 @@ __all__ = [
     "ORDERS",
     "ORIENTATIONS",
     "RULES",
+    "ZERO",
     "Geometry",
     "Header",
     "ImageTooLarge",
+    "Photograph",
     "Picture",
     "Preprocess",
     "Tile",
@@ -46,6 +48,7 @@ __all__ = [
     "scale_of",
     "sheet",
     "shown_ms",
+    "shown_size",
     "signed_grey",
     "webp_file",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..imaging import Preprocess, decode, inspect, plan, refuse_dear, shown_ms
+from ..imaging import Photograph, Preprocess, decode, inspect, plan, refuse_dear, shown_ms
 from .errors import Refusal
 from .faults import Faults
 from .items import Item
@@ -131,7 +131,7 @@ class Admission:
         header = inspect(request.image, max(0, limits.max_pixels - shown))
         self._preprocess.check(header.width, header.height, limits.max_resized_pixels)
         cost = header.decode_ms + self._preprocess.cost_ms(header.width, header.height)
-        if request.queries:
+        if request.shows_photograph:
             cost += shown_ms(header.width, header.height, limits.max_side)
         refuse_dear(cost, len(request.image), limits.max_decode_ms)
         own = cost + sum(state.cost_ms for state in admitted)
@@ -167,18 +167,22 @@ class Admission:
             item.refuse(self._faults.record(error))
 
     def _decoded(self, state: Admitted) -> Decoded:
-        request, photograph = state.request, None
+        request = state.request
+        photograph: Photograph | None = None
         if request.tensor is not None:
             image = torch.from_numpy(request.tensor.copy())
-            photograph = self._preprocess.picture(request.tensor)
-            size, geometry = photograph.size, plan(*photograph.size, None, None)
+            height, width = request.tensor.shape[1:]
+            size, geometry = (width, height), plan(width, height, None, None)
+            if request.queries:
+                shown = self._preprocess.picture(request.tensor) if request.shows_photograph else None
+                photograph = Photograph(size, shown)
         else:
             picture = decode(request.image, self._limits.max_pixels, self._preprocess.alpha)
             size = (picture.width, picture.height)
             image, geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
             if request.queries:
                 # A batch of photographs at full size would fill the memory.
-                photograph = picture.upright(self._limits.max_side)
+                photograph = picture.shown(self._limits.max_side, pixels=request.shows_photograph)
         if self._device.type == "cuda":
             image = image.pin_memory()  # or the copy would not be asynchronous
         image = image.to(self._device, non_blocking=True)

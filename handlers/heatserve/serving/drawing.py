@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..engine import METHODS, Attribution
-from ..imaging import Geometry, grey, largest_box, overlay, scale_of, signed_grey
+from ..imaging import ZERO, Geometry, Photograph, grey, largest_box, overlay, scale_of, shown_size, signed_grey
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,27 @@ class View:
 class Drawing:
     """A view on the upright photograph.
 
+    photograph: RGB; None where only its size is known.
     heat: grey levels uint8 (height, width) of the photograph; 128 is zero for a signed map.
-    seen: bool (height, width), the part of the photograph that the model's crop showed.
+    seen: the rows and columns of the photograph that the model's crop showed.
     """
 
     view: View
-    photograph: Image.Image
+    photograph: Image.Image | None
     heat: NDArray[np.uint8]
-    seen: NDArray[np.bool_]
+    seen: tuple[slice, slice]
 
     def heatmap(self) -> Image.Image:
         """The heat as an 8-bit grey picture."""
         return Image.fromarray(self.heat)
 
     def overlay(self, colormap: str, opacity: float) -> Image.Image:
-        """The heat in colours over the photograph. A signed map is red and blue, whatever the colour map is."""
+        """The heat in colours over the photograph. A signed map is red and blue, whatever the colour map is.
+
+        Raises ValueError where the photograph is not known.
+        """
+        if self.photograph is None:
+            raise ValueError("an overlay needs the photograph")
         return overlay(self.photograph, self.heat, self.seen, colormap, opacity, self.view.signed)
 
 
@@ -64,14 +70,17 @@ def view(geometry: Geometry, attribution: Attribution) -> View:
     return View(attribution, values, scale, method.signed)
 
 
-def draw(photograph: Image.Image, geometry: Geometry, of: View, side: int) -> Drawing:
+def draw(photograph: Photograph, geometry: Geometry, of: View, side: int) -> Drawing:
     """A view on the upright photograph, whose longer side becomes at most `side` pixels."""
-    if max(photograph.size) > side:
-        width, height = (max(1, round(length * side / max(photograph.size))) for length in photograph.size)
-        photograph = photograph.resize((width, height), Image.Resampling.BICUBIC)
-    projected, seen = geometry.project(of.values, *photograph.size)
-    levels = signed_grey if of.signed else grey
-    return Drawing(of, photograph, levels(projected, of.scale), seen)
+    width, height = size = shown_size(*photograph.size, side)
+    image = photograph.image
+    if image is not None and image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    levels, zero = (signed_grey, ZERO) if of.signed else (grey, 0)
+    part, seen = geometry.on_picture(of.values, width, height)
+    heat = np.full((height, width), zero, np.uint8)
+    heat[seen] = levels(part, of.scale)
+    return Drawing(of, image, heat, seen)
 
 
 def boxes(geometry: Geometry, of: View, threshold: float) -> list[dict[str, Any]]:

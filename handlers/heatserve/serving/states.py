@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Union
 
-from PIL import Image
 from torch import Tensor
 
 from ..engine import Attribution, Smoothing
-from ..imaging import Geometry
+from ..imaging import Geometry, Photograph
 from .errors import Refusal
 from .requests import Request
 
@@ -44,7 +43,7 @@ class Decoded:
 
     image: (channels, H, W) on the model's device.
     size: (width, height) of the picture that was sent.
-    photograph: upright, no larger than an answer shows it; None for a prediction.
+    photograph: as the answer shows it; None for a prediction.
     costly: whether the picture was decoded in a step of its own.
     """
 
@@ -52,7 +51,7 @@ class Decoded:
     image: Tensor
     geometry: Geometry
     size: tuple[int, int]
-    photograph: Image.Image | None
+    photograph: Photograph | None
     costly: bool = False
 
     @property
@@ -130,7 +129,7 @@ class Finished:
     """An item with all that its answer says.
 
     size: (width, height) of the picture that was sent.
-    photograph: upright, no larger than an answer shows it; None for a prediction.
+    photograph: as the answer shows it; None for a prediction.
     probabilities, scores: (classes) on the host.
     attributions: one for each map, which is one for each query that was not dropped.
     seconds: by stage.
@@ -139,7 +138,7 @@ class Finished:
     request: Request
     size: tuple[int, int]
     geometry: Geometry
-    photograph: Image.Image | None
+    photograph: Photograph | None
     probabilities: Tensor
     scores: Tensor
     attributions: Sequence[Attribution]
