@@ -22,6 +22,7 @@ import torch
 from devtools.bench import archives, in_process
 from devtools.bench.megapixels import photograph
 from heatserve.serving.contract import Row
+from heatserve.serving.heap import Heap
 from heatserve.serving.service import Service
 
 MEGAPIXELS = (0.1, 0.8, 2.5, 12.0)
@@ -35,18 +36,18 @@ FORMS: Mapping[str, Mapping[str, str] | None] = {
     "webp": {"output": "webp"},
     "jpeg": {"output": "jpeg"},
 }
-#: A stage is a function of the product: the end of its file's path and its name. No stage calls another one.
-STAGES: Mapping[str, tuple[str, str]] = {
-    "decode": ("imaging/decode.py", "decode"),
-    "view": ("imaging/preprocess.py", "tensor"),
-    "upright": ("imaging/decode.py", "upright"),
-    "network": ("engine/explainer.py", "run"),
-    "on_view": ("imaging/geometry.py", "on_view"),
-    "project": ("imaging/geometry.py", "project"),
-    "grey": ("imaging/display.py", "grey"),
-    "overlay": ("imaging/overlay.py", "overlay"),
-    "encode": ("imaging/encode.py", "_saved"),
-    "json": ("serving/answers.py", "json_bytes"),
+#: A stage is some functions of the product: the end of their file's path and their names. None of them calls another.
+STAGES: Mapping[str, tuple[str, Sequence[str]]] = {
+    "decode": ("imaging/decode.py", ["decode"]),
+    "view": ("imaging/preprocess.py", ["tensor"]),
+    "shown": ("imaging/decode.py", ["upright"]),
+    "pass": ("serving/passes.py", ["forward", "smooth"]),
+    "on_view": ("imaging/geometry.py", ["on_view"]),
+    "project": ("imaging/geometry.py", ["on_picture"]),
+    "grey": ("imaging/display.py", ["grey", "signed_grey"]),
+    "overlay": ("imaging/overlay.py", ["overlay"]),
+    "encode": ("imaging/encode.py", ["png_file", "webp_file", "jpeg_file", "npy_file"]),
+    "json": ("serving/answers.py", ["json_bytes"]),
 }
 
 
@@ -70,8 +71,8 @@ def _once(service: Service, picture: bytes, options: Mapping[str, str] | None) -
     found = dict.fromkeys(STAGES, 0.0)
     whole = 0.0
     for (path, _, name), (_, _, _, seconds, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
-        for stage, (file, function) in STAGES.items():
-            if name == function and path.endswith(f"heatserve/{file}"):
+        for stage, (file, functions) in STAGES.items():
+            if name in functions and path.endswith(f"heatserve/{file}"):
                 found[stage] += 1000 * seconds
         if name == "call" and path.endswith("heatserve/serving/service.py"):
             whole += 1000 * seconds
@@ -84,6 +85,7 @@ def _once(service: Service, picture: bytes, options: Mapping[str, str] | None) -
 @click.option("--count", default=7, show_default=True, help="Requests of each kind; the medians are printed.")
 def main(megapixels: Sequence[float], output: Sequence[str], count: int) -> None:
     torch.set_num_threads(1)
+    Heap().settle()
     with (
         tempfile.TemporaryDirectory(prefix="heatserve-bench-") as scratch,
         in_process.serving(archives.ours(Path(scratch))) as service,

@@ -17,12 +17,14 @@ from ..imaging import ZERO, Geometry, Photograph, grey, largest_box, overlay, sc
 class View:
     """A map on the model's view.
 
+    source: the attribution's map on the host, in its own resolution.
     values: float32 (H, W).
     scale: the value that pictures show at grey 255; 0 for a map without positive part, or without any value if signed.
     signed: whether negative values are shown too, in a second colour.
     """
 
     attribution: Attribution
+    source: NDArray[Any]
     values: NDArray[np.float32]
     scale: float
     signed: bool = False
@@ -64,10 +66,11 @@ class Drawing:
 def view(geometry: Geometry, attribution: Attribution) -> View:
     """An attribution's map on the host, at the size of the model's view."""
     method = METHODS[attribution.query.method]
-    values = geometry.on_view(attribution.map.cpu().numpy())
+    source = attribution.map.cpu().numpy()
+    values = geometry.on_view(source)
     shown = values[geometry.on_photograph()]
     scale = scale_of(np.abs(shown) if method.signed else shown, method.display)
-    return View(attribution, values, scale, method.signed)
+    return View(attribution, source, values, scale, method.signed)
 
 
 def draw(photograph: Photograph, geometry: Geometry, of: View, side: int) -> Drawing:
@@ -77,7 +80,8 @@ def draw(photograph: Photograph, geometry: Geometry, of: View, side: int) -> Dra
     if image is not None and image.size != size:
         image = image.resize(size, Image.Resampling.BICUBIC)
     levels, zero = (signed_grey, ZERO) if of.signed else (grey, 0)
-    part, seen = geometry.on_picture(of.values, width, height)
+    # A layer's map has few values: from these it takes less time than from those on the view.
+    part, seen = geometry.on_picture(of.source, width, height)
     heat = np.full((height, width), zero, np.uint8)
     heat[seen] = levels(part, of.scale)
     return Drawing(of, image, heat, seen)
