@@ -101,3 +101,14 @@ def test_a_map_of_a_layer_is_drawn_as_its_map_on_the_view(size: tuple[int, int],
     assert np.array_equal(whole, seen)
     with pytest.raises(ValueError, match="photograph"):
         drawn.overlay("jet", 0.5)
+
+
+def test_a_signed_map_is_zero_where_the_model_saw_nothing() -> None:
+    values = np.random.default_rng(0).standard_normal((7, 7)).astype(np.float32)
+    geometry = plan(451, 300, 256, 224)
+    of = drawing.View(Attribution(Query("gradcam", target=0), torch.from_numpy(values)), values, values, 1.0, True)
+    drawn = drawing.draw(Photograph((451, 300), None), geometry, of, 1000)
+    outside = np.ones((300, 451), bool)
+    outside[drawn.seen] = False
+    assert outside.any() and (drawn.heat[outside] == 128).all()
+    assert (drawn.heat[drawn.seen] < 128).any() and (drawn.heat[drawn.seen] > 128).any()
