@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from PIL import Image
 
 from heatserve.engine import Attribution, Query
-from heatserve.imaging import Photograph, Picture, inspect, plan, shown_ms
+from heatserve.imaging import Photograph, Picture, header, inspect, plan, shown_ms
 from heatserve.serving import drawing
 from heatserve.serving.contract import Row
+from heatserve.serving.scheduling import Policy
 from heatserve.serving.service import Service
 from heatserve.serving.states import Admitted
 from tests.serving.small import picture, small_service
@@ -112,3 +114,20 @@ def test_a_signed_map_is_zero_where_the_model_saw_nothing() -> None:
     outside[drawn.seen] = False
     assert outside.any() and (drawn.heat[outside] == 128).all()
     assert (drawn.heat[drawn.seen] < 128).any() and (drawn.heat[drawn.seen] > 128).any()
+
+
+def test_a_file_is_opened_once_unless_it_waits_for_a_step_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    read = header._opened
+    monkeypatch.setattr(header, "_opened", lambda *of: opened.append(read(*of)) or opened[-1])
+    service = small_service(tmp_path)
+    for costly, times in ((False, 1), (True, 2)):
+        opened.clear()
+        monkeypatch.setattr(Policy, "costly", lambda *_, costly=costly: costly)
+        item = service.loop.admit(row()).items[0]
+        assert isinstance(item.state, Admitted) and (item.state.opened is None) is costly
+        service.loop.take("one")
+        answered(service, row())
+        assert len(opened) == 1 + times  # one of them for the row that was only admitted

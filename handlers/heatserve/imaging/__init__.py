@@ -10,7 +10,7 @@ from .display import RULES, ZERO, grey, positive_part, scale_of, signed_grey
 from .encode import jpeg_file, npy_file, png_file, webp_file
 from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
-from .header import FORMATS, Header, inspect
+from .header import FORMATS, Header, Opened, inspect, opened
 from .overlay import overlay
 from .preprocess import INTERPOLATIONS, MODES, ORDERS, ORIENTATIONS, Preprocess
 from .sheet import Tile, sheet
@@ -28,6 +28,7 @@ __all__ = [
     "Geometry",
     "Header",
     "ImageTooLarge",
+    "Opened",
     "Photograph",
     "Picture",
     "Preprocess",
@@ -40,6 +41,7 @@ __all__ = [
     "jpeg_file",
     "largest_box",
     "npy_file",
+    "opened",
     "overlay",
     "plan",
     "png_file",

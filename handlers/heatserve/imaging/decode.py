@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from .header import opened, refusals
+from .header import Opened, opened, refusals
 from .modes import on_white, to_rgb, to_rgba
 from .orientation import orientation_of, upright_image, upright_size
 from .reduce import reduced
@@ -75,18 +75,21 @@ def shown_size(width: int, height: int, max_side: int) -> tuple[int, int]:
     return max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
 
 
-def decode(data: bytes, max_pixels: int, alpha: bool = False) -> Picture:
+def decode(data: bytes, max_pixels: int, alpha: bool = False, file: Opened | None = None) -> Picture:
     """The picture in a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF file.
 
     Transparent parts become white, unless `alpha` asks for an RGBA picture. 16-bit and float greys are scaled to 8 bits
     (see `to_rgb`).
 
+    file: the same bytes, if they were opened before; a file can be decoded once.
+
     Raises:
         UnreadableImage: the bytes are empty, truncated, corrupt or not such a picture.
         ImageTooLarge: the header declares more than `max_pixels` pixels. Nothing has been decoded then.
     """
+    found = file or opened(data, max_pixels)
     with refusals():
-        _, structure, image = opened(data, max_pixels)
+        structure, image = found.structure, found.image
         image.load()
         vars(image).pop("_decoder", None)  # the decoder of a WebP holds two canvases
         # After loading: a PNG may declare its orientation behind its pixels, and Pillow itself turns a TIFF upright.

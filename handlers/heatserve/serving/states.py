@@ -13,7 +13,7 @@ from typing import Union
 from torch import Tensor
 
 from ..engine import Attribution, Smoothing
-from ..imaging import Geometry, Photograph
+from ..imaging import Geometry, Opened, Photograph
 from .errors import Refusal
 from .requests import Request
 
@@ -29,12 +29,14 @@ class Admitted:
     size: (width, height) that the picture's header promises.
     cost_ms: of decoding, as the header promises.
     costly: whether decoding it would hold up the other rows.
+    opened: the picture's file; None where it waits for a step of its own, and should not take more memory meanwhile.
     """
 
     request: Request
     size: tuple[int, int] = (0, 0)
     cost_ms: float = 0.0
     costly: bool = False
+    opened: Opened | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
