@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.io import ImageReadMode, decode_png
 
-from heatserve.imaging import npy_file, png_file
+from heatserve.imaging import jpeg_file, npy_file, png_file, webp_file
 
 RNG = np.random.default_rng(0)
 
@@ -16,10 +19,9 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("shape", [(20, 31), (20, 31, 3)])
 def test_a_png_gives_back_the_pixels(shape: tuple[int, ...]) -> None:
     pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
-    for level in (0, 3, 9):
-        data = png_file(Image.fromarray(pixels), compress_level=level)
-        assert data.startswith(b"\x89PNG")
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+    data = png_file(Image.fromarray(pixels))
+    assert data.startswith(b"\x89PNG")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
 
 
 def test_a_png_holds_nothing_but_pixels() -> None:
@@ -36,3 +38,52 @@ def test_an_npy_gives_back_the_map_as_float32() -> None:
     read = np.load(io.BytesIO(npy_file(values)), allow_pickle=False)
     assert read.dtype == np.float32 and read.flags.c_contiguous
     assert np.array_equal(read, values.astype(np.float32))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (301, 173)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("content", ["noise", "flat", "ramp"])
+def test_a_png_of_any_shape_is_read_by_two_decoders(size: tuple[int, int], mode: str, content: str) -> None:
+    width, height = size
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    ramp = np.arange(height)[:, None, None] * 3 + np.arange(width)[None, :, None] * 7 + np.arange(bands) * 90
+    noise = RNG.integers(0, 256, (height, width, bands))
+    pixels = {"noise": noise, "flat": np.full_like(noise, 200), "ramp": ramp % 256}[content].astype(np.uint8)
+    image = Image.fromarray(pixels if bands > 1 else pixels[..., 0])
+    data = png_file(image)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(image))
+    read = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    assert np.array_equal(read.permute(1, 2, 0).numpy(), pixels)
+
+
+def test_the_text_of_a_png_is_read_back() -> None:
+    text = {"Prediction Label": "tabby cat", "Explanation Scale": "0.25", "Note": "Bär"}
+    picture = Image.open(io.BytesIO(png_file(Image.new("RGB", (5, 4), (1, 2, 3)), text)))
+    picture.load()
+    assert picture.text == text and picture.getpixel((4, 3)) == (1, 2, 3)
+    assert b"?" in png_file(Image.new("L", (1, 1)), {"Note": "\u4e2d"})
+
+
+def test_a_picture_with_transparency_is_no_png_of_ours() -> None:
+    with pytest.raises(ValueError, match="RGBA"):
+        png_file(Image.new("RGBA", (2, 2)))
+
+
+@pytest.mark.parametrize("encode", [webp_file, jpeg_file])
+def test_lossy_pictures_are_close_and_small(encode: Callable[[Image.Image], bytes]) -> None:
+    coarse = Image.fromarray(RNG.integers(0, 256, (12, 18, 3), np.uint8))
+    image = coarse.resize((360, 240), Image.Resampling.BICUBIC)
+    image.info["comment"] = b"where I live"
+    data = encode(image)
+    error = np.mean((np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float) - np.asarray(image, float)) ** 2)
+    assert 10 * np.log10(255**2 / error) > 34 and len(data) < 30_000
+    assert b"where I live" not in data
+
+
+@pytest.mark.parametrize("kind", ["layer", "pixels"])
+def test_a_heatmap_takes_hardly_more_bytes_than_in_a_png_of_pillow(kind: str) -> None:
+    values = RNG.random((7, 7) if kind == "layer" else (224, 224))
+    picture = Image.fromarray((255 * values).astype(np.uint8)).resize((600, 600), Image.Resampling.BILINEAR)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", compress_level=1)
+    assert len(png_file(picture)) < 1.1 * len(stream.getvalue())

@@ -10,7 +10,7 @@ from heatserve.imaging import overlay, signed_grey
 
 VALUES = np.array([[-2.0, -1.0, -0.5], [0.0, 0.5, 1.0], [3.0, float("nan"), float("-inf")]], np.float32)
 PHOTO = Image.new("RGB", (3, 3), (90, 100, 110))
-SEEN = np.ones((3, 3), np.bool_)
+SEEN = np.s_[0:3, 0:3]
 
 
 def test_zero_is_128_and_the_scale_is_at_both_ends() -> None:
@@ -45,6 +45,6 @@ def test_the_blend_has_the_root_of_the_share_as_its_strength() -> None:
     ends = np.array([[0, 5, 48, 200], [127, 60, 130, 255], [128, 255, 110, 90], [255, 190, 0, 20]], float)
     colours = np.stack([np.interp(level, ends[:, 0], ends[:, 1 + channel]) for channel in range(3)], axis=1)
     expected = 0.7 * np.sqrt(np.abs(level - 128) / 127)[:, None] * colours
-    heat, everywhere = level.astype(np.uint8)[None], np.ones((1, 255), np.bool_)
+    heat, everywhere = level.astype(np.uint8)[None], np.s_[0:1, 0:255]
     drawn = np.asarray(overlay(Image.new("RGB", (255, 1)), heat, everywhere, "jet", 0.7, signed=True))
     assert np.abs(drawn[0] - expected).max() <= 2

@@ -407,11 +407,11 @@ PROMISED = {60: 1.0, 61: 390.0, 62: 20.0}
 def decoded(frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The widths of the pictures in the order in which they are decoded; each takes as long as its header promises,
     which is told by the width."""
-    inspect, decode, order = admission.inspect, admission.decode, []
+    opened, decode, order = admission.opened, admission.decode, []
 
     def promised(data: bytes, max_pixels: int) -> Any:
-        header = inspect(data, max_pixels)
-        return replace(header, decode_ms=PROMISED[header.width])
+        file = opened(data, max_pixels)
+        return replace(file, header=replace(file.header, decode_ms=PROMISED[file.header.width]))
 
     def slow(data: bytes, *given: Any) -> Any:
         found = decode(data, *given)
@@ -419,7 +419,7 @@ def decoded(frontend: Frontend, clock: Clock, monkeypatch: pytest.MonkeyPatch) -
         order.append(found.width)
         return found
 
-    monkeypatch.setattr(admission, "inspect", promised)
+    monkeypatch.setattr(admission, "opened", promised)
     monkeypatch.setattr(admission, "decode", slow)
     return order
 
@@ -555,8 +555,13 @@ def test_a_picture_has_its_turn_beside_tensors_without_end(frontend: Frontend, d
 def test_bytes_that_wait_to_be_decoded_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = picture(61)
     frontend = Frontend(tmp_path, {"explain": {"max_waiting_bytes": len(large) * 4 // 5}})
-    inspect = admission.inspect
-    monkeypatch.setattr(admission, "inspect", lambda *given: replace(inspect(*given), decode_ms=200.0))
+    opened = admission.opened
+
+    def slow(*given: Any) -> Any:
+        file = opened(*given)
+        return replace(file, header=replace(file.header, decode_ms=200.0))
+
+    monkeypatch.setattr(admission, "opened", slow)
     for index in range(5):
         frontend.send(f"large{index}", large, "predictions")
     found = frontend.step()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from .boxes import largest_box
 from .colour import COLORMAPS, colour
 from .cost import MAX_DECODE_MS, refuse_dear, shown_ms
-from .decode import Picture, decode
-from .display import RULES, grey, positive_part, scale_of, signed_grey
+from .decode import Photograph, Picture, decode, shown_size
+from .display import RULES, ZERO, grey, positive_part, scale_of, signed_grey
 from .encode import jpeg_file, npy_file, png_file, webp_file
 from .errors import ImageTooLarge, UnreadableImage
 from .geometry import Geometry, plan
-from .header import FORMATS, Header, inspect
+from .header import FORMATS, Header, Opened, inspect, opened
 from .overlay import overlay
 from .preprocess import INTERPOLATIONS, MODES, ORDERS, ORIENTATIONS, Preprocess
 from .sheet import Tile, sheet
@@ -24,9 +24,12 @@ __all__ = [
     "ORDERS",
     "ORIENTATIONS",
     "RULES",
+    "ZERO",
     "Geometry",
     "Header",
     "ImageTooLarge",
+    "Opened",
+    "Photograph",
     "Picture",
     "Preprocess",
     "Tile",
@@ -38,6 +41,7 @@ __all__ = [
     "jpeg_file",
     "largest_box",
     "npy_file",
+    "opened",
     "overlay",
     "plan",
     "png_file",
@@ -46,6 +50,7 @@ __all__ = [
     "scale_of",
     "sheet",
     "shown_ms",
+    "shown_size",
     "signed_grey",
     "webp_file",
 ]

@@ -43,13 +43,15 @@ def scale_of(values: NDArray[Any], rule: str) -> float:
 
 def grey(values: NDArray[Any], scale: float) -> NDArray[np.uint8]:
     """The positive part as uint8, in the same shape: 255 at `scale` and above. All levels are 0 if `scale` is 0."""
-    positive = positive_part(values)
+    levels = positive_part(values)
     white = np.float32(scale)
     if not 0 < white < np.inf:
-        return np.zeros(positive.shape, np.uint8)
+        return np.zeros(levels.shape, np.uint8)
     # The division comes first: 255 / scale may be more than a float32 holds.
-    levels = np.minimum(positive, white) / white * np.float32(255)
-    return np.rint(levels).astype(np.uint8)
+    np.minimum(levels, white, out=levels)
+    levels /= white
+    levels *= np.float32(255)
+    return np.rint(levels, out=levels).astype(np.uint8)
 
 
 def signed_grey(values: NDArray[Any], scale: float) -> NDArray[np.uint8]:

@@ -8,23 +8,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image
+
+from .png_write import png_bytes
+
+#: libwebp's least effort. Its files are some 5 % larger than those of its default, in a third of the time.
+_WEBP_METHOD = 0
 
 
-def png_file(image: Image.Image, text: Mapping[str, str] | None = None, compress_level: int = 1) -> bytes:
-    """The PNG file of an L or RGB picture: its pixels and these text chunks, no EXIF and no colour profile.
+def png_file(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
+    """The PNG file of an L or RGB picture: its pixels and these Latin-1 text chunks, no EXIF and no colour profile.
 
-    compress_level: zlib's, 0 to 9. Level 1 gives the smallest product of bytes and seconds.
+    Raises ValueError for a picture of another mode.
     """
-    chunks = PngImagePlugin.PngInfo()
-    for name, value in (text or {}).items():
-        chunks.add_text(name, value)
-    return _saved(image, "PNG", compress_level=compress_level, pnginfo=chunks)
+    if image.mode not in ("L", "RGB"):
+        raise ValueError(f"The picture's mode is {image.mode}; allowed: L, RGB.")
+    return png_bytes(np.asarray(image), text or {})
 
 
 def webp_file(image: Image.Image) -> bytes:
     """The lossy WebP file of an RGB picture: its pixels and nothing else."""
-    return _saved(image, "WEBP", quality=90)
+    return _saved(image, "WEBP", quality=90, method=_WEBP_METHOD)
 
 
 def jpeg_file(image: Image.Image) -> bytes:

@@ -92,14 +92,22 @@ class Geometry:
         The map is first brought to the view's resolution, as in `on_view`, and from there to the picture by
         the exact affine coordinates of the pixel centres. If the picture is coarser, a low-pass is applied.
         """
+        part, place = self.on_picture(view_map, width, height)
+        whole, seen = np.zeros((height, width), np.float32), np.zeros((height, width), np.bool_)
+        whole[place], seen[place] = part, True
+        return whole, seen
+
+    def on_picture(
+        self, view_map: NDArray[Any], width: int, height: int
+    ) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
+        """The part of `project` that the model saw, float32, and the rows and columns of the picture that it fills."""
         columns, rows = upright_size(width, height, self.orientation)
         down, seen_rows = _axis(view_map.shape[0], self.crop_height, self.crop_top, self.resized_height, rows)
         across, seen_columns = _axis(view_map.shape[1], self.crop_width, self.crop_left, self.resized_width, columns)
-        stored = np.zeros((rows, columns), np.float32)
-        stored[seen_rows, seen_columns] = applied(down, _finite(view_map), across)
-        seen = np.zeros((rows, columns), np.bool_)
-        seen[seen_rows, seen_columns] = True
-        return upright_array(stored, self.orientation), upright_array(seen, self.orientation)
+        part = upright_array(applied(down, _finite(view_map), across), self.orientation)
+        stored = (seen_columns.start, seen_rows.start, seen_columns.stop, seen_rows.stop)
+        left, top, right, bottom = map(int, upright_box(stored, columns, rows, self.orientation))
+        return part, (slice(top, bottom), slice(left, right))
 
 
 def plan(

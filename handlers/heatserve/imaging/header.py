@@ -46,6 +46,18 @@ class Header:
     peak_bytes: int
 
 
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A file whose header is read, ready to be decoded once.
+
+    image: of Pillow; it loads its pixels when it is asked for them.
+    """
+
+    header: Header
+    structure: Structure
+    image: Image.Image
+
+
 _MAGIC: Mapping[bytes, str] = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -73,8 +85,16 @@ def inspect(data: bytes, max_pixels: int) -> Header:
         UnreadableImage: the bytes are empty, or not such a picture, or coded in a way that is refused.
         ImageTooLarge: more than `max_pixels` pixels are declared.
     """
+    return opened(data, max_pixels).header
+
+
+def opened(data: bytes, max_pixels: int) -> Opened:
+    """A picture that is ready to be decoded. It holds a copy of the parts of the file that pixels are decoded from.
+
+    Raises the errors of `inspect`.
+    """
     with refusals():
-        return opened(data, max_pixels)[0]
+        return _opened(data, max_pixels)
 
 
 @contextmanager
@@ -94,8 +114,7 @@ def refusals() -> Iterator[None]:
         raise UnreadableImage("The image is corrupt or truncated.") from None
 
 
-def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image]:
-    """A picture that is ready to be decoded. Raises the errors of `inspect`, and any error of Pillow."""
+def _opened(data: bytes, max_pixels: int) -> Opened:
     if not data:
         raise UnreadableImage("The image is empty: no bytes were sent.")
     form = next((form for magic, form in _MAGIC.items() if data.startswith(magic)), None)
@@ -119,7 +138,8 @@ def opened(data: bytes, max_pixels: int) -> tuple[Header, Structure, Image.Image
         raise UnreadableImage("The BMP is run-length coded, which is not supported: send it as PNG.")
     pixels = max(structure.pixels, width * height)
     cost = decoding(form, _stored(image), pixels, len(data), structure)
-    return Header(form, image.mode, structure.coding, width, height, cost.ms, cost.peak_bytes), structure, image
+    header = Header(form, image.mode, structure.coding, width, height, cost.ms, cost.peak_bytes)
+    return Opened(header, structure, image)
 
 
 def _stored(image: Image.Image) -> str:

@@ -15,14 +15,16 @@ _DIMMED = 0.5
 def overlay(
     picture: Image.Image,
     heat: NDArray[np.uint8],
-    seen: NDArray[np.bool_],
+    seen: tuple[slice, slice],
     colormap: str,
     opacity: float,
     signed: bool = False,
 ) -> Image.Image:
     """An upright RGB picture with the grey levels `heat` [H, W] as colours over it. The result is RGB of the same size.
 
-    A pixel in `seen` [H, W] becomes (1 - a) photo + a colour(heat), with a = opacity * sqrt(heat / 255), to 1/255.
+    seen: the rows and columns that the model saw.
+
+    A pixel in `seen` becomes (1 - a) photo + a colour(heat), with a = opacity * sqrt(heat / 255), to 1/255.
     Any other pixel becomes the photograph's luma (ITU-R BT.601) at half its brightness.
 
     A constant a would tint everything that the model ignored with the map's lowest colour. A proportional a would hide
@@ -31,20 +33,26 @@ def overlay(
     signed: whether the levels are those of `signed_grey`. The colours are then red above zero and blue below it for
     every colour map, and a is opacity * sqrt(|value| / scale).
 
-    Raises ValueError for an unknown colour map, an opacity outside 0..1, or arrays of another size.
+    Raises ValueError for an unknown colour map, an opacity outside 0..1, or levels of another size.
     """
     width, height = picture.size
-    if heat.shape != (height, width) or seen.shape != (height, width):
-        raise ValueError(f"heat {heat.shape} and seen {seen.shape} must be [{height}, {width}], as the picture.")
+    if heat.shape != (height, width):
+        raise ValueError(f"heat {heat.shape} must be [{height}, {width}], as the picture.")
     if not 0 <= opacity <= 1:
         raise ValueError(f"The opacity is {opacity}; allowed: 0 to 1.")
     colours_of, shares = (DIVERGING, strength()) if signed else (table(colormap), np.arange(256) / 255)
     alphas = np.rint(255 * opacity * np.sqrt(shares)).astype(int).tolist()
     photo = picture.convert("RGB")
-    levels = Image.fromarray(np.ascontiguousarray(heat))
-    colours = levels.copy()
-    colours.putpalette(colours_of.tobytes())
-    blend = Image.composite(colours.convert("RGB"), photo, levels.point(alphas))
-    dimmed = photo.convert("L").point([round(level * _DIMMED) for level in range(256)])
-    mask = Image.fromarray(seen.astype(np.uint8) * np.uint8(255))
-    return Image.composite(blend, dimmed.convert("RGB"), mask)
+    (top, bottom, _), (left, right, _) = seen[0].indices(height), seen[1].indices(width)
+    box = (left, top, right, bottom)
+    if box == (0, 0, width, height):
+        drawn = photo
+    else:
+        drawn = photo.convert("L").point([round(level * _DIMMED) for level in range(256)]).convert("RGB")
+        drawn.paste(photo.crop(box), box)
+    if top < bottom and left < right:
+        levels = Image.fromarray(np.ascontiguousarray(heat[seen]))
+        opacities = levels.point(alphas)
+        levels.putpalette(colours_of.tobytes())
+        drawn.paste(levels.convert("RGB"), box, opacities)
+    return drawn

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..engine import Attribution
-from ..imaging import Geometry
+from ..imaging import Geometry, Photograph
 from ..serving.drawing import View, boxes, draw
 
 
@@ -54,7 +54,8 @@ class Answer:
                     f"the picture is {width} x {height}, and the explained one {own_width} x {own_height}: give the "
                     "whole photograph, upright, in another size only"
                 )
-        return draw(image or self._photograph, self._geometry, self._view, side).overlay(colormap, opacity)
+        shown = image or self._photograph
+        return draw(Photograph(shown.size, shown), self._geometry, self._view, side).overlay(colormap, opacity)
 
     def boxes(self, threshold: float = 0.2) -> list[dict[str, Any]]:
         """The box around the largest region that reaches `threshold` of the maximum, in the photograph's pixels."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..imaging import Preprocess, decode, inspect, plan, refuse_dear, shown_ms
+from ..imaging import Photograph, Preprocess, decode, opened, plan, refuse_dear, shown_ms
 from .errors import Refusal
 from .faults import Faults
 from .items import Item
@@ -129,10 +129,11 @@ class Admission:
         limits = self._limits
         admitted = [item.state for item in siblings if isinstance(item.state, Admitted)]
         shown = sum(state.size[0] * state.size[1] for state in admitted)
-        header = inspect(request.image, max(0, limits.max_pixels - shown))
+        file = opened(request.image, max(0, limits.max_pixels - shown))
+        header = file.header
         self._preprocess.check(header.width, header.height, limits.max_resized_pixels)
         cost = header.decode_ms + self._preprocess.cost_ms(header.width, header.height)
-        if request.queries:
+        if request.shows_photograph:
             cost += shown_ms(header.width, header.height, limits.max_side)
         refuse_dear(cost, len(request.image), limits.max_decode_ms)
         own = cost + sum(state.cost_ms for state in admitted)
@@ -142,7 +143,8 @@ class Admission:
                 f"the pictures of one request would take {own:.0f} ms to decode and resize; at most "
                 f"{limits.max_decode_ms} ms are allowed: send fewer or smaller ones",
             )
-        state = Admitted(request, (header.width, header.height), cost, self._policy.costly(cost / 1000))
+        costly = self._policy.costly(cost / 1000)
+        state = Admitted(request, (header.width, header.height), cost, costly, None if costly else file)
         waiting = sum(item.state.cost_ms for item in others if isinstance(item.state, Admitted))
         if waiting + own > limits.max_batch_decode_ms or self._too_much_waits(others, _waiting_bytes(Item(state))):
             wait = math.ceil(max(1.0, waiting / 1000))
@@ -193,18 +195,22 @@ class Admission:
         return image.to(self._device, non_blocking=True)
 
     def _decoded(self, state: Admitted) -> Decoded:
-        request, photograph = state.request, None
+        request = state.request
+        photograph: Photograph | None = None
         if request.tensor is not None:
             image = torch.from_numpy(request.tensor.copy())
-            photograph = self._preprocess.picture(request.tensor)
-            size, geometry = photograph.size, plan(*photograph.size, None, None)
+            height, width = request.tensor.shape[1:]
+            size, geometry = (width, height), plan(width, height, None, None)
+            if request.queries:
+                shown = self._preprocess.picture(request.tensor) if request.shows_photograph else None
+                photograph = Photograph(size, shown)
         else:
-            picture = decode(request.image, self._limits.max_pixels, self._preprocess.alpha)
+            picture = decode(request.image, self._limits.max_pixels, self._preprocess.alpha, state.opened)
             size = (picture.width, picture.height)
             image, geometry = self._preprocess.tensor(picture, self._limits.max_resized_pixels)
             if request.queries:
                 # A batch of photographs at full size would fill the memory.
-                photograph = picture.upright(self._limits.max_side)
+                photograph = picture.shown(self._limits.max_side, pixels=request.shows_photograph)
         return Decoded(request, image, geometry, size, photograph)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..engine import FORWARD, METHODS, Attribution, Explainer, Query, ranking
-from ..imaging import Geometry, Tile, decode, sheet
+from ..imaging import Geometry, Photograph, Tile, decode, sheet
 from .drawing import draw, view
 from .errors import printable
 from .options import OPTIONS
@@ -48,7 +48,7 @@ class Contact:
 class _Subject:
     """The photograph, and its place in the network's view."""
 
-    photograph: Image.Image
+    photograph: Photograph
     image: Tensor
     geometry: Geometry
     target: int
@@ -70,10 +70,11 @@ def contact(service: Service, photograph: bytes, name: str, progress: Progress |
     probabilities = explainer.probabilities(scores[None])[0].tolist()
     best = ranking(scores)[:3].tolist()
     named = [f"{printable(report.vocabulary.label(index), 40)} ({probabilities[index]:.2f})" for index in best]
-    subject = _Subject(picture.upright(_SIDE), image, geometry, best[0])
+    shown = picture.upright(_SIDE)
+    subject = _Subject(Photograph(shown.size, shown), image, geometry, best[0])
     methods = explainer.methods()
     lines = [f"likeliest: {', '.join(named)}", *_unseen(geometry, picture.width, picture.height)]
-    tiles = [Tile("photograph", lines, subject.photograph)]
+    tiles = [Tile("photograph", lines, shown)]
     for number, method in enumerate(methods):
         if progress is not None:
             progress(number, len(methods), method)

@@ -10,19 +10,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..engine import METHODS, Attribution
-from ..imaging import Geometry, grey, largest_box, overlay, scale_of, signed_grey
+from ..imaging import ZERO, Geometry, Photograph, grey, largest_box, overlay, scale_of, shown_size, signed_grey
 
 
 @dataclass(frozen=True)
 class View:
     """A map on the model's view.
 
+    source: the attribution's map on the host, in its own resolution.
     values: float32 (H, W).
     scale: the value that pictures show at grey 255; 0 for a map without positive part, or without any value if signed.
     signed: whether negative values are shown too, in a second colour.
     """
 
     attribution: Attribution
+    source: NDArray[Any]
     values: NDArray[np.float32]
     scale: float
     signed: bool = False
@@ -37,44 +39,54 @@ class View:
 class Drawing:
     """A view on the upright photograph.
 
+    photograph: RGB; None where only its size is known.
     heat: grey levels uint8 (height, width) of the photograph; 128 is zero for a signed map.
-    seen: bool (height, width), the part of the photograph that the model's crop showed.
+    seen: the rows and columns of the photograph that the model's crop showed.
     """
 
     view: View
-    photograph: Image.Image
+    photograph: Image.Image | None
     heat: NDArray[np.uint8]
-    seen: NDArray[np.bool_]
+    seen: tuple[slice, slice]
 
     def heatmap(self) -> Image.Image:
         """The heat as an 8-bit grey picture."""
         return Image.fromarray(self.heat)
 
     def overlay(self, colormap: str, opacity: float) -> Image.Image:
-        """The heat in colours over the photograph. A signed map is red and blue, whatever the colour map is."""
+        """The heat in colours over the photograph. A signed map is red and blue, whatever the colour map is.
+
+        Raises ValueError where the photograph is not known.
+        """
+        if self.photograph is None:
+            raise ValueError("an overlay needs the photograph")
         return overlay(self.photograph, self.heat, self.seen, colormap, opacity, self.view.signed)
 
 
 def view(geometry: Geometry, attribution: Attribution) -> View:
     """An attribution's map on the host, at the size of the model's view."""
     method = METHODS[attribution.query.method]
-    found = attribution.map.cpu().numpy()
+    source = attribution.map.cpu().numpy()
     if attribution.query.resolution > 1:
-        found = geometry.of_blocks(found, attribution.query.resolution)
-    values = geometry.on_view(found)
+        source = geometry.of_blocks(source, attribution.query.resolution)
+    values = geometry.on_view(source)
     shown = values[geometry.on_photograph()]
     scale = scale_of(np.abs(shown) if method.signed else shown, method.display)
-    return View(attribution, values, scale, method.signed)
+    return View(attribution, source, values, scale, method.signed)
 
 
-def draw(photograph: Image.Image, geometry: Geometry, of: View, side: int) -> Drawing:
+def draw(photograph: Photograph, geometry: Geometry, of: View, side: int) -> Drawing:
     """A view on the upright photograph, whose longer side becomes at most `side` pixels."""
-    if max(photograph.size) > side:
-        width, height = (max(1, round(length * side / max(photograph.size))) for length in photograph.size)
-        photograph = photograph.resize((width, height), Image.Resampling.BICUBIC)
-    projected, seen = geometry.project(of.values, *photograph.size)
-    levels = signed_grey if of.signed else grey
-    return Drawing(of, photograph, levels(projected, of.scale), seen)
+    width, height = size = shown_size(*photograph.size, side)
+    image = photograph.image
+    if image is not None and image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    levels, zero = (signed_grey, ZERO) if of.signed else (grey, 0)
+    # A layer's map has few values: from these it takes less time than from those on the view.
+    part, seen = geometry.on_picture(of.source, width, height)
+    heat = np.full((height, width), zero, np.uint8)
+    heat[seen] = levels(part, of.scale)
+    return Drawing(of, image, heat, seen)
 
 
 def boxes(geometry: Geometry, of: View, threshold: float) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image
 
+from ..imaging import Photograph
 from .answers import Answer, TensorParts, json_text, ok
 from .drawing import Drawing, draw, view
 from .errors import Refusal
@@ -20,6 +20,8 @@ from .states import Finished
 
 #: The smallest longer side that a picture is shrunk to.
 _SMALLEST_SIDE = 64
+#: The largest share of its side that a picture which is too large keeps, and the share of the room that it aims at.
+_LARGEST_STEP, _SPARE = 0.75, 0.95
 #: Bytes that a pixel takes at best: in grey maps, and in photographs with a map over them.
 _MAP_PIXEL, _PHOTOGRAPH_PIXEL = 0.02, 0.5
 
@@ -27,12 +29,12 @@ _MAP_PIXEL, _PHOTOGRAPH_PIXEL = 0.02, 0.5
 class Rendering:
     """A finished item while it is rendered.
 
-    photograph: the item's, upright.
+    photograph: the item's, as the answer shows it.
     room: bytes that its pictures, or its whole document, may take.
     seconds: of the item by stage, with the time that rendering has taken so far.
     """
 
-    def __init__(self, report: Report, finished: Finished, photograph: Image.Image, room: int) -> None:
+    def __init__(self, report: Report, finished: Finished, photograph: Photograph, room: int) -> None:
         self.seconds = dict(finished.seconds)
         self._report = report
         self._finished = finished
@@ -112,9 +114,12 @@ class Rendering:
             with self._clocked():
                 drawings = [draw(self._photograph, self._finished.geometry, each, side) for each in self._views]
             bodies = encode(drawings)
-            if sum(map(len, bodies)) <= self._room or side <= _SMALLEST_SIDE:
+            taken = sum(map(len, bodies))
+            if taken <= self._room or side <= _SMALLEST_SIDE:
                 return bodies
-            side = max(_SMALLEST_SIDE, side // 2)
+            # Bytes grow with the square of the side, or a little more slowly.
+            fitting = _SPARE * math.sqrt(max(0, self._room) / taken)
+            side = max(_SMALLEST_SIDE, int(side * min(_LARGEST_STEP, fitting)))
 
     @contextmanager
     def _clocked(self) -> Iterator[None]:

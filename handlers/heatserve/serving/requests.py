@@ -57,6 +57,11 @@ class Request:
         """The price in forward passes: of the pass that predictions share, and of the queries beyond it."""
         return FORWARD + work_of(self.queries)
 
+    @property
+    def shows_photograph(self) -> bool:
+        """Whether the answer shows the photograph itself, below a map. Otherwise its size is enough."""
+        return bool(self.queries) and (self.overlay or FORMATS[self.output].content is Content.PICTURE)
+
 
 @dataclass(frozen=True)
 class RequestParser:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
-
+from ..imaging import Photograph
 from .answers import Answer, Envelope, Part, TensorParts, body_bytes, json_bytes, json_text, ok
 from .errors import Refusal
 from .facts import ItemFacts
@@ -80,7 +79,7 @@ class Responder:
             if isinstance(outcome, Described):
                 facts = ItemFacts(protocol.explains, outcome.request, seconds=outcome.seconds)
                 return ok(json_bytes(self.description)), facts
-            if outcome.photograph is None or not outcome.request.queries:
+            if outcome.photograph is None:
                 facts = ItemFacts(protocol.explains, outcome.request, seconds=outcome.seconds)
                 return self._prediction(outcome, protocol.envelope), facts
             rendering = self._rendering(outcome, outcome.photograph, sharing)
@@ -95,7 +94,7 @@ class Responder:
         prediction = self.report.prediction(finished)
         return TensorParts(json_text(prediction)) if envelope is Envelope.TENSORS else Answer(200, prediction)
 
-    def _rendering(self, finished: Finished, photograph: Image.Image, sharing: int) -> Rendering:
+    def _rendering(self, finished: Finished, photograph: Photograph, sharing: int) -> Rendering:
         room = self.limits.max_response_bytes // sharing - _ENVELOPE
         return Rendering(self.report, finished, photograph, room)
 

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Union
 
-from PIL import Image
 from torch import Tensor
 
 from ..engine import Attribution, Smoothing, alike, price_of
-from ..imaging import Geometry
+from ..imaging import Geometry, Opened, Photograph
 from .errors import Refusal
 from .requests import Request
 
@@ -30,12 +29,14 @@ class Admitted:
     size: (width, height) that the picture's header promises.
     cost_ms: of decoding, as the header promises.
     costly: whether decoding it would hold up the other rows, where there is no pool.
+    opened: the picture's file; None where it waits for a step of its own, and should not take more memory meanwhile.
     """
 
     request: Request
     size: tuple[int, int] = (0, 0)
     cost_ms: float = 0.0
     costly: bool = False
+    opened: Opened | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +45,14 @@ class Decoded:
 
     image: (channels, H, W) on the model's device.
     size: (width, height) of the picture that was sent.
-    photograph: upright, no larger than an answer shows it; None for a prediction.
+    photograph: as the answer shows it; None for a prediction.
     """
 
     request: Request
     image: Tensor
     geometry: Geometry
     size: tuple[int, int]
-    photograph: Image.Image | None
+    photograph: Photograph | None
 
     @property
     def through_input(self) -> bool:
@@ -166,7 +167,7 @@ class Finished:
     """An item with all that its answer says.
 
     size: (width, height) of the picture that was sent.
-    photograph: upright, no larger than an answer shows it; None for a prediction.
+    photograph: as the answer shows it; None for a prediction.
     probabilities, scores: (classes) on the host.
     attributions: one for each map, which is one for each query that was not dropped.
     seconds: by stage.
@@ -175,7 +176,7 @@ class Finished:
     request: Request
     size: tuple[int, int]
     geometry: Geometry
-    photograph: Image.Image | None
+    photograph: Photograph | None
     probabilities: Tensor
     scores: Tensor
     attributions: Sequence[Attribution]
