@@ -47,11 +47,12 @@ class Large:
 def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Large]:
     from dataclasses import replace
 
-    inspect, decode, made = admission.inspect, admission.decode, Large()
+    opened, decode, made = admission.opened, admission.decode, Large()
 
     def promised(data: bytes, max_pixels: int) -> Any:
-        header = inspect(data, max_pixels)
-        return replace(header, decode_ms=390.0) if header.width == LARGE else header
+        file = opened(data, max_pixels)
+        header = file.header
+        return replace(file, header=replace(header, decode_ms=390.0)) if header.width == LARGE else file
 
     def slow(data: bytes, *given: Any) -> Any:
         found = decode(data, *given)
@@ -63,7 +64,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Large]:
                 raise made.error
         return found
 
-    monkeypatch.setattr(admission, "inspect", promised)
+    monkeypatch.setattr(admission, "opened", promised)
     monkeypatch.setattr(admission, "decode", slow)
     yield made
     made.open.set()

@@ -143,7 +143,7 @@ def test_the_json_answer_has_the_shape_of_the_contract(small: tuple[ExplainHandl
     entry = answer["explanations"][0]
     assert entry["parameters"] == {
         "layer": "trunk", "layout": "nchw", "layout_proved": True, "samples": 1, "standard_error": None,
-        "noise_level": None, "seed": None, "contrast": None,
+        "noise_level": None, "seed": None, "resolution": None, "contrast": None,
         "precision": "float32",
     }  # fmt: skip
     assert entry["quality"] == {"empty": False, "samples_used": 1, "standard_error": None, "converged": None}
