@@ -93,7 +93,7 @@ class Service:
         return (
             f"layer={engine.layers[0] if engine.layers else None} methods={','.join(engine.methods())} "
             f"device={engine.device} chunk={engine.chunk} precision={engine.precision} "
-            f"folded={engine.optimized.folded} padded={engine.optimized.padded} "
+            f"folded={engine.optimized.folded} padded={engine.optimized.padded} packed={engine.optimized.packed} "
             f"layout={str(engine.optimized.layout).rpartition('.')[2]} verified={str(self.integrity.verified).lower()}"
         )
 
