@@ -198,15 +198,17 @@ def test_folds_alone_pack_nothing_and_other_words_are_refused():
         explained(seeded(NETWORKS["resnet18"]), how="pack")
 
 
-def test_float64_and_draws_of_fewer_bits_pack_nothing():
+def test_a_network_in_float64_packs_nothing():
     net = seeded(NETWORKS["resnet18"]).double()
     assert Explainer(net, view(1).double(), optimize=True).optimized.packed == 0
-    assert explained(seeded(NETWORKS["resnet18"]), precision="bfloat16").optimized.packed == 0
 
 
-def test_a_pass_under_autocast_goes_the_ordinary_way():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_pass_under_autocast_goes_the_ordinary_way(precision):
     net, images = seeded(NETWORKS["resnet18"]).eval(), view(2)
-    one = explained(net)
+    one = explained(net, precision=precision)
+    assert one.optimized.packed == 20
+    assert net.conv1.weight.dtype == net.state_dict()["conv1.weight"].dtype == torch.float32
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = net(images)
         one.close()

@@ -18,7 +18,7 @@ from .activation import probabilities
 from .fold import Fold, foldable, following
 from .packing import Packing, packings
 from .padding import Padding, padded_by_a_child
-from .precision import tensor_float
+from .precision import PRECISIONS, tensor_float
 from .structure import same
 from .taps import Taps, activations
 
@@ -78,7 +78,7 @@ def optimize(
     layers: the names of the tapped layers, whose activations stay the same.
     activation: of the scores; values without one differ by rounding alone.
     how: True or "folds", which packs no convolution. Packed are those of a network in float32 on a CPU.
-    precision: of draws; where it is not float32, no convolution is packed.
+    precision: of draws, a name in PRECISIONS. Where it has fewer bits, convolutions keep a weight in it too.
 
     Raises ValueError for another value of `how`.
     """
@@ -86,9 +86,9 @@ def optimize(
         raise ValueError(f"optimize is {how!r}; allowed: True, 'folds', False")
     with tensor_float(False):
         found = _optimize(model, example, layers, activation)
-        if how is True and (precision, example.device.type, example.dtype) == ("float32", "cpu", torch.float32):
-            packed = _pack(model, example.contiguous(memory_format=found.layout), layers, activation, found.layout)
-            return replace(found, packings=packed)
+        if how is True and (example.device.type, example.dtype) == ("cpu", torch.float32):
+            laid, rounded = example.contiguous(memory_format=found.layout), PRECISIONS[precision]
+            return replace(found, packings=_pack(model, laid, layers, activation, found.layout, rounded))
         return found
 
 
@@ -137,7 +137,12 @@ def _reorder(model: nn.Module, layout: torch.memory_format) -> None:
 
 
 def _pack(
-    model: nn.Module, example: Tensor, layers: Collection[str], activation: str, order: torch.memory_format
+    model: nn.Module,
+    example: Tensor,
+    layers: Collection[str],
+    activation: str,
+    order: torch.memory_format,
+    rounded: torch.dtype,
 ) -> tuple[Packing, ...]:
     """The packings that stay: all that are right each for itself, or none where the whole network then differs.
 
@@ -146,7 +151,7 @@ def _pack(
     three = torch.cat([example[-1:], example[:1].flip(3), 0.5 * example[:1]]).contiguous(memory_format=order)
     batches = [example[:1].contiguous(memory_format=order), three]
     before, gradients = [_tried(model, batch, layers) for batch in batches], _gradients(model, batches[0], layers)
-    made = packings(model, example, layers, order)
+    made = packings(model, example, layers, order, rounded)
     right = all(
         known is None or _agrees(model, batch, layers, known, activation) for batch, known in zip(batches, before)
     )

@@ -146,7 +146,7 @@ class Packed:
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution of x, (N, I, H, W); its graph carries the gradient to x alone."""
         if torch.is_grad_enabled() and x.requires_grad:
-            found: Tensor = _Convolution.apply(x, bias, self)
+            found: Tensor = PackedConvolution.apply(x, bias, self)
             return found
         return self.geometry.convolve(x, self.weight, bias)
 
@@ -154,7 +154,7 @@ class Packed:
         return self  # nothing writes into it
 
 
-class _Convolution(torch.autograd.Function):
+class PackedConvolution(torch.autograd.Function):
     """A packed convolution in a graph. It keeps neither input nor output."""
 
     @staticmethod

@@ -24,10 +24,12 @@ class _PackedConvolution(nn.Conv2d):
     """A convolution whose one weight is packed. Its `weight` is computed when somebody reads it.
 
     The class of such a module also derives from the class that the module had, and `state_dict` is what it was.
-    Passes of other types than float32, under autocast or for pictures without a batch, go the ordinary way.
+    Passes of other types than float32, under autocast or for pictures without a batch, go the ordinary way. For those
+    under autocast a weight of its type may be kept, which autocast would otherwise make in each pass.
     """
 
     _packed: Packed
+    _rounded: Tensor | None
     _order: torch.memory_format
     _plain: type[nn.Conv2d]
 
@@ -46,11 +48,11 @@ class _PackedConvolution(nn.Conv2d):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = self.weight
+        destination[prefix + "weight"] = _dense(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _PackedConvolution:
         # Nothing can write into a packed weight, and torch cannot copy one.
-        memo[id(self._packed.weight)] = self._packed.weight
+        memo.update({id(weight): weight for weight in (self._packed.weight, self._rounded)})
         copy = type(self).__new__(type(self))
         memo[id(self)] = copy
         copy.__dict__.update(deepcopy(self.__dict__, memo))
@@ -59,7 +61,7 @@ class _PackedConvolution(nn.Conv2d):
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
         """A file holds the ordinary convolution, which any process can read."""
         state = {**self.__dict__, "_parameters": {**self._parameters, "weight": _dense(self)}}
-        del state["_packed"], state["_order"]
+        del state["_packed"], state["_order"], state["_rounded"]
         return object.__new__, (self._plain,), state
 
 
@@ -73,19 +75,30 @@ def _dense(module: nn.Module) -> nn.Parameter:
     return nn.Parameter(dense, requires_grad=False)
 
 
+def _weight(module: nn.Module) -> Tensor:
+    """The weight as a pass reads it."""
+    rounded = cast("Tensor | None", module._rounded)
+    return rounded if rounded is not None and torch.is_autocast_enabled("cpu") else _dense(module)
+
+
 @cache
 def _class_of(plain: Any) -> Any:
     """The class of packed convolutions that are also of the class `plain`."""
     bases = (_PackedConvolution,) if plain is nn.Conv2d else (_PackedConvolution, plain)
-    return type(plain.__name__, bases, {"_plain": plain, "weight": property(_dense)})
+    return type(plain.__name__, bases, {"_plain": plain, "weight": property(_weight)})
 
 
 class Packing:
-    """A convolution whose weight is packed in the place of its own, and the way back."""
+    """A convolution whose weight is packed in the place of its own, and the way back.
 
-    def __init__(self, module: nn.Conv2d, packed: Packed, order: torch.memory_format) -> None:
+    order: the order in memory that the weight should have when it is unpacked.
+    rounded: the type of passes under autocast, whose weight is kept too; float32 where there are none.
+    """
+
+    def __init__(self, module: nn.Conv2d, packed: Packed, order: torch.memory_format, rounded: torch.dtype) -> None:
         self._module = module
-        module._packed, module._order = cast(Any, packed), cast(Any, order)
+        kept = None if rounded == torch.float32 else module.weight.detach().to(rounded)
+        module._packed, module._order, module._rounded = cast(Any, packed), cast(Any, order), cast(Any, kept)
         module._parameters["weight"] = cast(nn.Parameter, packed.weight)
         module.__class__ = _class_of(cast(Any, type(module)))
 
@@ -95,10 +108,12 @@ class Packing:
         with torch.inference_mode(False):
             module._parameters["weight"] = _dense(module)
         module.__class__ = cast(_PackedConvolution, module)._plain
-        del module._packed, module._order
+        del module._packed, module._order, module._rounded
 
 
-def packings(model: nn.Module, example: Tensor, layers: Collection[str], order: torch.memory_format) -> list[Packing]:
+def packings(
+    model: nn.Module, example: Tensor, layers: Collection[str], order: torch.memory_format, rounded: torch.dtype
+) -> list[Packing]:
     """The packings of all convolutions of a frozen model that compute the same packed, which are made.
 
     Each is compared in one forward pass of the model, on the inputs that it has there and on smaller ones: its output
@@ -106,7 +121,7 @@ def packings(model: nn.Module, example: Tensor, layers: Collection[str], order: 
 
     example: (N, C, H, W) in float32 on a CPU.
     layers: the names of the tapped layers.
-    order: the order in memory that weights should have when they are unpacked.
+    order, rounded: as of a Packing.
     """
     found: dict[nn.Conv2d, Packed] = {}
     tried: set[nn.Module] = set()
@@ -125,7 +140,7 @@ def packings(model: nn.Module, example: Tensor, layers: Collection[str], order: 
     finally:
         for handle in handles:
             handle.remove()
-    return [Packing(module, packed, order) for module, packed in found.items()]
+    return [Packing(module, packed, order, rounded) for module, packed in found.items()]
 
 
 def _candidates(model: nn.Module, layers: Collection[str]) -> list[nn.Conv2d]:
