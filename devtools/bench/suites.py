@@ -17,6 +17,7 @@ from devtools.bench import (
     limits,
     live,
     memory,
+    packed_memory,
     photographs,
     scaling,
     servers,
@@ -47,7 +48,8 @@ def library_suite(quick: bool) -> Steps:
             steps[f"{name}, batch {batch}"] = partial(library.measure, name, batch, seconds, passes)
         steps[f"{name}, SmoothGrad"] = partial(smoothgrad.measure, name, seconds, smoothings, part=part)
         steps[f"{name}, noisy copies in a pass"] = partial(library.chunks, name, seconds / 2, smoothings)
-    return {**steps, **_memory_of_smoothgrad(quick), "memory of Grad-CAM": memory.gradcam_row}
+    steps |= {**_memory_of_smoothgrad(quick), "memory of Grad-CAM": memory.gradcam_row}
+    return {**steps, **_memory_of_packed(quick)}
 
 
 def cams_suite(quick: bool) -> Steps:
@@ -74,6 +76,14 @@ def errors_suite(quick: bool) -> Steps:
 def _memory_of_smoothgrad(quick: bool) -> Steps:
     samples, processes = ((4, 50), 1) if quick else ((4, 50, 200, 400), 5)
     return {"memory of SmoothGrad": partial(memory.smoothgrad, samples, torch.get_num_threads(), processes)}
+
+
+def _memory_of_packed(quick: bool) -> Steps:
+    threads, processes = torch.get_num_threads(), 1 if quick else 5
+    return {
+        f"{name}, memory of packed weights": partial(packed_memory.measure, name, threads, processes)
+        for name in NETWORKS
+    }
 
 
 def server_suite(quick: bool) -> Steps:

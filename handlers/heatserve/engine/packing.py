@@ -188,10 +188,12 @@ def _pair(values: Any) -> tuple[int, int]:
 def _corners(x: Tensor, module: nn.Conv2d) -> list[Tensor]:
     """Corners of one input, as small as a convolution takes without padding and some places larger.
 
-    A class with a forward of its own may pad by the size of its input, and be an ordinary convolution at some sizes.
+    A class with a forward of its own may pad by the size of its input, and be an ordinary convolution at some sizes,
+    but not at sizes that follow each other. Every other size that is tried costs memory for oneDNN's kernels.
     """
+    count = 1 if type(module).forward is nn.Conv2d.forward else max(2, *_pair(module.stride))
     least = [int(d) * (int(k) - 1) + 1 for d, k in zip(module.dilation, module.kernel_size)]
-    return [x[:1, :, : least[0] + more, : least[1] + more] for more in (4, 5, 6, 7)]
+    return [x[:1, :, : least[0] + more, : least[1] + more] for more in range(4, 4 + count)]
 
 
 def _agrees(module: nn.Conv2d, packed: Packed, x: Tensor) -> bool:
