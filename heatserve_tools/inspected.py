@@ -76,6 +76,7 @@ def _description(description: Mapping[str, Any], optimised: Mapping[str, Any]) -
     faster = [
         f"{optimised['folded']} batch normalisations folded",
         f"{optimised['padded']} convolutions padded",
+        f"{optimised['packed']} convolutions packed",
         str(optimised["layout"]),
     ]
     return {

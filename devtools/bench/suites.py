@@ -21,6 +21,7 @@ from devtools.bench import (
     live,
     memory,
     operations,
+    packed_memory,
     photographs,
     rates,
     resolution,
@@ -55,7 +56,8 @@ def library_suite(quick: bool) -> Steps:
         steps[f"{name}, SmoothGrad"] = partial(smoothgrad.measure, name, seconds, smoothings, part=part)
         steps[f"{name}, SmoothGrad of several targets"] = partial(targets.measure, name, seconds, smoothings)
         steps[f"{name}, noisy copies in a pass"] = partial(library.chunks, name, seconds / 2, smoothings)
-    return {**steps, **_memory_of_smoothgrad(quick), "memory of Grad-CAM": memory.gradcam_row}
+    steps |= {**_memory_of_smoothgrad(quick), "memory of Grad-CAM": memory.gradcam_row}
+    return {**steps, **_memory_of_packed(quick)}
 
 
 def cams_suite(quick: bool) -> Steps:
@@ -84,6 +86,14 @@ def errors_suite(quick: bool) -> Steps:
 def _memory_of_smoothgrad(quick: bool) -> Steps:
     samples, processes = ((4, 50), 1) if quick else ((4, 50, 200, 400), 5)
     return {"memory of SmoothGrad": partial(memory.smoothgrad, samples, torch.get_num_threads(), processes)}
+
+
+def _memory_of_packed(quick: bool) -> Steps:
+    threads, processes = torch.get_num_threads(), 1 if quick else 5
+    return {
+        f"{name}, memory of packed weights": partial(packed_memory.measure, name, threads, processes)
+        for name in NETWORKS
+    }
 
 
 def server_suite(quick: bool) -> Steps:

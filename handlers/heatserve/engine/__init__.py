@@ -10,6 +10,7 @@ from .errors import OutOfMemory, UnsuitableModel, is_device_lost, is_out_of_memo
 from .explainer import Explainer
 from .layout import Layout
 from .method import AttentionSignal, InputSignal, LayerSignal, Method, ScoreSignal
+from .optimize import OPTIMIZE, Optimize
 from .precision import PRECISIONS
 from .presence import explained_class
 from .price import FORWARD, WITH_BACKWARD
@@ -27,6 +28,7 @@ __all__ = [
     "CAPTUM",
     "FORWARD",
     "METHODS",
+    "OPTIMIZE",
     "PRECISIONS",
     "WITH_BACKWARD",
     "AttentionSignal",
@@ -39,6 +41,7 @@ __all__ = [
     "LayerSignal",
     "Layout",
     "Method",
+    "Optimize",
     "OutOfMemory",
     "Query",
     "Sampling",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .errors import UnsuitableModel
 from .kinds import kind_of
+from .packed import PackedConvolution
 from .rules import Rules
 
 WAY_OUT = "use gradient or integrated_gradients, which suit any network"
@@ -27,7 +28,7 @@ _LINEAR = (
     *("Add", "Sub", "Neg", "Sum", "Mean", "Addmm", "Mm", "Convolution", "NativeBatchNorm", "CudnnBatchNorm"),
     *("AdaptiveAvgPool2D", "AvgPool2D", "UpsampleBilinear2D", "UpsampleNearest2D", "ConstantPadNd", "Cat", "Stack"),
     *("AccumulateGrad", "AsStrided", "Clone", "Expand", "Permute", "ReshapeAlias", "Select", "Slice", "Split"),
-    *("Squeeze", "T", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View"),
+    *("Squeeze", "T", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View", PackedConvolution.__name__),
 )
 #: Linear where the second factor is a constant.
 _SCALING = ("Mul", "Div")

@@ -13,7 +13,7 @@ from .frozen import freeze, thaw
 from .head import linear_head
 from .kinds import kind_of, refuse_sealed_layers, sealed
 from .late import automatic
-from .optimize import Optimized
+from .optimize import Optimize, Optimized
 from .optimize import optimize as optimized
 from .outputs import outputs_of
 from .planted import prove_layouts
@@ -40,7 +40,7 @@ class Network:
     model: gives (N, classes) scores for images (N, C, H, W).
     example: one or more such images on the model's device; one forward pass of them shows the structure.
     layers: the names of the layers to tap; empty for the automatic choice.
-    optimize: whether the model is made faster, in place (`engine.optimize`).
+    optimize: how the model is made faster, in place: True, "folds" or False (`engine.optimize`).
     precision: a name in PRECISIONS, for the passes of draws; "tf32" becomes "float32" where the device has no TF32.
     activation: the function that makes answers of the scores: "softmax", "sigmoid" or "none".
     head: the name of the output that has the scores, where the model gives several.
@@ -55,7 +55,7 @@ class Network:
         example: Tensor,
         layers: Sequence[str],
         *,
-        optimize: bool,
+        optimize: Optimize,
         precision: str,
         activation: str = "softmax",
         head: str | None = None,
@@ -77,7 +77,7 @@ class Network:
             raise
 
     def _read(
-        self, example: Tensor, layers: Sequence[str], optimize: bool, head: str | None, layout: str | None
+        self, example: Tensor, layers: Sequence[str], optimize: Optimize, head: str | None, layout: str | None
     ) -> None:
         model = self.model
         refuse_sealed_layers(model, tuple(layers))
@@ -100,10 +100,11 @@ class Network:
         )
         names = names or tuple(self.layouts)
         self.optimized = (
-            optimized(model, example, names, self.activation)
+            optimized(model, example, names, self.activation, optimize, self.precision)
             if optimize and all(kind_of(part) == "eager" for part in model.modules())
             else Optimized()
         )
+        self._undo.callback(self.optimized.unpack)
         self.head = linear_head(model, self.structure, self.layouts)
         laid = example.contiguous(memory_format=self.optimized.layout)
         self.transformer = reason or transformer_or_reason(model, laid, self.layouts.values())

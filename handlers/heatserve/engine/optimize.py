@@ -1,26 +1,37 @@
 """Optimisation: a network becomes faster for predictions and explanations alike, and computes the same.
 
 Convolutions take over batch normalisations and paddings. Then they work on memory in the order NHWC (`channels_last`),
-for which their kernels are fastest. Each change is proved on an example, and undone if the network then differs.
+for which their kernels are fastest. On a CPU their weights are then packed once (`engine.packing`). Each change is
+proved on an example, and undone if the network then differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Union
 
 import torch
 from torch import Tensor, nn
 
 from .activation import probabilities
 from .fold import Fold, foldable, following
+from .packing import Packing, packings
 from .padding import Padding, padded_by_a_child
-from .precision import tensor_float
+from .precision import PRECISIONS, tensor_float
 from .structure import same
-from .taps import activations
+from .taps import Taps, activations
 
 #: The largest difference of a probability that is allowed; `/predictions` promises it.
 _PROBABILITY = 1e-5
+#: The largest relative L2 difference of a gradient. Each convolution's own is compared to rounding; through a whole
+#: network rounding turns single ReLUs over, and the same gradient in float32 and float64 differs by some thousandths.
+_GRADIENT = 0.05
+
+#: What is done to make a network faster: everything, everything but packed convolutions, or nothing.
+OPTIMIZE = (True, "folds", False)
+#: A member of OPTIMIZE.
+Optimize = Union[bool, str]
 
 
 @dataclass(frozen=True)
@@ -30,14 +41,33 @@ class Optimized:
     folded: the number of batch normalisations that convolutions took over.
     layout: the order in memory that images should have.
     padded: the number of paddings that convolutions took over.
+    packings: of convolutions whose weights are packed.
     """
 
     folded: int = 0
     layout: torch.memory_format = torch.contiguous_format
     padded: int = 0
+    packings: tuple[Packing, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def packed(self) -> int:
+        """The number of convolutions whose weights are packed."""
+        return len(self.packings)
+
+    def unpack(self) -> None:
+        """Gives the convolutions their own weights back, and frees the packed ones; the other changes stay."""
+        for packing in self.packings:
+            packing.undo()
 
 
-def optimize(model: nn.Module, example: Tensor, layers: Collection[str], activation: str = "softmax") -> Optimized:
+def optimize(
+    model: nn.Module,
+    example: Tensor,
+    layers: Collection[str],
+    activation: str = "softmax",
+    how: Optimize = True,
+    precision: str = "float32",
+) -> Optimized:
     """The changes that were made to `model`, in place; there is never a second copy of it.
 
     Folds and a new order in memory are tried together, then each alone. The first try stays that changes no probability
@@ -47,9 +77,19 @@ def optimize(model: nn.Module, example: Tensor, layers: Collection[str], activat
     example: (N, C, H, W).
     layers: the names of the tapped layers, whose activations stay the same.
     activation: of the scores; values without one differ by rounding alone.
+    how: True or "folds", which packs no convolution. Packed are those of a network in float32 on a CPU.
+    precision: of draws, a name in PRECISIONS. Where it has fewer bits, convolutions keep a weight in it too.
+
+    Raises ValueError for another value of `how`.
     """
+    if how not in OPTIMIZE:
+        raise ValueError(f"optimize is {how!r}; allowed: True, 'folds', False")
     with tensor_float(False):
-        return _optimize(model, example, layers, activation)
+        found = _optimize(model, example, layers, activation)
+        if how is True and (example.device.type, example.dtype) == ("cpu", torch.float32):
+            laid, rounded = example.contiguous(memory_format=found.layout), PRECISIONS[precision]
+            return replace(found, packings=_pack(model, laid, layers, activation, found.layout, rounded))
+        return found
 
 
 def _optimize(model: nn.Module, example: Tensor, layers: Collection[str], activation: str) -> Optimized:
@@ -92,5 +132,61 @@ def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: 
 
 def _reorder(model: nn.Module, layout: torch.memory_format) -> None:
     for parameter in model.parameters():
-        if parameter.ndim == 4:
+        if parameter.ndim == 4 and parameter.layout == torch.strided:
             parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def _pack(
+    model: nn.Module,
+    example: Tensor,
+    layers: Collection[str],
+    activation: str,
+    order: torch.memory_format,
+    rounded: torch.dtype,
+) -> tuple[Packing, ...]:
+    """The packings that stay: all that are right each for itself, or none where the whole network then differs.
+
+    Scores, tapped activations and gradients are compared, on one image and on three.
+    """
+    three = torch.cat([example[-1:], example[:1].flip(3), 0.5 * example[:1]]).contiguous(memory_format=order)
+    batches = [example[:1].contiguous(memory_format=order), three]
+    before, gradients = [_tried(model, batch, layers) for batch in batches], _gradients(model, batches[0], layers)
+    made = packings(model, example, layers, order, rounded)
+    right = all(
+        known is None or _agrees(model, batch, layers, known, activation) for batch, known in zip(batches, before)
+    )
+    if made and right and _near(_gradients(model, batches[0], layers), gradients):
+        return tuple(made)
+    for packing in made:
+        packing.undo()
+    return ()
+
+
+def _tried(model: nn.Module, images: Tensor, layers: Collection[str]) -> list[Tensor] | None:
+    """The outputs for a batch; None where the network does not take one of this size."""
+    try:
+        return _outputs(model, images, layers)
+    except RuntimeError:
+        return None
+
+
+def _gradients(model: nn.Module, images: Tensor, layers: Collection[str]) -> list[Tensor] | None:
+    """The gradients of the scores' weighted sum in the input and the tapped layers; None where a pass has none."""
+    leaf, taps = images.detach().requires_grad_(), Taps(model, layers)
+    try:
+        with taps.recording(layers, graph=True) as recording, torch.enable_grad():
+            scores = model(leaf.clone(memory_format=torch.preserve_format))
+            score = (scores * torch.linspace(1, 2, scores.shape[1])).sum()
+            found = torch.autograd.grad(score, [leaf, *recording.activations.values()], allow_unused=True)
+    except Exception:  # a network or a private operator may raise any error
+        return None
+    finally:
+        taps.remove()
+    return [gradient for gradient in found if gradient is not None]
+
+
+def _near(found: list[Tensor] | None, known: list[Tensor] | None) -> bool:
+    if found is None or known is None:
+        return found is known
+    near = (float((one - other).norm()) <= _GRADIENT * float(other.norm()) for one, other in zip(found, known))
+    return len(found) == len(known) and all(near)

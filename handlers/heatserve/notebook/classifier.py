@@ -28,7 +28,7 @@ class Classifier:
 
     The model is frozen and put into evaluation mode, and hooks stay on it, until `close()` is called. Until then the
     model itself answers with the scores that are explained. `close()` gives it its own answer, each parameter its
-    `requires_grad` and each module its mode again. It cannot undo `optimize=True`.
+    `requires_grad` and each module its mode again. It cannot undo the folds of `optimize=True`.
 
     labels: the class names, by index or as a list; without them classes have numbers. A model of one score with a
         sigmoid needs the name of its label alone.

@@ -64,6 +64,7 @@ def inspection(
     found["optimised"] = {
         "folded": faster.folded,
         "padded": faster.padded,
+        "packed": faster.packed,
         "layout": str(faster.layout).rpartition(".")[2],
     }
     # A copy of its own is counted: the network of the service has lost its batch normalisations to make it faster.

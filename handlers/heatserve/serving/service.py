@@ -101,6 +101,7 @@ class Service:
             f"layer={engine.layers[0] if engine.layers else None} methods={','.join(engine.methods())} "
             f"device={engine.device} threads={torch.get_num_threads()} chunk={engine.chunk} "
             f"precision={engine.precision} folded={engine.optimized.folded} padded={engine.optimized.padded} "
+            f"packed={engine.optimized.packed} "
             f"layout={str(engine.optimized.layout).rpartition('.')[2]} verified={str(self.integrity.verified).lower()}"
         )
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..engine import ACTIVATIONS, CAPTUM, FORWARD, PRECISIONS, WITH_BACKWARD
+from ..engine import ACTIVATIONS, CAPTUM, FORWARD, OPTIMIZE, PRECISIONS, WITH_BACKWARD, Optimize
 from ..imaging import MAX_DECODE_MS, Preprocess
 from . import typos
 from .options import OPTIONS
 from .pool import read_threads
 from .unsupported import refuse_unsupported
 from .values import SettingsError as SettingsError
-from .values import section, whole
+from .values import one_of, section, whole
 from .view import read_view
 
 ENVIRONMENT_PREFIX = "HEATSERVE_"
@@ -60,7 +60,7 @@ class Settings:
     extensions: modules of the archive that are imported at start, and may register methods.
     captum: attributions of Captum that become methods, names in CAPTUM.
     chunk: draws in one forward pass; None for automatic.
-    optimize: whether the network is made faster at load.
+    optimize: how the network is made faster at load: True, "folds" or False (`engine.optimize`).
     precision: of the passes of draws.
     activation: the function that makes answers of the network's scores.
     head: the output that has the scores, where the network gives several; None where it need not be named.
@@ -78,7 +78,7 @@ class Settings:
     extensions: Sequence[str] = ()
     captum: Sequence[str] = ()
     chunk: int | None = None
-    optimize: bool = True
+    optimize: Optimize = True
     precision: str = "float32"
     activation: str = "softmax"
     head: str | None = None
@@ -137,9 +137,9 @@ def read_settings(config: Mapping[str, Any] | None, environment: Mapping[str, st
         extensions=_modules("explain.extensions", explain.get("extensions")),
         captum=_captum(explain.get("captum")),
         chunk=whole("explain.chunk", explain["chunk"]) if "chunk" in explain else None,
-        optimize=_flag(explain, "optimize", Settings.optimize),
-        precision=_one_of(explain, "precision", PRECISIONS, Settings.precision),
-        activation=_one_of(explain, "activation", ACTIVATIONS, Settings.activation),
+        optimize=_optimize(explain),
+        precision=one_of(explain, "precision", PRECISIONS, Settings.precision),
+        activation=one_of(explain, "activation", ACTIVATIONS, Settings.activation),
         head=_head(explain.get("head")),
         layout=_layout(explain),
         continuous=bool(config.get("continuousBatching")),
@@ -165,11 +165,11 @@ def _flag(explain: Mapping[str, Any], name: str, default: bool) -> bool:
     return value
 
 
-def _one_of(explain: Mapping[str, Any], name: str, allowed: Collection[str], default: str) -> str:
-    value = explain.get(name, default)
-    if not isinstance(value, str) or value not in allowed:
-        raise SettingsError(f"explain.{name} is {value!r}; allowed: {', '.join(allowed)}")
-    return value
+def _optimize(explain: Mapping[str, Any]) -> Optimize:
+    value = explain.get("optimize", Settings.optimize)
+    if isinstance(value, (bool, str)) and value in OPTIMIZE:
+        return value
+    raise SettingsError(f"explain.optimize is {value!r}; true, folds or false is allowed")
 
 
 def _head(value: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
@@ -27,3 +27,11 @@ def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(section, dict):
         raise SettingsError(f"{name} must be a block of keys, not {type(section).__name__}")
     return section
+
+
+def one_of(explain: Mapping[str, Any], name: str, allowed: Collection[str], default: str) -> str:
+    """The value of a key that allows some names. Raises SettingsError."""
+    value = explain.get(name, default)
+    if not isinstance(value, str) or value not in allowed:
+        raise SettingsError(f"explain.{name} is {value!r}; allowed: {', '.join(allowed)}")
+    return value
