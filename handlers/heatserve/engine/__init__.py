@@ -20,6 +20,7 @@ from .sampling import Draws, Sampling, sample_seed
 from .smoothing import Smoothing
 from .taps import activations
 from .trial import try_added
+from .warm import warm
 
 __all__ = [
     "ACTIVATIONS",
@@ -58,4 +59,5 @@ __all__ = [
     "sample_seed",
     "try_added",
     "try_candidates",
+    "warm",
 ]

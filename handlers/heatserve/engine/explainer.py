@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .activation import probabilities
 from .halving import in_halves
+from .launch import launches_of
 from .layout import Layout
 from .network import Answers, Network
 from .precision import of_predictions, tensor_float
@@ -16,6 +17,7 @@ from .proof import prove, suitable_chunk
 from .query import Attribution, Query
 from .ranking import ranking
 from .room import Room
+from .sizes import padded, sizes_of
 from .smoothing import Smoothing
 from .steps import finish
 
@@ -66,13 +68,14 @@ class Explainer:
         try:
             with tensor_float(False):
                 prove(network, example)
-            self._room = Room(chunk or suitable_chunk(network, example[:1]))
+                self._room = Room(chunk or suitable_chunk(network, example[:1]), sizes_of(network.device))
         except BaseException:
             network.close()
             raise
         self.network = network
         self.model = network.model
         self.device = network.device
+        self.sizes, self._launches = self._room.sizes, launches_of(network.device)
         self.structure = network.structure
         self.classes = network.classes
         #: Whether the model's one score stands for two classes, a label's absence and its presence.
@@ -181,8 +184,8 @@ class Explainer:
     def _advance(self, shares: Sequence[tuple[Smoothing, int]], precision: str) -> Generator[None, None, None]:
         """`advance` for explanations of one precision."""
         draws = [smoothing.draw(count) for smoothing, count in shares]
-        queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
-        images = torch.cat(draws) if len(draws) > 1 else draws[0]
+        queries: Sequence[Sequence[Query]] = [[share.query] for share, count in shares for _ in range(count)]
+        images, queries = padded(torch.cat(draws) if len(draws) > 1 else draws[0], queries, self.sizes)
         before = self.fallbacks
         _, attributions = yield from self.steps(images, queries, precision)
         if self.fallbacks == before:
@@ -195,12 +198,8 @@ class Explainer:
             smoothing.update(torch.stack([one.values for one in own]), zeros_are_zero, [one.score for one in own])
 
     def settle(self) -> None:
-        """Waits until the device has done its queued work.
-
-        A step that only queued its work would let a prediction wait behind all of it. A CPU queues nothing.
-        """
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        """Waits until the device has done its queued work: else a prediction would wait behind all of it."""
+        self._launches.settle()
 
     def smooth(self, image: Tensor, query: Query) -> Iterator[Smoothing]:
         """Yields the explanation as it stands after each chunk of draws, until all are taken.

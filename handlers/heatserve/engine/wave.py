@@ -20,18 +20,18 @@ class Wave:
     targets: the explained classes, (n).
     contrasts: the classes whose mean score is subtracted, (n, m); -1 for none.
     scores: the explained scores, (n).
-    whole: whether these are all rows of the pass, in order, each once.
+    first: whether these are the first rows of the pass, in order, each once. Padding may come behind them.
     """
 
     rows: Tensor
     targets: Tensor
     contrasts: Tensor
     scores: Tensor
-    whole: bool
+    first: bool
 
     def of(self, values: Tensor) -> Tensor:
         """The entries of `values`, (N, ...), that belong to the wave's rows."""
-        return values if self.whole else values[self.rows]
+        return values[: len(self.rows)] if self.first else values[self.rows]
 
     def pick(self, members: Sequence[int]) -> Wave:
         """The wave of some of its queries, by their numbers."""
@@ -76,7 +76,7 @@ def wave_of(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> Wave:
         kept = torch.arange(most, device=logits.device) < near[:, None]
         others = torch.cat([others, torch.where(kept, nearest(found, targets, most), -1)], 1)
     scores = logits[rows, targets] - subtracted(logits[rows[:, None], others.clamp_min(0)], others)
-    return Wave(rows, targets, others, scores, [row for row, _ in asked] == [*range(len(logits))])
+    return Wave(rows, targets, others, scores, [row for row, _ in asked] == [*range(len(asked))])
 
 
 def subtracted(values: Tensor, contrasts: Tensor) -> Tensor:

@@ -155,6 +155,7 @@ class Policy:
         longest: of its steps, in seconds.
         """
         self._chunks += 1
+        size = next((allowed for allowed in self._sizes if allowed >= size), size)  # a chunk in between is padded
         self._cost.learn(size, longest)
         self._size = self._suitable(size)
         now = self.clock()
