@@ -77,9 +77,10 @@ def schemas() -> dict[str, Schema]:
         "Parameters": exactly(
             {"layer": or_null(TEXT), **_LAYOUT, "samples": COUNT, "noise_level": or_null({"type": "number"}),
              "seed": or_null(COUNT), "contrast": {"type": ["integer", "string", "null"]}},
-            {"standard_error": or_null({"type": "number"}), "precision": TEXT,
+            {"standard_error": or_null({"type": "number"}), "precision": TEXT, "generator": or_null(TEXT),
              "nearest": {"type": "array", "items": COUNT}},
-            "the options that made the map. nearest: the classes that `contrast: nearestK` stands for",
+            "the options that made the map. nearest: the classes that `contrast: nearestK` stands for. "
+            "generator: of the random numbers, which are others on CUDA; absent where there are none",
         ),
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,
