@@ -19,6 +19,7 @@ from .registry import METHODS, ExtensionError, load_installed, load_modules, reg
 from .sampling import Draws, Sampling, sample_seed
 from .smoothing import Smoothing
 from .taps import activations
+from .transfer import on_host
 from .trial import try_added
 from .warm import warm
 
@@ -52,6 +53,7 @@ __all__ = [
     "load_installed",
     "load_modules",
     "nearest",
+    "on_host",
     "probabilities",
     "ranking",
     "register",

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .upload import upload
+
 #: The names of generators, as answers say them: torch's own on the host and on other devices, and the one by keys.
 HOST, DEVICE, BY_KEY = "mt19937", "philox", "philox by key"
 
@@ -64,8 +66,7 @@ def _seeded(seeds: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
 def by_key(seeds: Sequence[int], shape: Sequence[int], like: Tensor) -> Tensor:
     """`normal` in one launch. A key is a seed, and the place in its stream from which numbers are taken."""
     keys = torch.tensor([[seed, 0] for seed in seeds], dtype=torch.uint64)
-    if like.is_cuda:
-        keys = keys.pin_memory().to(like.device, non_blocking=True)
+    keys = upload(keys, like.device)
     draw: Any = torch.ops.aten._philox_normal_
     found: Tensor = draw(
         torch.empty((len(seeds), *shape), device=like.device), keys.reshape(-1, *[1] * len(shape), 2), 0.0, 1.0

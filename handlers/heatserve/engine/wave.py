@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .query import Query
 from .ranking import nearest, ranking
+from .upload import upload
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Wave:
         """The wave of some of its queries, by their numbers."""
         if len(members) == len(self.rows):
             return self
-        index = torch.tensor(members).to(self.rows.device, non_blocking=True)
+        index = upload(torch.tensor(members), self.rows.device)
         return Wave(self.rows[index], self.targets[index], self.contrasts[index], self.scores[index], False)
 
     def targets_of(self, queries: Sequence[Query]) -> list[int]:
@@ -53,7 +54,7 @@ def wave_of(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> Wave:
     asked: each query with its row.
     """
     named = max(1, *(len(query.contrasts) for _, query in asked)) if asked else 1
-    given = torch.tensor(
+    table = torch.tensor(
         [
             [
                 row,
@@ -64,7 +65,8 @@ def wave_of(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> Wave:
             ]
             for row, query in asked
         ]
-    ).to(logits.device, non_blocking=True)
+    )
+    given = upload(table, logits.device)
     (rows, targets, ranks, near), others = given[:, :4].unbind(1), given[:, 4:]
     found = logits.detach()[rows]
     if any(query.target is None for _, query in asked):
