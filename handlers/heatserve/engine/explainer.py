@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .activation import probabilities
+from .captured import CapturedPasses
 from .halving import in_halves
 from .launch import launches_of
 from .layout import Layout
@@ -75,7 +76,8 @@ class Explainer:
         self.network = network
         self.model = network.model
         self.device = network.device
-        self.sizes, self._launches = self._room.sizes, launches_of(network.device)
+        self.sizes, self.launches = self._room.sizes, launches_of(network.device)
+        self.captured = CapturedPasses(network, self.launches)
         self.structure = network.structure
         self.classes = network.classes
         #: Whether the model's one score stands for two classes, a label's absence and its presence.
@@ -166,7 +168,7 @@ class Explainer:
                 raise ValueError(f"nearest must be below the number of classes, {self.classes}: {query}")
 
         def passes(some: Tensor, asked: Sequence[Sequence[Query]]) -> Generator[None, None, Answers]:
-            return self.network.passes(some, asked, precision)
+            return self.captured.passes(some, asked, precision)
 
         return (yield from in_halves(passes, images, queries, self._room))
 
@@ -199,15 +201,13 @@ class Explainer:
 
     def settle(self) -> None:
         """Waits until the device has done its queued work: else a prediction would wait behind all of it."""
-        self._launches.settle()
+        self.launches.settle()
 
     def smooth(self, image: Tensor, query: Query) -> Iterator[Smoothing]:
-        """Yields the explanation as it stands after each chunk of draws, until all are taken.
+        """Yields the explanation as it stands after each chunk of draws, whose size is read anew, until all are taken.
 
         image: (C, H, W).
         query: its target must be fixed, as the class that the image itself was found to be.
-
-        The chunk is read anew at each step, so a caller may change it.
         """
         smoothing = self.begin(image, query)
         while smoothing.left:
@@ -245,4 +245,5 @@ class Explainer:
 
     def close(self) -> None:
         """Takes the hooks off, and gives the model its own answer, its modes and its gradients back; folds stay."""
+        self.captured.drop()
         self.network.close()

@@ -30,7 +30,7 @@ def _together(tensors: Sequence[Tensor]) -> list[Tensor]:
         flat = onto.clone()  # pinned memory is scarce, and the next copy wants it
     else:
         flat = flat.cpu()
-    parts = flat.split([one.numel() for one in tensors])
+    parts = torch.split(flat, [one.numel() for one in tensors])
     return [part.reshape(one.shape) for part, one in zip(parts, tensors)]
 
 

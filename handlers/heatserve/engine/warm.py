@@ -5,14 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from .explainer import Explainer
+from .noise import noise_generator
 from .query import Query
 from .steps import finish
 
 
-def warm(explainer: Explainer, image: Tensor) -> list[int]:
+def warm(explainer: Explainer, image: Tensor, capture: bool = True) -> list[int]:
     """Does one pass of draws of each fixed size up to the chunk, and gives the sizes. A CPU has none.
 
     image: (1, C, H, W).
+    capture: whether each pass is captured too, where the device can.
     """
     if "gradient" not in explainer.methods():
         return []
@@ -21,7 +23,12 @@ def warm(explainer: Explainer, image: Tensor) -> list[int]:
         if size > explainer.chunk:
             break  # the chunk shrinks where the device has too little memory
         queries = [[Query("gradient", target=0)]] * size
+        fitted = explainer.fallbacks
         finish(explainer.steps(image.expand(size, -1, -1, -1).clone(), queries, explainer.precision))
-        done.append(size)
+        if explainer.fallbacks == fitted:
+            if capture:
+                explainer.captured.capture(image, size, explainer.precision)
+            done.append(size)
+    noise_generator(image.device)
     explainer.settle()
     return done

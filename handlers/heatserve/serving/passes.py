@@ -37,8 +37,9 @@ class Passes:
         quick = [item for item in items if isinstance(item.state, Decoded) and not item.state.costly]
         started = time.perf_counter()
         try:
-            for _ in self.first(items):
-                pass
+            with self._explainer.launches.urgent():
+                for _ in self.first(items):
+                    pass
         except Exception as error:
             if len(items) == 1:
                 items[0].refuse(self._faults.record(error))

@@ -50,7 +50,7 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     labels = load_labels(model_dir)
     network = explainer(settings, model, on)
     _try_added(network, settings, on)
-    warm(network, example(settings, on)[:1])
+    warm(network, example(settings, on)[:1], capture=settings.optimize)
     classes = network.classes
     labels = wording.with_absence(labels) if network.single else labels
     if labels and set(labels) != set(range(classes)):
