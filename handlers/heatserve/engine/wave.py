@@ -32,7 +32,10 @@ class Wave:
 
     def of(self, values: Tensor) -> Tensor:
         """The entries of `values`, (N, ...), that belong to the wave's rows."""
-        return values[: len(self.rows)] if self.first else values[self.rows]
+        if not self.first:
+            return values[self.rows]
+        # A slice of all rows may have other strides, and then its sums another order.
+        return values if len(values) == len(self.rows) else values[: len(self.rows)]
 
     def pick(self, members: Sequence[int]) -> Wave:
         """The wave of some of its queries, by their numbers."""
