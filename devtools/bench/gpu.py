@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from devtools.bench import library, stopwatch
+from devtools.bench import gpu_targets, library, stopwatch
 from devtools.bench.library import FORWARD, SALIENCY, forward
 from devtools.bench.networks import NETWORKS, Network, images
 from devtools.bench.results import Result
@@ -62,10 +62,23 @@ def measure(seconds: float, rounds: int, progress: Progress, bench: Bench | None
     bench = bench or Bench(stopwatch.cuda(), NETWORKS, images)
     steps = [(name, batch) for name in bench.networks for batch in (*bench.batches, None)]
     seconds = min(seconds, LONGEST / len(steps))
+    found = [
+        result
+        for batch in gpu_targets.BATCHES
+        if gpu_targets.NETWORK in bench.networks
+        for result in gpu_targets.measure(
+            bench.watch,
+            bench.model(gpu_targets.NETWORK),
+            bench.inputs(batch).to(bench.watch.device),
+            seconds,
+            rounds,
+            bench.samples,
+        )
+    ]
     # Predictions and peers are in float32, our noisy copies in the precision of their label.
     with tensor_float(False):
         limits = {precision: limit(bench.watch, precision, bench.side) for precision in bench.precisions}
-        found = [_limit(bench, precision, reached) for precision, reached in limits.items()]
+        found += [_limit(bench, precision, reached) for precision, reached in limits.items()]
         for number, (name, batch) in enumerate(steps):
 
             def share(done: float, number: int = number) -> None:

@@ -78,9 +78,10 @@ def schemas() -> dict[str, Schema]:
             {"layer": or_null(TEXT), **_LAYOUT, "samples": COUNT, "noise_level": or_null({"type": "number"}),
              "seed": or_null(COUNT), "contrast": {"type": ["integer", "string", "null"]}},
             {"standard_error": or_null({"type": "number"}), "precision": TEXT, "resolution": or_null(COUNT),
-             "nearest": {"type": "array", "items": COUNT}},
+             "generator": or_null(TEXT), "nearest": {"type": "array", "items": COUNT}},
             "the options that made the map. nearest: the classes that `contrast: nearestK` stands for. resolution: "
-            "null for a map whose method has no blocks",
+            "null for a map whose method has no blocks. "
+            "generator: of the random numbers, which are others on CUDA; absent where there are none",
         ),
         "Quality": exactly(
             {"empty": {"type": "boolean"}, "samples_used": COUNT, "standard_error": NUMBER,

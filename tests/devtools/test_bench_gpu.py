@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from devtools.bench import gpu, smoothgrad, stopwatch
+from devtools.bench import gpu, gpu_targets, smoothgrad, stopwatch
 from devtools.bench.networks import Network
 from devtools.bench.stopwatch import Stopwatch
+from heatserve.engine import Explainer
 from heatserve_tools.errors import ToolError
-from tests.engine.networks import pictures, small
+from tests.engine.networks import captum_gradient, distance, pictures, small
 
 
 def small_bench(**changes):
@@ -159,3 +160,24 @@ def test_peak_memory_is_what_the_action_adds(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 175)
     assert stopwatch._peak_of_allocator(lambda: calls.append("work")) == 75
     assert calls == ["wait", "reset", "work", "wait"]
+
+
+@pytest.mark.parametrize("batch", gpu_targets.BATCHES)
+def test_each_figure_of_the_h100_has_its_measured_share(batch):
+    found = gpu_targets.measure(stopwatch.host(), small(), pictures(batch, (24, 36)), 0, 2, samples=3)
+    lines = {result.what: result for result in found}
+    for label in ("Grad-CAM, tf32", "SmoothGrad 3, bfloat16, eager", "SmoothGrad 3, bfloat16, captured"):
+        taken = lines[f"{label}: resnet50, batch {batch}"]
+        share = lines[f"{label}: resnet50, batch {batch}, share of an H100's figure"]
+        assert taken.unit == "ms" and share.unit == "%"
+        assert share.value == pytest.approx(100 * share.detail["figure_ms"] / taken.value, rel=1e-2)
+    assert lines[f"passes captured, batch {batch}"].value == 0
+
+
+def test_the_smoothing_that_is_timed_is_that_of_all_pictures():
+    images = pictures(3, (24, 36))
+    one = Explainer(small(), images[:1], chunk=4)
+    found = gpu_targets.smoothgrad(one, images, 5)()
+    for image, values in zip(images, found):
+        copies = smoothgrad.Noise(image, 0.15, 0).draw(0, 5)
+        assert distance(values, captum_gradient(small(), copies, 0).mean(0)) < 1e-5

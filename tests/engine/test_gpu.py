@@ -5,8 +5,11 @@ import warnings
 import pytest
 import torch
 
-from heatserve.engine import Explainer, Query
+from heatserve.engine import Explainer, Query, on_host, warm
+from heatserve.engine import noise as noises
 from heatserve.engine.precision import tensor_float
+from heatserve.engine.sizes import SIZES
+from heatserve.engine.steps import finish
 from tests.engine.networks import (
     LAYERS,
     LINEAR_HEADS,
@@ -170,3 +173,76 @@ def test_a_batch_that_the_device_cannot_hold_is_halved_and_its_answers_are_the_s
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert one.fallbacks >= 1
     assert distance(found, expected) < 1e-3
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_captured_passes_are_proved_and_give_the_eager_mean(name, precision):
+    image, query = pictures(2, seed=5)[:1].cuda(), Query("smoothgrad", target=1, samples=13, seed=3)
+    eager, captured = (on_device(name, precision=precision, chunk=8) for _ in range(2))
+    assert warm(eager, image, capture=False) == warm(captured, image) == [1, 2, 4, 8]
+    assert captured.captured.sizes == (1, 2, 4, 8), captured.captured.reason
+    (known,), (found,) = eager.explain(image, query), captured.explain(image, query)
+    assert distance(found.values, known.values) < 1e-4
+    other = pictures(1, seed=9).cuda()
+    (known,), (found,) = eager.explain(other, query), captured.explain(other, query)
+    assert distance(found.values, known.values) < 1e-4
+
+
+def test_captured_passes_keep_the_rows_of_several_pictures_apart():
+    images = pictures(3).cuda()
+    one = on_device("resnet18", chunk=16)
+    warm(one, images[:1])
+    queries = [Query("smoothgrad", target=t, samples=n, seed=t) for t, n in ((1, 2), (4, 5), (3, 4))]
+    smoothings = [one.begin(image, query) for image, query in zip(images, queries)]
+    finish(one.advance([(each, each.left) for each in smoothings]))
+    from heatserve.engine.sampling import Noise
+
+    for image, query, smoothing in zip(images, queries, smoothings):
+        copies = Noise(image, 0.15, query.seed).draw(0, query.count).cpu()
+        mean = captum_gradient(oracle("resnet18"), copies, query.target).mean(0)
+        assert distance(smoothing.estimate().values.cpu(), mean) < 1e-3
+
+
+def test_a_captured_chunk_never_waits_for_the_device():
+    one, images = on_device("resnet18", chunk=8), pictures(2).cuda()
+    warm(one, images[:1])
+    smoothings = [one.begin(image, Query("smoothgrad", target=1, samples=30)) for image in images]
+    finish(one.advance([(each, 3) for each in smoothings]))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        finish(one.advance([(each, 3) for each in smoothings]))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_passes_of_draws_have_fixed_sizes():
+    one, rows = on_device("resnet18", chunk=50), []
+    assert one.sizes == SIZES and one.chunk == 32
+    handle = one.model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    one.explain(pictures(1).cuda(), Query("smoothgrad", target=1, samples=45))
+    handle.remove()
+    assert rows[-2:] == [32, 16]
+
+
+def test_a_prediction_in_the_urgent_stream_is_the_same_and_its_memory_is_used_in_order():
+    one, images = on_device("resnet18"), pictures(8).cuda()
+    known = one.run(images, [[Query(target=1)]] * 8)
+    for _ in range(20):
+        with one.launches.urgent():
+            found = one.run(images.clone(), [[Query(target=1)]] * 8)
+        moved, (scores,) = on_host([row[0] for row in found[1]], found[0])
+        torch.empty_like(images).fill_(torch.nan)
+        assert distance(scores, known[0].cpu()) < 1e-5
+        assert distance(moved[7].values, known[1][7][0].values.cpu()) < 1e-5
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.aten, "_philox_normal_"), reason="this torch does not draw by keys")
+def test_noise_by_keys_is_normal_and_the_same_in_any_chunk():
+    device = torch.device("cuda", 0)
+    assert noises.noise_generator(device) == noises.BY_KEY
+    like, seeds = torch.empty(0, device=device), [*range(10, 60)]
+    whole = noises.normal(seeds, (3, 224, 224), like)
+    assert torch.equal(noises.normal(seeds[7:9], (3, 224, 224), like), whole[7:9])
+    assert abs(float(whole.mean())) < 1e-3 and abs(float(whole.std()) - 1) < 1e-3

@@ -21,7 +21,9 @@ from .sampling import Draws, Sampling, sample_seed
 from .sharing import alike, price_of, work_of
 from .smoothing import Smoothing
 from .taps import activations
+from .transfer import on_host
 from .trial import try_added
+from .warm import warm
 
 __all__ = [
     "ACTIVATIONS",
@@ -56,6 +58,7 @@ __all__ = [
     "load_installed",
     "load_modules",
     "nearest",
+    "on_host",
     "price_of",
     "probabilities",
     "ranking",
@@ -64,5 +67,6 @@ __all__ = [
     "sample_seed",
     "try_added",
     "try_candidates",
+    "warm",
     "work_of",
 ]

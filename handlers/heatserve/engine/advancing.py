@@ -16,6 +16,7 @@ from .network import Answers
 from .query import Attribution, Query
 from .room import Room
 from .sharing import alike, price_of
+from .sizes import padded
 from .smoothing import Smoothing
 
 #: An explanation, and how many draws it gets.
@@ -70,9 +71,10 @@ def advance(shares: Sequence[Share], steps: Steps, room: Room, precision: str) -
 def _pass(groups: Sequence[_Group], steps: Steps, room: Room, precision: str) -> Generator[None, None, None]:
     """One pass, which takes the draws of some groups of one precision."""
     draws = [group.draw() for group in groups]
-    images = torch.cat(draws) if len(draws) > 1 else draws[0]
+    queries: Sequence[Sequence[Query]] = [row for group in groups for row in group.queries]
+    images, queries = padded(torch.cat(draws) if len(draws) > 1 else draws[0], queries, room.sizes)
     before = room.shortages
-    _, found = yield from steps(images, [row for group in groups for row in group.queries], precision)
+    _, found = yield from steps(images, queries, precision)
     if room.shortages == before:
         room.fitted(len(images))
     # float16 has no number between 0 and 6e-8: a gradient of 0 may have been a small one.

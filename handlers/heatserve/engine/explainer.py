@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .activation import probabilities
 from .advancing import advance
+from .captured import CapturedPasses
 from .halving import in_halves
+from .launch import launches_of
 from .layout import Layout
 from .network import Answers, Network
 from .precision import of_predictions, tensor_float
@@ -17,6 +18,7 @@ from .proof import prove, suitable_chunk
 from .query import Attribution, Query
 from .ranking import ranking
 from .room import Room
+from .sizes import sizes_of
 from .smoothing import Smoothing
 from .steps import finish
 
@@ -67,13 +69,15 @@ class Explainer:
         try:
             with tensor_float(False):
                 prove(network, example)
-            self._room = Room(chunk or suitable_chunk(network, example[:1]))
+                self._room = Room(chunk or suitable_chunk(network, example[:1]), sizes_of(network.device))
         except BaseException:
             network.close()
             raise
         self.network = network
         self.model = network.model
         self.device = network.device
+        self.sizes, self.launches = self._room.sizes, launches_of(network.device)
+        self.captured = CapturedPasses(network, self.launches)
         self.structure = network.structure
         self.classes = network.classes
         #: Whether the model's one score stands for two classes, a label's absence and its presence.
@@ -164,7 +168,7 @@ class Explainer:
                 raise ValueError(f"nearest must be below the number of classes, {self.classes}: {query}")
 
         def passes(some: Tensor, asked: Sequence[Sequence[Query]]) -> Generator[None, None, Answers]:
-            return self.network.passes(some, asked, precision)
+            return self.captured.passes(some, asked, precision)
 
         return (yield from in_halves(passes, images, queries, self._room))
 
@@ -178,20 +182,14 @@ class Explainer:
         yield from advance(shares, self.steps, self._room, self.precision)
 
     def settle(self) -> None:
-        """Waits until the device has done its queued work.
-
-        A step that only queued its work would let a prediction wait behind all of it. A CPU queues nothing.
-        """
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        """Waits until the device has done its queued work: else a prediction would wait behind all of it."""
+        self.launches.settle()
 
     def smooth(self, image: Tensor, query: Query) -> Iterator[Smoothing]:
-        """Yields the explanation as it stands after each chunk of draws, until all are taken.
+        """Yields the explanation as it stands after each chunk of draws, whose size is read anew, until all are taken.
 
         image: (C, H, W).
         query: its target must be fixed, as the class that the image itself was found to be.
-
-        The chunk is read anew at each step, so a caller may change it.
         """
         smoothing = self.begin(image, query)
         while smoothing.left:
@@ -229,4 +227,5 @@ class Explainer:
 
     def close(self) -> None:
         """Takes the hooks off, and gives the model its own answer, its modes and its gradients back; folds stay."""
+        self.captured.drop()
         self.network.close()

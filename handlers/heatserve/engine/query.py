@@ -131,6 +131,11 @@ class Query:
         """The names of the fields that the query's draws depend on; empty where nothing is drawn."""
         return self._row.drawn.parameters if self.smoothed else ()
 
+    def generator(self, device: torch.device) -> str | None:
+        """The name of the generator of the query's random numbers on a device; None without any, or unknown."""
+        name = getattr(self._row.drawn, "generator", None)
+        return None if name is None or "seed" not in self.parameters else str(name(device))
+
     @property
     def references(self) -> int:
         """The number of images beside the draws that the answer takes a pass of."""

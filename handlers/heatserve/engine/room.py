@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from .sizes import fitting
+
 #: Full passes without trouble before a larger pass is tried: at first, and at most.
 FIRST, LAST = 16, 1024
 
@@ -11,24 +15,26 @@ class Room:
 
     size: the rows that a pass may hold now.
     most: the rows that a pass may hold while memory is not short.
+    sizes: the only numbers of rows that a pass may have; empty for any number.
     shortages: how often memory was short, ever.
 
     Memory is often short for a while only, because another process has it. After some full passes the size is
     therefore doubled. A try that fails costs a forward pass, and so doubles the wait for the next try.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, sizes: Sequence[int] = ()) -> None:
+        self.sizes = sizes
         self.shortages = 0
         self.reset(most)
 
     def reset(self, most: int) -> None:
         """Starts again with another size; the count of shortages stays."""
-        self.most = self.size = most
+        self.most = self.size = fitting(most, self.sizes)
         self._wait, self._calm, self._tried = FIRST, 0, False
 
     def short(self, rows: int) -> None:
         """Takes note that there was no memory for a pass of so many rows."""
-        self.size = max(1, min(self.size, rows // 2))
+        self.size = fitting(max(1, min(self.size, rows // 2)), self.sizes)
         if self._tried:
             self._wait = min(LAST, 2 * self._wait)
         self._calm, self._tried = 0, False

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
+
+from .noise import noise_generator, normal
 
 _MASK = (1 << 64) - 1
 
@@ -38,6 +39,8 @@ class Draws(Protocol):
     random: whether the draws are independent and random. Only then their mean has a standard error, and only then they
         may end early, at one that is small enough.
     parameters: the names of the fields of Sampling that the draws depend on, beside `samples`.
+
+    Random draws may have `generator(device)` too, the name of the generator that gives their numbers on a device.
     """
 
     random: ClassVar[bool]
@@ -116,12 +119,12 @@ class Noise:
 
     random: ClassVar[bool] = True
     parameters: ClassVar[tuple[str, ...]] = ("noise_level", "seed")
+    generator = staticmethod(noise_generator)
 
     def __init__(self, image: Tensor, noise_level: float, seed: int) -> None:
         self._image = image
         self._sigma = noise_level * (image.amax() - image.amin())
         self._seed = seed
-        self._generator = torch.Generator(device=image.device)
 
     @classmethod
     def of(cls, image: Tensor, sampling: Sampling) -> Noise:
@@ -130,10 +133,8 @@ class Noise:
 
     def draw(self, first: int, count: int) -> Tensor:
         """Copies number `first` to `first + count - 1`, (count, C, H, W)."""
-        copies = torch.empty((count, *self._image.shape), device=self._image.device, dtype=self._image.dtype)
-        for offset in range(count):
-            self._generator.manual_seed(sample_seed(self._seed, first + offset))
-            copies[offset].normal_(generator=self._generator)
+        seeds = [sample_seed(self._seed, number) for number in range(first, first + count)]
+        copies = normal(seeds, self._image.shape, self._image)
         return copies.mul_(self._sigma).add_(self._image)
 
     def weigh(self, first: int, attributions: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .query import Query
 from .ranking import nearest, ranking
+from .upload import upload
 
 
 @dataclass(frozen=True)
@@ -20,24 +21,27 @@ class Wave:
     targets: the explained classes, (n).
     contrasts: the classes whose mean score is subtracted, (n, m); -1 for none.
     scores: the explained scores, (n).
-    whole: whether these are all rows of the pass, in order, each once.
+    first: whether these are the first rows of the pass, in order, each once. Padding may come behind them.
     """
 
     rows: Tensor
     targets: Tensor
     contrasts: Tensor
     scores: Tensor
-    whole: bool
+    first: bool
 
     def of(self, values: Tensor) -> Tensor:
         """The entries of `values`, (N, ...), that belong to the wave's rows."""
-        return values if self.whole else values[self.rows]
+        if not self.first:
+            return values[self.rows]
+        # A slice of all rows may have other strides, and then its sums another order.
+        return values if len(values) == len(self.rows) else values[: len(self.rows)]
 
     def pick(self, members: Sequence[int]) -> Wave:
         """The wave of some of its queries, by their numbers."""
         if len(members) == len(self.rows):
             return self
-        index = torch.tensor(members).to(self.rows.device, non_blocking=True)
+        index = upload(torch.tensor(members), self.rows.device)
         return Wave(self.rows[index], self.targets[index], self.contrasts[index], self.scores[index], False)
 
     def targets_of(self, queries: Sequence[Query]) -> list[int]:
@@ -53,7 +57,7 @@ def wave_of(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> Wave:
     asked: each query with its row.
     """
     named = max(1, *(len(query.contrasts) for _, query in asked)) if asked else 1
-    given = torch.tensor(
+    table = torch.tensor(
         [
             [
                 row,
@@ -64,7 +68,8 @@ def wave_of(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> Wave:
             ]
             for row, query in asked
         ]
-    ).to(logits.device, non_blocking=True)
+    )
+    given = upload(table, logits.device)
     (rows, targets, ranks, near), others = given[:, :4].unbind(1), given[:, 4:]
     found = logits.detach()[rows]
     if any(query.target is None for _, query in asked):
@@ -76,7 +81,7 @@ def wave_of(logits: Tensor, asked: Sequence[tuple[int, Query]]) -> Wave:
         kept = torch.arange(most, device=logits.device) < near[:, None]
         others = torch.cat([others, torch.where(kept, nearest(found, targets, most), -1)], 1)
     scores = logits[rows, targets] - subtracted(logits[rows[:, None], others.clamp_min(0)], others)
-    return Wave(rows, targets, others, scores, [row for row, _ in asked] == [*range(len(logits))])
+    return Wave(rows, targets, others, scores, [row for row, _ in asked] == [*range(len(asked))])
 
 
 def subtracted(values: Tensor, contrasts: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
+from itertools import islice
 from typing import Union
 
 import torch
 from torch import Tensor
 
-from ..engine import Attribution, Explainer, Smoothing, explained_class, ranking
+from ..engine import Attribution, Explainer, Smoothing, explained_class, on_host, ranking
 from .faults import Faults
 from .items import Item
 from .scheduling import Policy
@@ -37,8 +38,9 @@ class Passes:
         """
         started = time.perf_counter()
         try:
-            for _ in self.first(items):
-                pass
+            with self._explainer.launches.urgent():
+                for _ in self.first(items):
+                    pass
         except Exception as error:
             if len(items) == 1:
                 items[0].refuse(self._faults.record(error))
@@ -58,10 +60,12 @@ class Passes:
         asked = [[query.at_image for query in state.request.queries] for _, state in waiting]
         now = [[query for query in queries if query is not None] for queries in asked]
         scores, attributions = yield from self._explainer.steps(images, now)
-        # The activation on the device, where the stock handler has its softmax, and one copy to the host for both.
-        probabilities, scores = torch.stack([self._explainer.probabilities(scores), scores]).cpu()
+        # The activation on the device, where the stock handler has its softmax, and one copy to the host for all.
+        maps = [each for row in attributions for each in row]
+        moved, (probabilities, scores) = on_host(maps, self._explainer.probabilities(scores), scores)
+        left = iter(moved)
         predicted = [
-            _predicted(state, probabilities[row], scores[row], attributions[row])
+            _predicted(state, probabilities[row], scores[row], [*islice(left, len(attributions[row]))])
             for row, (_, state) in enumerate(waiting)
         ]
         for (item, _), state in zip(waiting, predicted):
@@ -78,7 +82,7 @@ class Passes:
         state = item.state
         if not isinstance(state, UnderWay) or all(each is not job for each in state.jobs):
             return  # a deadline came first
-        found = job.smoothing.estimate()
+        [found], _ = on_host([job.smoothing.estimate()])
         if self._explainer.precision != "float32" and not bool(found.values.isfinite().all()):
             overflow = OverflowError(f"a gradient does not fit into {self._explainer.precision}")
             item.refuse(self._faults.record(overflow))

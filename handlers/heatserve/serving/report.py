@@ -88,7 +88,7 @@ class Report:
                 "standard_error": query.standard_error,
                 "resolution": query.resolution if query.smoothed and METHODS[query.method].takes_blocks else None,
                 "noise_level": query.noise_level if "noise_level" in query.parameters else None,
-                "seed": query.seed if "seed" in query.parameters else None,
+                **_seeded(query, self.explainer.device),
                 **_contrast(query, target["index"], finished.scores),
                 "precision": query.precision(self.explainer.precision)
                 if query.smoothed
@@ -164,6 +164,13 @@ class Report:
             self._number: float(finished.probabilities[index]),
             "score": float(finished.scores[index]),
         }
+
+
+def _seeded(query: Query, device: torch.device) -> dict[str, Any]:
+    """The seed of random draws with the generator that it seeds, which differs between devices."""
+    if "seed" not in query.parameters:
+        return {"seed": None}
+    return {"seed": query.seed, "generator": query.generator(device)}
 
 
 def _contrast(query: Query, target: int, scores: Tensor) -> dict[str, Any]:

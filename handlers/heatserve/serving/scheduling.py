@@ -16,12 +16,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from .step_cost import StepCost
+
 #: The most passes between two steps of chunks.
 PATIENCE = 4
 #: Seconds of passes after which chunks get one second. Counting passes is not enough: one with many images takes long.
 EXCHANGE_RATE = 3.0
 #: The longest step of a chunk, in the time of predictions.
 PREDICTIONS_PER_STEP = 2.0
+#: One chunk in this many has the next larger size, to see whether rows became cheaper. Its step may be twice the limit.
+PROBED = 128
+#: Where one row alone is beyond the limit, a chunk may take this many times as long as that row.
+ALONE = 1.25
 #: One chunk in this many goes to the claim with the fewest images so far, whatever the deadlines.
 TURNS = 4
 #: The least seconds that a call may spend on admitting, decoding and answering, beside its passes and chunks.
@@ -49,17 +55,23 @@ class Policy:
     predictions_per_step: the longest step of a chunk, in the time of predictions; infinite where no request can come in
     between two steps.
     clock: gives seconds.
+    sizes: the only numbers of images that a chunk may have, ascending from 1; none for any number.
     """
 
     def __init__(
-        self, predictions_per_step: float = PREDICTIONS_PER_STEP, clock: Callable[[], float] = time.monotonic
+        self,
+        predictions_per_step: float = PREDICTIONS_PER_STEP,
+        clock: Callable[[], float] = time.monotonic,
+        sizes: Sequence[int] = (),
     ) -> None:
         self.clock = clock
         self.seconds_per_work = 0.03
         self._predictions_per_step = predictions_per_step
         self._prediction_seconds = 0.0
         self._step_seconds = 0.0
+        self._sizes = sizes
         self._size = 1
+        self._cost = StepCost()
         self._chunks = 0
         self._passes = 0
         self._credit = 0.0
@@ -116,7 +128,7 @@ class Policy:
         """The number of images in the next chunk."""
         if math.isinf(self._predictions_per_step):
             return largest
-        return max(1, min(self._size, largest))
+        return self._allowed(max(1, min(self._size, largest)))
 
     def passed(self, images: int, seconds: float, decoding: float = 0.0) -> None:
         """Learns that a pass is done.
@@ -150,16 +162,35 @@ class Policy:
         longest: of its steps, in seconds.
         """
         self._chunks += 1
-        limit = self._predictions_per_step * self._prediction_seconds
-        if longest > limit:
-            self._size = max(1, min(self._size, int(size * limit / longest)))
-        elif size >= self._size and longest * (size + 1) / size <= limit:
-            self._size = size + 1
+        size = next((allowed for allowed in self._sizes if allowed >= size), size)  # a chunk in between is padded
+        self._cost.learn(size, longest)
+        self._size = self._suitable(size)
         now = self.clock()
         if self._busy_since is not None and work:
             # Wall time: the predictions in between belong to the pace.
             self.seconds_per_work = _towards(self.seconds_per_work, (now - self._busy_since) / work)
         self._busy_since = now
+
+    def _suitable(self, size: int) -> int:
+        """The largest size whose longest step is short enough, at most twice the largest so far.
+
+        Only a try shows that more rows take hardly longer, so a few chunks are one size larger.
+
+        size: of the chunk that is done.
+        """
+        limit = self._predictions_per_step * self._prediction_seconds
+        limit = max(limit, ALONE * self._cost.of(1))
+        most = 2 * size if size >= self._size else self._size
+        fitting = (count for count in range(most, 1, -1) if self._cost.of(count) <= limit)
+        found = self._allowed(next(fitting, 1))
+        if not self._cost.varied or self._chunks % PROBED == 0:
+            larger = (count for count in self._sizes if count > found)
+            return next(larger, found) if self._sizes else found + 1
+        return found
+
+    def _allowed(self, count: int) -> int:
+        """The largest allowed size up to a number of images."""
+        return max((size for size in self._sizes if size <= count), default=1) if self._sizes else count
 
 
 def _towards(old: float, new: float) -> float:

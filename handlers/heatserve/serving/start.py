@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..engine import METHODS, Explainer, ExtensionError, UnsuitableModel, is_out_of_memory, try_added
+from ..engine import METHODS, Explainer, ExtensionError, UnsuitableModel, is_out_of_memory, try_added, warm
 from . import describe, integrity, wording
 from .contract import CONTRACT
 from .errors import Refusal, printable
@@ -52,6 +52,7 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     labels = load_labels(model_dir)
     network = explainer(settings, model, on)
     _try_added(network, settings, on)
+    warm(network, example(settings, on)[:1], capture=settings.optimize is not False)
     classes = network.classes
     labels = wording.with_absence(labels) if network.single else labels
     if labels and set(labels) != set(range(classes)):
@@ -63,7 +64,8 @@ def service(model_dir: Path, manifest: Mapping[str, Any], settings: Settings, on
     info = model_info(manifest, settings.activation)
     description = describe.description(info, checked, network, vocabulary, defaults, settings)
     pool = Pool(automatic() if settings.picture_threads is None else settings.picture_threads)
-    loop = Loop(network, parser, settings.preprocess, settings.limits, _policy(settings), pool, settings.grpc_stream)
+    policy = _policy(settings, network)
+    loop = Loop(network, parser, settings.preprocess, settings.limits, policy, pool, settings.grpc_stream)
     responder = Responder(Report(network, vocabulary, info), settings.limits, loop.faults, description)
     return Service(
         network,
@@ -144,9 +146,9 @@ def _try_added(network: Explainer, settings: Settings, on: torch.device) -> None
         raise ArchiveError(f"{text_in_one_line(error, 600)}; {way_out}") from error
 
 
-def _policy(settings: Settings) -> Policy:
+def _policy(settings: Settings, network: Explainer) -> Policy:
     """The scheduling policy. Outside continuous batching no row comes in between two steps, so steps may be long."""
-    return Policy(PREDICTIONS_PER_STEP if settings.continuous else math.inf)
+    return Policy(PREDICTIONS_PER_STEP if settings.continuous else math.inf, sizes=network.sizes)
 
 
 def example(settings: Settings, on: torch.device) -> torch.Tensor:

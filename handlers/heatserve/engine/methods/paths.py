@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..method import Method
+from ..noise import seeded_generator
 from ..sampling import Sampling, sample_seed
 from .gradients import gradient, strongest_channel, summed
 
@@ -86,6 +87,7 @@ class Mixtures:
 
     random: ClassVar[bool] = True
     parameters: ClassVar[tuple[str, ...]] = ("seed",)
+    generator = staticmethod(seeded_generator)
 
     def __init__(self, image: Tensor, seed: int) -> None:
         self._image = image

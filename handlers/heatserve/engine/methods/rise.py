@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..noise import host_generator
 from ..sampling import Sampling, sample_seed
 
 #: Cells of a mask each way, and the probability that a cell is left visible: the paper's.
@@ -25,6 +26,7 @@ class RandomMasks:
 
     random: ClassVar[bool] = True
     parameters: ClassVar[tuple[str, ...]] = ("seed",)
+    generator = staticmethod(host_generator)
     #: The mean of a mask at every place.
     mean_mask: ClassVar[float] = VISIBLE
 
