@@ -17,6 +17,7 @@ from .query import Attribution, Query
 from .ranking import nearest, ranking
 from .registry import METHODS, ExtensionError, load_installed, load_modules, register
 from .sampling import Draws, Sampling, sample_seed
+from .smoothdiff import Explanation, begun
 from .smoothing import Smoothing
 from .taps import activations
 from .trial import try_added
@@ -33,6 +34,7 @@ __all__ = [
     "Candidate",
     "Draws",
     "Explainer",
+    "Explanation",
     "ExtensionError",
     "InputSignal",
     "LayerSignal",
@@ -45,6 +47,7 @@ __all__ = [
     "Smoothing",
     "UnsuitableModel",
     "activations",
+    "begun",
     "explained_class",
     "is_device_lost",
     "is_out_of_memory",

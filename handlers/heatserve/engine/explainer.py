@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from . import smoothdiff
 from .activation import probabilities
 from .halving import in_halves
 from .layout import Layout
@@ -16,6 +17,7 @@ from .proof import prove, suitable_chunk
 from .query import Attribution, Query
 from .ranking import ranking
 from .room import Room
+from .smoothdiff import Explanation
 from .smoothing import Smoothing
 from .steps import finish
 
@@ -167,7 +169,7 @@ class Explainer:
 
         return (yield from in_halves(passes, images, queries, self._room))
 
-    def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
+    def advance(self, shares: Sequence[tuple[Explanation, int]]) -> Generator[None, None, None]:
         """Takes further draws for several explanations, all in one forward pass; in steps, as `steps` does.
 
         shares: explanations, and how many draws each one gets.
@@ -176,10 +178,13 @@ class Explainer:
         """
         wanted = [share[0].query.precision(self.precision) for share in shares]
         for precision in dict.fromkeys(wanted):
-            yield from self._advance([share for share, own in zip(shares, wanted) if own == precision], precision)
+            own = [share for share, theirs in zip(shares, wanted) if theirs == precision]
+            if statistics := smoothdiff.statistics(own):
+                yield from self._advance(statistics, precision)
+            yield from smoothdiff.advance(self.network, self._room, own, precision)
 
     def _advance(self, shares: Sequence[tuple[Smoothing, int]], precision: str) -> Generator[None, None, None]:
-        """`advance` for explanations of one precision."""
+        """`advance` for explanations of one precision, which are statistics of attributions."""
         draws = [smoothing.draw(count) for smoothing, count in shares]
         queries = [[smoothing.query] for smoothing, count in shares for _ in range(count)]
         images = torch.cat(draws) if len(draws) > 1 else draws[0]
@@ -202,7 +207,7 @@ class Explainer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def smooth(self, image: Tensor, query: Query) -> Iterator[Smoothing]:
+    def smooth(self, image: Tensor, query: Query) -> Iterator[Explanation]:
         """Yields the explanation as it stands after each chunk of draws, until all are taken.
 
         image: (C, H, W).
@@ -216,13 +221,13 @@ class Explainer:
             if smoothing.samples:
                 yield smoothing
 
-    def begin(self, image: Tensor, query: Query) -> Smoothing:
+    def begin(self, image: Tensor, query: Query) -> Explanation:
         """An explanation of an image, (C, H, W), without draws so far. It takes a pass if draws need a layer."""
         if query.nearest is not None and query.target is not None:
             query = query.at(query.target, self.run(image[None].clone(), [[]])[0][0])
         at_image = query.at_image
         prepared = None if at_image is None else self.run(image[None].clone(), [[at_image]])[1][0][0].values
-        return Smoothing(image, query, prepared)
+        return smoothdiff.begun(image, query, prepared)
 
     def explain(self, images: Tensor, query: Query | None = None) -> list[Attribution]:
         """One attribution for each image, all by the same query: for notebooks and batch jobs.
@@ -238,11 +243,7 @@ class Explainer:
             return [row[0] for row in self.run(images, [[query]] * len(images))[1]]
         scores, _ = self.run(images, [[]] * len(images))
         ranked = ranking(scores)[:, query.rank].tolist()
-        return [self._smoothed(image, query.at(*found)) for image, *found in zip(images, ranked, scores)]
-
-    def _smoothed(self, image: Tensor, query: Query) -> Attribution:
-        *_, smoothing = self.smooth(image, query)
-        return smoothing.estimate()
+        return [[*self.smooth(image, query.at(*found))][-1].estimate() for image, *found in zip(images, ranked, scores)]
 
     def close(self) -> None:
         """Takes the hooks off, and gives the model its own answer, its modes and its gradients back; folds stay."""

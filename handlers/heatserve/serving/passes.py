@@ -10,7 +10,7 @@ from typing import Union
 import torch
 from torch import Tensor
 
-from ..engine import Attribution, Explainer, Smoothing, explained_class, ranking
+from ..engine import Attribution, Explainer, begun, explained_class, ranking
 from .faults import Faults
 from .items import Item
 from .scheduling import Policy
@@ -110,7 +110,8 @@ def _predicted(
         target = explained_class(query, ranked, likely)
         if target is not None:
             prepared = None if answer is None else answer.values
-            jobs.append(Job(len(maps), Smoothing(decoded.image, query.at(target, scores), prepared)))
+            beside = [job.smoothing for job in jobs]
+            jobs.append(Job(len(maps), begun(decoded.image, query.at(target, scores), prepared, beside)))
             maps.append(None)
     state = UnderWay(decoded, probabilities, scores, maps, jobs)
     return state if jobs else state.concluded()

@@ -13,7 +13,7 @@ from typing import Union
 from PIL import Image
 from torch import Tensor
 
-from ..engine import Attribution, Smoothing
+from ..engine import Attribution, Explanation
 from ..imaging import Geometry
 from .errors import Refusal
 from .requests import Request
@@ -69,7 +69,7 @@ class Job:
     """
 
     index: int
-    smoothing: Smoothing
+    smoothing: Explanation
 
 
 @dataclass(frozen=True, eq=False)
