@@ -17,7 +17,7 @@ from .query import Attribution, Query
 from .ranking import nearest, ranking
 from .registry import METHODS, ExtensionError, load_installed, load_modules, register
 from .sampling import Draws, Sampling, sample_seed
-from .smoothdiff import Explanation, begun
+from .smoothdiff import Explanation, begun, derivative_bytes
 from .smoothing import Smoothing
 from .taps import activations
 from .trial import try_added
@@ -48,6 +48,7 @@ __all__ = [
     "UnsuitableModel",
     "activations",
     "begun",
+    "derivative_bytes",
     "explained_class",
     "is_device_lost",
     "is_out_of_memory",

@@ -182,6 +182,16 @@ def advance(
         yield from _finish(network, room, means, [one for one in due if one.means is means], precision)
 
 
+def derivative_bytes(network: Network, query: Query) -> int:
+    """The bytes of the sums that a picture needs for a query; 0 for a method without them."""
+    plan = network.choice.plan
+    if not averages_derivatives(METHODS[query.method]) or isinstance(plan, str):
+        return 0
+    # The sums of each group, and one that leaves a group out.
+    copies = 1 if query.standard_error is None else min(GROUPS, query.count) + 1
+    return copies * sum(planned.bytes(query.count) for planned in plan)
+
+
 def _plan(network: Network) -> Plan:
     plan = network.choice.plan
     assert not isinstance(plan, str)  # `check` refused the method

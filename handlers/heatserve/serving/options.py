@@ -104,8 +104,8 @@ _ALL = (
         "integer",
         None,
         "noisy copies, points of a path, masks, windows or channels, at most; 1 is no smoothing; by default 50 for "
-        "smoothgrad, smoothgrad_squared, vargrad, integrated_gradients and expected_gradients, 10 for smoothdiff, and as "
-        "many as fit, up to 200, for rise, occlusion and scorecam",
+        "smoothgrad, smoothgrad_squared, vargrad, integrated_gradients and expected_gradients, 10 for smoothdiff, and "
+        "as many as fit, up to 200, for rise, occlusion and scorecam",
         1,
         1e9,
         words="a whole number from 1 to the archive's max_samples",
