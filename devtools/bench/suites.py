@@ -20,6 +20,7 @@ from devtools.bench import (
     photographs,
     scaling,
     servers,
+    smoothdiff,
     smoothgrad,
     soak,
     stopwatch,
@@ -83,6 +84,14 @@ def server_suite(quick: bool) -> Steps:
     """
     seconds, rounds = (8, 3) if quick else (50, 10)
     return {f"servers, {name}": partial(servers.measure, seconds, rounds=rounds, networks=[name]) for name in NETWORKS}
+
+
+def smoothdiff_suite(quick: bool) -> Steps:
+    """SmoothDiff beside SmoothGrad; two hours.
+
+    Its time against Captum's SmoothGrad, and the distances of both to a SmoothGrad of 2,000 samples of another seed.
+    """
+    return smoothdiff.steps(quick)
 
 
 def scaling_suite(quick: bool) -> Steps:
