@@ -32,6 +32,12 @@ def _part_in_place(x: Tensor) -> Tensor:
     return x
 
 
+def _gated(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        gate = x.sigmoid()
+    return x * gate
+
+
 def _branch(x: Tensor) -> Tensor:
     return x.relu() if x.sum() > 0 else x
 
@@ -51,6 +57,11 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "mask": (lambda x: x * (x > 0), "no gradient"),
     "where": (lambda x: torch.where(x > 0, x, 0.1 * x), "no gradient"),
     "detached": (lambda x: x * x.detach(), "no gradient"),
+    "a gate without a gradient": (_gated, "no gradient"),
+    "indices of a pooling": (
+        lambda x: functional.max_unpool2d(*functional.max_pool2d(x, 2, return_indices=True), 2),
+        "no gradient",
+    ),
     "rounded": (lambda x: x + x.round().long(), "no gradient"),
     "indexed": (lambda x: x.gather(1, x.argsort(1)), "no gradient"),
     "a function of its own": (Hidden.apply, "Hidden"),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .derivatives import SOFTENED, Calls, Collecting, Following, OtherCalls, Plan, Planned, planned_of, softened
 from .kinds import kind_of
-from .nonlinear import Call, Pool, call_of, derivatives, name_of
+from .nonlinear import Call, Pool, derivatives, name_of
 
 #: The rows of the trace: a first axis of this length is taken for that of the pictures.
 _ROWS = 3
@@ -77,13 +77,13 @@ class _Tracing(Calls):
     ) -> Any:
         given = [*_tensors([args, kwargs or {}])]
         name = name_of(func)
-        if any(id(one) in self._cut for one in given):
+        if any(id(one) in self._cut and not one.requires_grad for one in given):
             raise _Refused(f"a value that has no gradient, and depends on the picture, goes into {name}")
         reached = any(one.requires_grad for one in (given[:1] if name in _OF_THE_FIRST else given))
         if reached and name in _READING:
             raise _Refused(f"the network reads its own values ({name}), and may take another way for each picture")
         result = super().__torch_function__(func, types, args, kwargs)
-        if reached and name not in _SHAPING and call_of(func, args, kwargs or {}) is None:
+        if reached and name not in _SHAPING:
             self._cut.update({id(one): one for one in _tensors(result) if not one.requires_grad})
         return result
 
@@ -104,10 +104,7 @@ class _Tracing(Calls):
             pooled = Pool.of(call).pool(call.operands[0])[1] if call.kind == "pool" else None
             found = tuple(one.detach().clone() for one in derivatives(call, pooled))
         self.plan.append(planned_of(call, found))
-        result = softened(call, lambda like: tuple(one.to(like.dtype) for one in found))
-        if isinstance(result, tuple):
-            self._cut[id(result[1])] = result[1]
-        return result
+        return softened(call, lambda like: tuple(one.to(like.dtype) for one in found))
 
 
 def plan_or_reason(model: nn.Module, image: Tensor) -> Plan | str:
