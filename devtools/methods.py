@@ -8,13 +8,13 @@ import click
 
 from devtools.paths import ROOT
 from heatserve.engine import FORWARD, METHODS, Method, Query
-from heatserve.engine.methods import ATTENTIONS, CAMS, GRADIENTS, PATHS, PERTURBATIONS
+from heatserve.engine.methods import ATTENTIONS, CAMS, GRADIENTS, PATHS, PERTURBATIONS, SMOOTHDIFF
 
 DOCUMENT = ROOT / "docs" / "methods.md"
 _TABLES = re.compile(r"(<!-- methods: [^\n]*-->\n).*?(<!-- /methods -->)", re.DOTALL)
 _FAMILIES = {
     "Of an inner layer": CAMS,
-    "Of the input": GRADIENTS,
+    "Of the input": (*GRADIENTS, *SMOOTHDIFF),
     "Along paths, and by other rules of the backward pass": PATHS,
     "By changes of the picture": PERTURBATIONS,
     "Of transformers": ATTENTIONS,

@@ -77,6 +77,7 @@ SUITES: Mapping[str, tuple[Callable[..., Steps], list[click.Option]]] = {
     "live": (suites.live_suite, [QUICK, METHOD]),
     "photographs": (suites.photographs_suite, [QUICK]),
     "cams": (suites.cams_suite, [QUICK]),
+    "smoothdiff": (suites.smoothdiff_suite, [QUICK]),
     "errors": (suites.errors_suite, [QUICK]),
     "limits": (suites.limits_suite, [QUICK]),
     "gpu": (suites.gpu_suite, [QUICK]),

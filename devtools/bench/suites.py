@@ -27,6 +27,7 @@ from devtools.bench import (
     resolution,
     scaling,
     servers,
+    smoothdiff,
     smoothgrad,
     soak,
     stopwatch,
@@ -133,6 +134,14 @@ def contention_suite(quick: bool) -> Steps:
     for cores in contention.QUOTAS:
         steps[f"quota of {cores:g} cores"] = partial(contention.limited, cores, seconds, rounds)
     return steps
+
+
+def smoothdiff_suite(quick: bool) -> Steps:
+    """SmoothDiff beside SmoothGrad; two hours.
+
+    Its time against Captum's SmoothGrad, and the distances of both to a SmoothGrad of 2,000 samples of another seed.
+    """
+    return smoothdiff.steps(quick)
 
 
 def scaling_suite(quick: bool) -> Steps:

@@ -56,6 +56,7 @@ def schemas() -> dict[str, Schema]:
     entry = {"method": {"enum": [*METHODS]}, "target": ref("Target"), "parameters": ref("Parameters"),
              "quality": ref("Quality")}  # fmt: skip
     own = {"boxes": a_list(ref("Box"), 0),
+           "approximates": {"const": "smoothgrad", "description": "smoothdiff approximates this method, with a bias"},
            "signed": {"const": True, "description": "grey 128 is zero, 255 the scale and 1 its negative"}}  # fmt: skip
     document = {"predictions": a_list(ref("Ranked")), "image": ref("Image"), "model": ref("Model"),
                 "timing_ms": exactly({stage: {"type": "number"} for stage in STAGES})}  # fmt: skip

@@ -86,7 +86,8 @@ def _headers() -> Schema:
     named = {
         "X-Prediction-Index": whole, "X-Prediction-Label": text, "X-Prediction-Probability": number,
         "X-Prediction-Value": number, "X-Prediction-Activation": {**text, "enum": [*ACTIVATIONS]},
-        "X-Explanation-Method": text, "X-Explanation-Target-Index": whole, "X-Explanation-Target-Label": text,
+        "X-Explanation-Method": text, "X-Explanation-Approximates": text,
+        "X-Explanation-Target-Index": whole, "X-Explanation-Target-Label": text,
         "X-Explanation-Scale": number, "X-Explanation-Samples": whole, "X-Explanation-Seed": whole,
         "X-Explanation-Resolution": whole,
         "X-Explanation-Standard-Error": number, "X-Explanation-Share-Done": number,

@@ -183,6 +183,7 @@ def test_a_picture_has_the_headers_that_are_described(small: Made, output: str) 
     said = {name: value for name, value in headers.items() if name.startswith("X-")}
     of_others = {
         "X-Prediction-Value",
+        "X-Explanation-Approximates",
         "X-Explanation-Resolution",
         "X-Explanation-Share-Done",
         "X-Explanation-Completeness-Error",

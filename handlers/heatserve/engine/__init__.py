@@ -19,6 +19,7 @@ from .ranking import nearest, ranking
 from .registry import METHODS, ExtensionError, load_installed, load_modules, register
 from .sampling import Draws, Sampling, sample_seed
 from .sharing import alike, price_of, work_of
+from .smoothdiff import Explanation, begun, derivative_bytes
 from .smoothing import Smoothing
 from .taps import activations
 from .transfer import on_host
@@ -38,6 +39,7 @@ __all__ = [
     "Candidate",
     "Draws",
     "Explainer",
+    "Explanation",
     "ExtensionError",
     "InputSignal",
     "LayerSignal",
@@ -52,6 +54,8 @@ __all__ = [
     "UnsuitableModel",
     "activations",
     "alike",
+    "begun",
+    "derivative_bytes",
     "explained_class",
     "is_device_lost",
     "is_out_of_memory",

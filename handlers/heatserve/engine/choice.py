@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .derivatives import Plan
 from .errors import UnsuitableModel
 from .head import LinearHead
 from .query import Query
@@ -52,6 +53,7 @@ class LayerChoice:
     transformer: the transformer in the network, or the sentence that says why there is none.
     sealed: the sentence that says why no layer can be recorded; empty where layers can.
     unruled: the sentence that says why no rule of the backward pass can be followed; empty where one can.
+    plan: of the local derivatives, or the sentence that says why they cannot be averaged.
     """
 
     layers: tuple[str, ...]
@@ -60,6 +62,7 @@ class LayerChoice:
     transformer: Transformer | str
     sealed: str = ""
     unruled: str = ""
+    plan: Plan | str = ()
 
     @property
     def default(self) -> str:
@@ -80,6 +83,8 @@ class LayerChoice:
             self.check(factor)
         if METHODS[method].rule and self.unruled:
             raise UnsuitableModel(f"{method} is not possible: {self.unruled}")
+        if METHODS[method].statistic == "derivatives" and isinstance(self.plan, str):
+            raise UnsuitableModel(f"{method} is not possible: {self.plan}")
         if METHODS[method].signal == "attention" and isinstance(self.transformer, str):
             raise UnsuitableModel(
                 f"{method} is not possible: {self.transformer}; use gradient or smoothgrad, which suit any network"

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 from torch import Tensor, nn
 
+from . import smoothdiff
 from .activation import probabilities
 from .advancing import advance
 from .captured import CapturedPasses
@@ -19,7 +20,7 @@ from .query import Attribution, Query
 from .ranking import ranking
 from .room import Room
 from .sizes import sizes_of
-from .smoothing import Smoothing
+from .smoothdiff import Explanation
 from .steps import finish
 
 
@@ -172,20 +173,21 @@ class Explainer:
 
         return (yield from in_halves(passes, images, queries, self._room))
 
-    def advance(self, shares: Sequence[tuple[Smoothing, int]]) -> Generator[None, None, None]:
+    def advance(self, shares: Sequence[tuple[Explanation, int]]) -> Generator[None, None, None]:
         """Takes further draws for several explanations in few passes (`engine.advancing`); in steps, as `steps` does.
 
         shares: explanations, and how many draws each one gets.
 
         The explanations change with the last step.
         """
-        yield from advance(shares, self.steps, self._room, self.precision)
+        yield from advance(smoothdiff.statistics(shares), self.steps, self._room, self.precision)
+        yield from smoothdiff.advance(self.network, self._room, shares, self.precision)
 
     def settle(self) -> None:
         """Waits until the device has done its queued work: else a prediction would wait behind all of it."""
         self.launches.settle()
 
-    def smooth(self, image: Tensor, query: Query) -> Iterator[Smoothing]:
+    def smooth(self, image: Tensor, query: Query) -> Iterator[Explanation]:
         """Yields the explanation as it stands after each chunk of draws, whose size is read anew, until all are taken.
 
         image: (C, H, W).
@@ -197,13 +199,13 @@ class Explainer:
             if smoothing.samples:
                 yield smoothing
 
-    def begin(self, image: Tensor, query: Query) -> Smoothing:
+    def begin(self, image: Tensor, query: Query) -> Explanation:
         """An explanation of an image, (C, H, W), without draws so far. It takes a pass if draws need a layer."""
         if query.nearest is not None and query.target is not None:
             query = query.at(query.target, self.run(image[None].clone(), [[]])[0][0])
         at_image = query.at_image
         prepared = None if at_image is None else self.run(image[None].clone(), [[at_image]])[1][0][0].values
-        return Smoothing(image, query, prepared)
+        return smoothdiff.begun(image, query, prepared)
 
     def explain(self, images: Tensor, query: Query | None = None) -> list[Attribution]:
         """One attribution for each image, all by the same query: for notebooks and batch jobs.
@@ -219,11 +221,7 @@ class Explainer:
             return [row[0] for row in self.run(images, [[query]] * len(images))[1]]
         scores, _ = self.run(images, [[]] * len(images))
         ranked = ranking(scores)[:, query.rank].tolist()
-        return [self._smoothed(image, query.at(*found)) for image, *found in zip(images, ranked, scores)]
-
-    def _smoothed(self, image: Tensor, query: Query) -> Attribution:
-        *_, smoothing = self.smooth(image, query)
-        return smoothing.estimate()
+        return [[*self.smooth(image, query.at(*found))][-1].estimate() for image, *found in zip(images, ranked, scores)]
 
     def close(self) -> None:
         """Takes the hooks off, and gives the model its own answer, its modes and its gradients back; folds stay."""

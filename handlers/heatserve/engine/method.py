@@ -107,7 +107,8 @@ class Method:
     draws: the class of the draws that the network gets in place of the image. None means the image itself, and noisy
         copies of it where a query asks for more than one sample.
     statistic: of the draws' attributions: "mean", "mean_square" or "variance". Of scores it may also be "covariance"
-        with the draws' masks (`sampling.Masked`), or "combined" by the draws themselves (`sampling.Series`).
+        with the draws' masks (`sampling.Masked`), or "combined" by the draws themselves (`sampling.Series`). Of noisy
+        copies it may also be "derivatives": the mean of each local derivative (`engine.smoothdiff`).
     prepare: from the LayerSignal of the image itself to what the draws depend on; None for draws that need none.
     samples: the default number of draws.
     min_samples: the smallest number of draws.
@@ -122,6 +123,7 @@ class Method:
     definition: the formula in one line.
     reference: the independent implementation that the tests compare with.
     caveat: one sentence that a reader of the map must know; empty for none.
+    approximates: the name of the method that this one is a biased approximation of; empty for none.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Method:
     definition: str = ""
     reference: str = ""
     caveat: str = ""
+    approximates: str = ""
 
     @property
     def of_layer(self) -> bool:

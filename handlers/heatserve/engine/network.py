@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, nullcontext
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .choice import INPUT, MODEL, LayerChoice
 from .errors import UnsuitableModel
@@ -13,6 +14,7 @@ from .frozen import freeze, thaw
 from .head import linear_head
 from .kinds import kind_of, refuse_sealed_layers, sealed
 from .late import automatic
+from .linearity import plan_or_reason
 from .optimize import Optimize, Optimized
 from .optimize import optimize as optimized
 from .outputs import outputs_of
@@ -109,7 +111,8 @@ class Network:
         laid = example.contiguous(memory_format=self.optimized.layout)
         self.transformer = reason or transformer_or_reason(model, laid, self.layouts.values())
         unruled = refused_rules(model, laid[:1])
-        self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer, reason, unruled)
+        plan = plan_or_reason(model, laid[:1])
+        self.choice = LayerChoice(names, self.structure.candidates, self.head, self.transformer, reason, unruled, plan)
         self._taps = Taps(model, names)
         self._undo.callback(self._taps.remove)
 
@@ -120,6 +123,7 @@ class Network:
         precision: str | None = None,
         *,
         closed_form: bool = True,
+        mode: TorchFunctionMode | None = None,
     ) -> Generator[None, None, Answers]:
         """One forward pass and the backward passes that its queries need; yields before each backward pass.
 
@@ -127,6 +131,7 @@ class Network:
         queries: one sequence for each image.
         precision: of the passes; None for the mode that the process is in, which predictions have.
         closed_form: False lets autograd compute the gradients that a linear head makes known.
+        mode: of the forward pass, in place of that of a rule.
         """
         asked = [[factor for query in row for factor in factors(query)] for row in queries]
         sources = {self.choice.source_of(query) for row in asked for query in row}
@@ -141,7 +146,7 @@ class Network:
         rounding = tensor_float_of(precision), autocast(precision, self.device)
         attending = recording_attention(self.transformer, sources, graph)
         modes = (self._taps.recording(taps, graph), forward_mode(graph), rounding[0], rounding[1], attending)
-        with modes[0] as recording, modes[1], modes[2], modes[3], modes[4] as attention, rules or nullcontext():
+        with modes[0] as recording, modes[1], modes[2], modes[3], modes[4] as attention, mode or rules or nullcontext():
             # A caller's inference tensor cannot become a leaf; a copy of it can.
             images = images.clone() if graph and images.is_inference() else images
             inputs = images.detach().requires_grad_() if to_input else images

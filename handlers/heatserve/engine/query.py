@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .method import Method
-from .price import FORWARD, WITH_BACKWARD
+from .price import FORWARD, WITH_BACKWARD, closing
 from .ranking import nearest
 from .registry import METHODS
 from .sampling import Sampling
@@ -152,12 +152,19 @@ class Query:
             return FORWARD + (WITH_BACKWARD - FORWARD) * len(self._row.factors)
         if self._row.signal == "model":
             return FORWARD + WITH_BACKWARD * self._row.passes
-        return FORWARD if self._row.signal == "score" or not self._row.needs_backward else WITH_BACKWARD
+        forward = self._row.signal == "score" or not self._row.needs_backward or self._row.statistic == "derivatives"
+        return FORWARD if forward else WITH_BACKWARD
 
     @property
     def work(self) -> int:
         """The cost of the answer beyond the pass that predictions share, in forward passes."""
-        return self.price * (self.count + self.references) if self.smoothed or self.through_input else 0
+        draws = self.count + self.references
+        return self.price * draws + self.ending if self.smoothed or self.through_input else 0
+
+    @property
+    def ending(self) -> int:
+        """The cost of the passes behind the last draw, in forward passes."""
+        return closing(self.count, self.standard_error is not None) if self._row.statistic == "derivatives" else 0
 
     def precision(self, of_archive: str) -> str:
         """The precision of the passes of draws: the archive's, but 32 bits for a method of the score.

@@ -22,7 +22,7 @@ _BRIDGED = re.compile(r"captum:[A-Za-z]{1,40}")
 #: The fields of a row that must be one of a few words.
 _WORDS = {
     "signal": ("layer", "input", "score", "attention", "model"),
-    "statistic": ("mean", "mean_square", "variance", "covariance", "combined"),
+    "statistic": ("mean", "mean_square", "variance", "covariance", "combined", "derivatives"),
     "display": ("maximum", "percentile"),
     "rule": RULES,
 }
@@ -84,6 +84,8 @@ def register(method: Method) -> Method:
         raise ValueError(f"method {method.name!r}: its draws must have {', '.join(missing)}")
     if method.signal != "score" and (method.statistic in _MEMBERS_FOR or method.prepare is not None):
         raise ValueError(f"method {method.name!r}: {method.statistic} and prepare belong to a method of the score")
+    if method.statistic == "derivatives" and (method.signal != "input" or method.draws is not None or method.rule):
+        raise ValueError(f"method {method.name!r}: derivatives belong to a method of the input, by noisy copies alone")
     if method.layerwise and not (method.signal == "attention" and method.needs_backward):
         raise ValueError(f"method {method.name!r}: layerwise belongs to a method of attention with a backward pass")
     if not method.needs_backward and (method.signal not in ("layer", "attention") or method.needs_linear_head):

@@ -11,10 +11,10 @@ from collections.abc import Hashable, Sequence
 from .price import FORWARD
 from .query import Query
 from .registry import METHODS
-from .smoothing import Smoothing
+from .smoothdiff import Explanation
 
 
-def alike(smoothings: Sequence[Smoothing]) -> list[list[int]]:
+def alike(smoothings: Sequence[Explanation]) -> list[list[int]]:
     """The numbers of explanations in groups: those of a group have the same images for their next draws.
 
     Both numbers and groups are in order. A pass has one precision, so that a group has one too.
@@ -42,6 +42,7 @@ def work_of(queries: Sequence[Query]) -> int:
             groups.setdefault(_images(query, number), []).append(query)
     return sum(
         price_of(group) * (group[0].count + group[0].references if group[0].smoothed else 1)
+        + sum(query.ending for query in group)
         for group in groups.values()
     )
 

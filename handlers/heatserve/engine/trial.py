@@ -9,6 +9,7 @@ from .explainer import Explainer
 from .methods import BUILT_IN
 from .query import Attribution, Query
 from .registry import METHODS, ExtensionError
+from .smoothing import Smoothing
 from .steps import finish
 
 #: Draws of one method; more than one, so that a mistaken number of rows is noticed.
@@ -49,6 +50,9 @@ def _problem(explainer: Explainer, name: str, example: Tensor) -> str:
 
 def _problem_of_draws(explainer: Explainer, name: str, image: Tensor) -> str:
     smoothing = explainer.begin(image, Query(name, target=0, samples=max(_DRAWS, METHODS[name].min_samples)))
+    if not isinstance(smoothing, Smoothing):  # its samples are the network's own business
+        finish(explainer.advance([(smoothing, smoothing.left)]))
+        return _problem_of_map([smoothing.estimate()])
     count = _DRAWS + smoothing.query.references
     drawn, wanted = tuple(smoothing.draw(count).shape), (count, *image.shape)
     if drawn != wanted:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..imaging import Photograph, Preprocess, decode, opened, plan, refuse_dear, shown_ms
+from .derivatives import Bytes, bound_derivatives
 from .errors import Refusal
 from .faults import Faults
 from .items import Item
@@ -29,6 +30,7 @@ class Admission:
     """Reads and decodes for one archive.
 
     device: the model's.
+    derivatives: the bytes of the mean local derivatives of a picture.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Admission:
         policy: Policy,
         faults: Faults,
         device: torch.device,
+        derivatives: Bytes,
     ) -> None:
         self._parser = parser
         self._preprocess = preprocess
@@ -46,6 +49,7 @@ class Admission:
         self._policy = policy
         self._faults = faults
         self._device = device
+        self._derivatives = derivatives
 
     def admit(
         self,
@@ -112,14 +116,18 @@ class Admission:
                 f"at most {max(1, _KEPT // view)} maps of one request can take samples with this model's view: send "
                 "fewer pictures or targets",
             )
+
+        def retry_after() -> int:
+            return math.ceil(max(1.0, work * self._policy.seconds_per_work))
+
+        bound_derivatives(request, own, before, self._derivatives, retry_after)
         if (
             len(before) + len(own) + 1 > limits.max_explanations
             or (waiting and waiting + kept > _KEPT)
             or work + asked > limits.max_batch_work
             or self._too_much_waits(others, len(request.image) + sum(map(_waiting_bytes, own)))
         ):
-            wait = math.ceil(max(1.0, work * self._policy.seconds_per_work))
-            raise Refusal(503, "too much explanation is under way; try again later", retry_after=wait)
+            raise Refusal(503, "too much explanation is under way; try again later", retry_after=retry_after())
 
     def _promised(self, request: Request, siblings: Sequence[Item], others: Sequence[Item]) -> Admitted:
         """The state of an item whose header promises a picture within the limits.

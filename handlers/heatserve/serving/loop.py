@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 
-from ..engine import Explainer
+from ..engine import Explainer, derivative_bytes
 from ..imaging import Preprocess
 from .admission import Admission
 from .chunks import Chunks
@@ -51,7 +52,8 @@ class Loop:
         self.rows: dict[str, OpenRow] = {}
         self.faults = Faults()
         self._explainer = explainer
-        self._admission = Admission(parser, preprocess, limits, policy, self.faults, explainer.device)
+        derivatives = partial(derivative_bytes, explainer.network)
+        self._admission = Admission(parser, preprocess, limits, policy, self.faults, explainer.device, derivatives)
         self._pictures = Pictures(self._admission, pool, policy, self.faults)
         self._passes = Passes(explainer, policy, self.faults)
         self._chunks = Chunks(explainer, self._passes, policy, self.faults)

@@ -104,8 +104,8 @@ _ALL = (
         "integer",
         None,
         "noisy copies, points of a path, masks, windows or channels, at most; 1 is no smoothing; by default 50 for "
-        "smoothgrad, smoothgrad_squared, vargrad, integrated_gradients and expected_gradients, and as many as fit, "
-        "up to 200, for rise, occlusion and scorecam",
+        "smoothgrad, smoothgrad_squared, vargrad, integrated_gradients and expected_gradients, 10 for smoothdiff, and "
+        "as many as fit, up to 200, for rise, occlusion and scorecam",
         1,
         1e9,
         words="a whole number from 1 to the archive's max_samples",
@@ -115,7 +115,7 @@ _ALL = (
         "number",
         None,
         "end the samples once the map's relative standard error is this small; at most samples are taken, or "
-        "max_samples if that is not given",
+        "max_samples if that is not given; smoothdiff takes all of its samples and says its error",
         0.001,
         10,
     ),
@@ -154,7 +154,7 @@ _ALL = (
         "deadline_ms",
         "integer",
         None,
-        "answer a smoothed map after this time with the samples that there are",
+        "answer a smoothed map after this time with the samples that there are; smoothdiff takes all of its samples",
         1,
         _MAX_DEADLINE_MS,
     ),

@@ -11,7 +11,7 @@ from typing import Union
 import torch
 from torch import Tensor
 
-from ..engine import Attribution, Explainer, Smoothing, explained_class, on_host, ranking
+from ..engine import Attribution, Explainer, begun, explained_class, on_host, ranking
 from .faults import Faults
 from .items import Item
 from .scheduling import Policy
@@ -99,7 +99,6 @@ def _predicted(
     """
     maps: list[Attribution | None] = []
     jobs: list[Job] = []
-    begun: list[tuple[Tensor, Smoothing]] = []
     ranked: list[int] = []
     likely: list[float] = []
     found = deque(attributions)
@@ -116,12 +115,8 @@ def _predicted(
         target = explained_class(query, ranked, likely)
         if target is not None:
             prepared = None if answer is None else answer.values
-            # The method's answer at the image may be the same for every target: then its draws are.
-            beside = None if prepared is None else next((b for p, b in begun if torch.equal(p, prepared)), None)
-            smoothing = Smoothing(decoded.image, query.at(target, scores), prepared, beside)
-            if prepared is not None:
-                begun.append((prepared, smoothing))
-            jobs.append(Job(len(maps), smoothing))
+            beside = [job.smoothing for job in jobs]
+            jobs.append(Job(len(maps), begun(decoded.image, query.at(target, scores), prepared, beside)))
             maps.append(None)
     state = UnderWay(decoded, probabilities, scores, maps, jobs)
     return state if jobs else state.concluded()

@@ -77,6 +77,7 @@ def _samples(method: Method, options: Mapping[str, Any], maps: int, most: int) -
     samples: int | None = options["samples"]
     if samples is None:
         until = options["standard_error"] is not None and method.samples > 1 and method.drawn.random
+        until = until and method.statistic != "derivatives"  # whose samples no error ends
         samples = most // maps if until else method.samples
         # Nobody named a number: it may be what the archive allows.
         if method.draws is not None or options["target"] == "present":
@@ -120,6 +121,8 @@ def _standard_error(method: Method, options: Mapping[str, Any], samples: int, de
     default: the archive's.
     """
     error: float | None = options["standard_error"]
+    if method.statistic == "derivatives" and error == default:
+        return None  # it costs more passes than the map itself, so that the client must ask for it
     if error is None or (samples > 1 and method.drawn.random):
         return error
     if error == default:

@@ -81,6 +81,7 @@ class Report:
             "target": target,
             "scale": of.scale,
             **({"signed": True} if of.signed else {}),
+            **({"approximates": METHODS[query.method].approximates} if METHODS[query.method].approximates else {}),
             "parameters": {
                 "layer": layer,
                 **_layout(self.explainer, layer),
@@ -121,6 +122,8 @@ class Report:
             "X-Explanation-Scale": f"{of.scale:.6g}",
         }
         error = _standard_error(of)
+        if METHODS[query.method].approximates:
+            headers["X-Explanation-Approximates"] = METHODS[query.method].approximates
         if query.smoothed:
             headers["X-Explanation-Samples"] = str(of.attribution.samples_used)
         if query.resolution > 1:

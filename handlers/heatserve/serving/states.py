@@ -12,7 +12,7 @@ from typing import Union
 
 from torch import Tensor
 
-from ..engine import Attribution, Smoothing, alike, price_of
+from ..engine import Attribution, Explanation, alike, price_of
 from ..imaging import Geometry, Opened, Photograph
 from .errors import Refusal
 from .requests import Request
@@ -79,7 +79,7 @@ class Job:
     """
 
     index: int
-    smoothing: Smoothing
+    smoothing: Explanation
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ from .cams import CAMS
 from .gradients import GRADIENTS
 from .paths import PATHS
 from .perturbations import PERTURBATIONS
+from .smoothdiff import SMOOTHDIFF
 
-BUILT_IN = (*CAMS, *GRADIENTS, *PATHS, *PERTURBATIONS, *ATTENTIONS)
+BUILT_IN = (*CAMS, *GRADIENTS, *SMOOTHDIFF, *PATHS, *PERTURBATIONS, *ATTENTIONS)
 
-__all__ = ["ATTENTIONS", "BUILT_IN", "CAMS", "GRADIENTS", "PATHS", "PERTURBATIONS"]
+__all__ = ["ATTENTIONS", "BUILT_IN", "CAMS", "GRADIENTS", "PATHS", "PERTURBATIONS", "SMOOTHDIFF"]
