@@ -400,3 +400,10 @@ def test_two_explainers_may_share_a_packed_network():
     one.close()
     assert distance(two.run(images, [[]])[0], scores) < 1e-5
     assert packing._PackedConvolution not in {base for module in net.modules() for base in type(module).mro()}
+
+
+def test_a_packed_weight_refuses_a_change_that_would_be_lost() -> None:
+    model = torchvision.models.resnet18().eval()
+    Explainer(model, torch.rand(1, 3, 64, 64), optimize=True)
+    with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
+        nn.init.zeros_(model.conv1.weight)

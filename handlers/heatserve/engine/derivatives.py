@@ -94,15 +94,16 @@ _SENTENCE = (
 class Collecting(Planful):
     """A mode for one forward pass without a graph, which adds up the local derivatives of its rows.
 
-    owners: for each row the key of the sums that it belongs to.
+    owners: for each row the key of the sums that it belongs to; None for a row that belongs to none.
     found: the sums by their key, once the pass has ended.
     """
 
-    def __init__(self, plan: Plan, owners: Sequence[int]) -> None:
+    def __init__(self, plan: Plan, owners: Sequence[int | None]) -> None:
         super().__init__(plan)
         self._rows: dict[int, list[int]] = {}
         for row, owner in enumerate(owners):
-            self._rows.setdefault(owner, []).append(row)
+            if owner is not None:
+                self._rows.setdefault(owner, []).append(row)
         self._count = len(owners)
         self.found: dict[int, Sums] = {owner: [] for owner in self._rows}
 

@@ -76,9 +76,15 @@ def _dense(module: nn.Module) -> nn.Parameter:
 
 
 def _weight(module: nn.Module) -> Tensor:
-    """The weight as a pass reads it."""
+    """The weight as a pass or a person reads it.
+
+    Outside a graph it is a tensor that refuses to be changed in place: the change would be lost without a word.
+    """
     rounded = cast("Tensor | None", module._rounded)
-    return rounded if rounded is not None and torch.is_autocast_enabled("cpu") else _dense(module)
+    if rounded is not None and torch.is_autocast_enabled("cpu"):
+        return rounded
+    with torch.inference_mode(not torch.is_grad_enabled()):
+        return _dense(module)
 
 
 @cache

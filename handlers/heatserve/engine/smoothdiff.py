@@ -22,6 +22,7 @@ from .price import GROUPS, closing
 from .query import Attribution, Query
 from .registry import METHODS
 from .room import Room
+from .sizes import padded
 from .smoothing import Smoothing
 from .statistic import relative
 
@@ -126,7 +127,7 @@ def _alike(beside: Sequence[Explanation], query: Query, prepared: Tensor) -> Opt
     """The explanation of the same image that has the draws which another one would have; None where there is none."""
     for one in beside:
         if isinstance(one, Smoothing) and one.prepared is not None:
-            same = (one.query.method, one.query.sampling) == (query.method, query.sampling)
+            same = (one.query.method, one.sampling) == (query.method, query.sampling)
             if same and torch.equal(one.prepared, prepared):
                 return one
     return None
@@ -184,15 +185,17 @@ def _collect(
         nonlocal done
         owners = [(means, means.group_of(sample)) for means, sample in rows[done : done + len(some)]]
         keys = list(dict.fromkeys(owners))
-        collecting = Collecting(_plan(network), [keys.index(owner) for owner in owners])
+        further = len(some) - len(owners)  # up to a fixed size
+        collecting = Collecting(_plan(network), [*[keys.index(owner) for owner in owners], *[None] * further])
         answers = yield from network.passes(some, asked, precision, mode=collecting)
         found.extend((keys[number], sums) for number, sums in collecting.found.items())
         done += len(some)
         return answers
 
-    yield from in_halves(collect, images, [[]] * len(images), room)
+    given, nothing = padded(images, [[]] * len(images), room.sizes)
+    yield from in_halves(collect, given, nothing, room)
     if room.shortages == shortages:
-        room.fitted(len(images))
+        room.fitted(len(given))
     for (means, group), sums in found:
         means.add(group, sums)
     for means, _ in rows:

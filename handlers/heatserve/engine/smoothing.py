@@ -62,7 +62,7 @@ class Smoothing:
             raise ValueError(f"resolution must be at most {min(image.shape[1:])}, the shorter side of the image")
         method = METHODS[query.method]
         self._method = method
-        self._image, self.prepared = image, prepared
+        self._image, self.prepared, self.sampling = image, prepared, query.sampling
         self._draws: Draws = (
             beside._draws if beside else method.drawn.of(image, replace(query.sampling, prepared=prepared))
         )
