@@ -86,6 +86,7 @@ def _lite() -> nn.Module:
 
 
 NETWORKS = {
+    "efficientnet-lite0": _lite,
     "resnet18": lambda: torchvision.models.resnet18(num_classes=10),
     "resnet50": lambda: torchvision.models.resnet50(num_classes=10),
     "mobilenet_v3_small": lambda: torchvision.models.mobilenet_v3_small(num_classes=10),

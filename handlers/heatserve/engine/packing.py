@@ -32,6 +32,7 @@ class _PackedConvolution(nn.Conv2d):
     _rounded: Tensor | None
     _order: torch.memory_format
     _plain: type[nn.Conv2d]
+    _reading = False
 
     def forward(self, input: Tensor) -> Tensor:
         kept = self._parameters["weight"]
@@ -44,7 +45,11 @@ class _PackedConvolution(nn.Conv2d):
             and not torch.is_autocast_enabled("cpu")
         ):
             return self._packed(input, self.bias)
-        return super().forward(input)
+        self._reading = True
+        try:
+            return super().forward(input)
+        finally:
+            self._reading = False
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -61,7 +66,8 @@ class _PackedConvolution(nn.Conv2d):
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
         """A file holds the ordinary convolution, which any process can read."""
         state = {**self.__dict__, "_parameters": {**self._parameters, "weight": _dense(self)}}
-        del state["_packed"], state["_order"], state["_rounded"]
+        for name in ("_packed", "_order", "_rounded", "_reading"):
+            state.pop(name, None)
         return object.__new__, (self._plain,), state
 
 
@@ -76,14 +82,16 @@ def _dense(module: nn.Module) -> nn.Parameter:
 
 
 def _weight(module: nn.Module) -> Tensor:
-    """The weight as a pass or a person reads it.
+    """The weight as a pass or anybody else reads it.
 
-    Outside a graph it is a tensor that refuses to be changed in place: the change would be lost without a word.
+    Others get a tensor that refuses to be changed in place: the change would be lost without a word.
     """
     rounded = cast("Tensor | None", module._rounded)
-    if rounded is not None and torch.is_autocast_enabled("cpu"):
+    if module._reading and rounded is not None and torch.is_autocast_enabled("cpu"):
         return rounded
-    with torch.inference_mode(not torch.is_grad_enabled()):
+    if module._reading:
+        return _dense(module)
+    with torch.inference_mode():
         return _dense(module)
 
 
@@ -114,7 +122,8 @@ class Packing:
         with torch.inference_mode(False):
             module._parameters["weight"] = _dense(module)
         module.__class__ = cast(_PackedConvolution, module)._plain
-        del module._packed, module._order, module._rounded
+        for name in ("_packed", "_order", "_rounded", "_reading"):
+            vars(module).pop(name, None)
 
 
 def packings(
