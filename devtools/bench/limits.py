@@ -19,8 +19,14 @@ PASSES = 10
 #: A difference in maxima of the gradient, larger than rounding makes without a kink.
 JUMP = 1e-4
 COPIES = 1_000
-_FORWARD = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
-_BACKWARD = ("aten::convolution_backward", "aten::_slow_conv2d_backward")
+#: The gradient of a packed convolution of few channels, the first one, is such a convolution too, and counts here.
+_PACKED = "mkldnn::_convolution_pointwise"
+_FORWARD = ("aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d", _PACKED)
+_BACKWARD = (
+    "aten::convolution_backward",
+    "aten::_slow_conv2d_backward",
+    "mkldnn::_convolution_transpose_pointwise",
+)
 
 
 def measure(progress: Progress, copies: int | None = None) -> list[Result]:

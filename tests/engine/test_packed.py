@@ -97,6 +97,7 @@ NETWORKS = {
 }
 #: Convolutions in one group or one for each channel; ResNeXt has 16 others.
 PACKED = {
+    "efficientnet-lite0": 44,
     "resnet18": 20,
     "resnet50": 53,
     "mobilenet_v3_small": 52,

@@ -121,6 +121,7 @@ def test_an_architecture_shows_its_layers_and_the_price_of_its_methods(folder):
         "guided_gradcam": 6,  # two backward passes
         "integrated_gradients": 157,  # 50 points and both ends
         "expected_gradients": 151,
+        "smoothdiff": 14,  # 10 noisy copies forwards, and one pass back
         "gradcam": 1,
         "cam": 1,
         "hirescam": 1,
