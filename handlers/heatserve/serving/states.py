@@ -29,6 +29,7 @@ class Admitted:
     size: (width, height) that the picture's header promises.
     cost_ms: of decoding, as the header promises.
     costly: whether decoding it would hold up the other rows, where there is no pool.
+    peak_bytes: that decoding takes, as the header promises.
     opened: the picture's file; None where it waits for a step of its own, and should not take more memory meanwhile.
     """
 
@@ -36,6 +37,7 @@ class Admitted:
     size: tuple[int, int] = (0, 0)
     cost_ms: float = 0.0
     costly: bool = False
+    peak_bytes: int = 0
     opened: Opened | None = field(default=None, compare=False, repr=False)
 
 
