@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatserve.serving import admission
+from heatserve.serving import admission, passes, rendering, states
 from heatserve.serving.answers import Answer, body_bytes
 from heatserve.serving.items import Item
 from heatserve.serving.responder import Responder
@@ -302,6 +302,32 @@ def test_beside_a_device_an_answer_is_written_while_the_next_chunk_runs(
     gate.set()
     assert statuses(until(service, rows, lambda reply: "map" in reply.answers)) == {"map": 200}
     assert statuses(all_of(service, rows[1:])) == {"long": 200} and names[0].startswith("heatserve-picture")
+
+
+def test_estimates_are_on_the_host_before_another_thread_draws_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, moved, drawn = service_of(tmp_path, 2), list[Any](), list[Any]()
+    on_an_accelerator(service)
+    on_host, view = states.on_host, rendering.view
+
+    def moving(*given: Any) -> Any:
+        assert threading.current_thread() is threading.main_thread()
+        found = on_host(*given)
+        moved.extend(found[0])
+        return found
+
+    def drawing(geometry: Any, attribution: Any) -> Any:
+        drawn.append(attribution)
+        return view(geometry, attribution)
+
+    for module in (states, passes):
+        monkeypatch.setattr(module, "on_host", moving)
+    monkeypatch.setattr(rendering, "view", drawing)
+    stream = explained("stream", method="smoothgrad", samples=60, stream="true")
+    overdue = explained("overdue", 1, method="smoothgrad", samples=200, deadline_ms=1)
+    assert statuses(all_of(service, [stream, overdue])) == {"stream": 200, "overdue": 200}
+    assert len(drawn) >= 3 and all(any(each is one for one in moved) for each in drawn)
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -12,7 +12,7 @@ from typing import Union
 
 from torch import Tensor
 
-from ..engine import Attribution, Explanation, alike, price_of
+from ..engine import Attribution, Explanation, alike, on_host, price_of
 from ..imaging import Geometry, Opened, Photograph
 from .errors import Refusal
 from .requests import Request
@@ -152,7 +152,9 @@ class UnderWay:
 
     def concluded(self) -> Finished:
         """The item as it stands, with the estimates of the jobs that are left."""
-        estimates = {job.index: job.smoothing.estimate() for job in self.jobs}
+        # On the host: another thread may write the answer, and has no part in the device.
+        moved, _ = on_host([job.smoothing.estimate() for job in self.jobs])
+        estimates = {job.index: each for job, each in zip(self.jobs, moved)}
         return Finished(
             self.request,
             self.decoded.size,
