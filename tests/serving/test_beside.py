@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatserve.serving import admission, passes, rendering, states
+from heatserve.serving import admission, passes, rendering, states, tasks
 from heatserve.serving.answers import Answer, body_bytes
 from heatserve.serving.items import Item
 from heatserve.serving.responder import Responder
@@ -45,8 +46,6 @@ class Large:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Large]:
-    from dataclasses import replace
-
     opened, decode, made = admission.opened, admission.decode, Large()
 
     def promised(data: bytes, max_pixels: int) -> Any:
@@ -217,6 +216,24 @@ def test_limits_count_what_the_pool_decodes(tmp_path: Path, large: Large) -> Non
     assert first.answers["large12"].headers["Retry-After"] == "5"
     large.open.set()
     assert set(statuses(all_of(service, rows[:12])).values()) == {200}
+
+
+def test_pictures_that_promise_to_fill_the_memory_are_decoded_one_at_a_time(
+    tmp_path: Path, large: Large, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = admission.opened
+
+    def promised(data: bytes, max_pixels: int) -> Any:
+        file = opened(data, max_pixels)
+        return replace(file, header=replace(file.header, peak_bytes=tasks.MOST_BYTES))
+
+    monkeypatch.setattr(admission, "opened", promised)
+    service = service_of(tmp_path, 8)
+    rows = [large_row(f"l{index}", index) for index in range(3)]
+    service.call(rows)
+    assert large.begun.acquire(timeout=20) and not large.begun.acquire(timeout=0.2)
+    large.open.set()
+    assert set(statuses(all_of(service, rows)).values()) == {200}
 
 
 def test_a_deadline_counts_while_its_picture_is_decoded(tmp_path: Path, large: Large) -> None:

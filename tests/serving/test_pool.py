@@ -129,13 +129,14 @@ def test_work_that_was_cancelled_is_not_done(gates: list[Gate]) -> None:
     assert done == [2]
 
 
-def test_pictures_whose_memory_does_not_fit_wait_for_each_other(gates: list[Gate]) -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_pictures_whose_memory_does_not_fit_wait_for_each_other(gates: list[Gate], large: bool) -> None:
     pool = Pool(8)
     first, second, third, small = gates
-    futures = [pool.submit(first, 0.001, True, MOST_BYTES * 2)]
+    futures = [pool.submit(first, 0.001, large, MOST_BYTES * 2)]
     assert first.begun.wait(20)
-    futures += [pool.submit(gate, 0.002 * k, k == 1, MOST_BYTES // 2) for k, gate in enumerate((second, third))]
-    futures.append(pool.submit(small, 0.5, False, MOST_BYTES // 10))
+    futures += [pool.submit(gate, 0.002, large, MOST_BYTES // 2) for gate in (second, third)]
+    futures.append(pool.submit(small, 0.5, large, MOST_BYTES // 10))
     time.sleep(0.1)
     assert not any(gate.begun.is_set() for gate in gates[1:]) and not pool.help()
     first.open.set()
@@ -147,6 +148,16 @@ def test_pictures_whose_memory_does_not_fit_wait_for_each_other(gates: list[Gate
     for gate in gates:
         gate.open.set()
     assert all(future.result(20) for future in futures)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_large_pictures_and_others_do_not_wait_for_each_others_memory(gates: list[Gate], large: bool) -> None:
+    pool = Pool(4)
+    pool.submit(gates[0], 0.001, large, MOST_BYTES)
+    assert gates[0].begun.wait(20)
+    waits = pool.submit(gates[1], 0.001, large, MOST_BYTES)
+    assert pool.submit(lambda: 1, 0.5, not large, MOST_BYTES).result(20) == 1
+    assert not gates[1].begun.is_set() and not waits.done()
 
 
 def test_memory_of_work_that_the_calling_thread_does_counts_until_it_ends(gates: list[Gate]) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-#: The bytes that pictures may take together while they are decoded. One that takes more is decoded alone.
+#: The bytes that the pictures of a lane may take together while they are decoded. One that takes more is alone there.
 MOST_BYTES = 1_000_000_000
 
 
@@ -41,14 +41,14 @@ class Task:
 class Queue:
     """The tasks that no thread has taken.
 
-    Large ones run in half of the threads at most. A task whose memory does not fit beside that of those which run
-    waits, with those of its lane that are due later.
+    Large ones run in half of the threads at most. They and all others are two lanes, of which none holds up the other.
+    A task whose memory does not fit beside that of its lane which runs waits, with those that are due later.
     """
 
     def __init__(self, threads: int) -> None:
         self._most_large = max(1, threads // 2)
         self._large_running = 0
-        self._memory = 0
+        self._memory = [0, 0]  # of tasks that run and are not large, and of those that are
         self._quick: list[Task] = []
         self._large: list[Task] = []
         self._changed = threading.Condition()
@@ -83,7 +83,7 @@ class Queue:
         """Learns that a task that `next` or `quick` gave is done."""
         with self._changed:
             self._large_running -= task.large
-            self._memory -= task.memory
+            self._memory[task.large] -= task.memory
             if task.memory:
                 self._changed.notify_all()
 
@@ -93,11 +93,12 @@ class Queue:
             return None
         task = heapq.heappop(min(lanes, key=lambda lane: lane[0]))
         self._large_running += task.large
-        self._memory += task.memory
+        self._memory[task.large] += task.memory
         return task
 
     def _fits(self, task: Task) -> bool:
-        return not self._memory or self._memory + task.memory <= MOST_BYTES
+        taken = self._memory[task.large]
+        return not taken or taken + task.memory <= MOST_BYTES
 
     def close(self) -> None:
         with self._changed:
