@@ -279,3 +279,9 @@ def test_a_jpeg_of_thousands_of_segments_is_refused_before_it_is_opened():
     assert decode(data[:2] + segment * 20 + data[2:], 10**6).width == 64
     with pytest.raises(UnreadableImage, match="segments"):
         decode(data[:2] + segment * 5000 + data[2:], 10**6)
+
+
+def test_a_process_without_any_filter_of_warnings_decodes_too() -> None:
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        assert np.array_equal(decoded(RGB, "PNG"), NOISE)

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatserve.serving import admission
+from heatserve.serving import admission, passes, rendering, states, tasks
 from heatserve.serving.answers import Answer, body_bytes
 from heatserve.serving.items import Item
 from heatserve.serving.responder import Responder
@@ -45,8 +46,6 @@ class Large:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Large]:
-    from dataclasses import replace
-
     opened, decode, made = admission.opened, admission.decode, Large()
 
     def promised(data: bytes, max_pixels: int) -> Any:
@@ -219,6 +218,24 @@ def test_limits_count_what_the_pool_decodes(tmp_path: Path, large: Large) -> Non
     assert set(statuses(all_of(service, rows[:12])).values()) == {200}
 
 
+def test_pictures_that_promise_to_fill_the_memory_are_decoded_one_at_a_time(
+    tmp_path: Path, large: Large, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = admission.opened
+
+    def promised(data: bytes, max_pixels: int) -> Any:
+        file = opened(data, max_pixels)
+        return replace(file, header=replace(file.header, peak_bytes=tasks.MOST_BYTES))
+
+    monkeypatch.setattr(admission, "opened", promised)
+    service = service_of(tmp_path, 8)
+    rows = [large_row(f"l{index}", index) for index in range(3)]
+    service.call(rows)
+    assert large.begun.acquire(timeout=20) and not large.begun.acquire(timeout=0.2)
+    large.open.set()
+    assert set(statuses(all_of(service, rows)).values()) == {200}
+
+
 def test_a_deadline_counts_while_its_picture_is_decoded(tmp_path: Path, large: Large) -> None:
     service = service_of(tmp_path, 2)
     row = large_row("late", method="smoothgrad", samples=200, deadline_ms=50)
@@ -302,6 +319,32 @@ def test_beside_a_device_an_answer_is_written_while_the_next_chunk_runs(
     gate.set()
     assert statuses(until(service, rows, lambda reply: "map" in reply.answers)) == {"map": 200}
     assert statuses(all_of(service, rows[1:])) == {"long": 200} and names[0].startswith("heatserve-picture")
+
+
+def test_estimates_are_on_the_host_before_another_thread_draws_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, moved, drawn = service_of(tmp_path, 2), list[Any](), list[Any]()
+    on_an_accelerator(service)
+    on_host, view = states.on_host, rendering.view
+
+    def moving(*given: Any) -> Any:
+        assert threading.current_thread() is threading.main_thread()
+        found = on_host(*given)
+        moved.extend(found[0])
+        return found
+
+    def drawing(geometry: Any, attribution: Any) -> Any:
+        drawn.append(attribution)
+        return view(geometry, attribution)
+
+    for module in (states, passes):
+        monkeypatch.setattr(module, "on_host", moving)
+    monkeypatch.setattr(rendering, "view", drawing)
+    stream = explained("stream", method="smoothgrad", samples=60, stream="true")
+    overdue = explained("overdue", 1, method="smoothgrad", samples=200, deadline_ms=1)
+    assert statuses(all_of(service, [stream, overdue])) == {"stream": 200, "overdue": 200}
+    assert len(drawn) >= 3 and all(any(each is one for one in moved) for each in drawn)
 
 
 @pytest.mark.parametrize("apart", [False, True])

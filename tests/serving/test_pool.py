@@ -17,6 +17,7 @@ import torch
 
 from devtools.paths import HANDLERS
 from heatserve.serving.pool import NICENESS, VARIABLE, Pool, automatic, read_threads
+from heatserve.serving.tasks import MOST_BYTES
 from heatserve.serving.values import SettingsError
 
 
@@ -126,6 +127,71 @@ def test_work_that_was_cancelled_is_not_done(gates: list[Gate]) -> None:
     gates[0].open.set()
     pool.submit(lambda: done.append(2), 1.0).result(20)
     assert done == [2]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_pictures_whose_memory_does_not_fit_wait_for_each_other(gates: list[Gate], large: bool) -> None:
+    pool = Pool(8)
+    first, second, third, small = gates
+    futures = [pool.submit(first, 0.001, large, MOST_BYTES * 2)]
+    assert first.begun.wait(20)
+    futures += [pool.submit(gate, 0.002, large, MOST_BYTES // 2) for gate in (second, third)]
+    futures.append(pool.submit(small, 0.5, large, MOST_BYTES // 10))
+    time.sleep(0.1)
+    assert not any(gate.begun.is_set() for gate in gates[1:]) and not pool.help()
+    first.open.set()
+    assert second.begun.wait(20) and third.begun.wait(20)
+    time.sleep(0.1)
+    assert not small.begun.is_set() and not pool.help()
+    second.open.set()
+    assert small.begun.wait(20)
+    for gate in gates:
+        gate.open.set()
+    assert all(future.result(20) for future in futures)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_large_pictures_and_others_do_not_wait_for_each_others_memory(gates: list[Gate], large: bool) -> None:
+    pool = Pool(4)
+    pool.submit(gates[0], 0.001, large, MOST_BYTES)
+    assert gates[0].begun.wait(20)
+    waits = pool.submit(gates[1], 0.001, large, MOST_BYTES)
+    assert pool.submit(lambda: 1, 0.5, not large, MOST_BYTES).result(20) == 1
+    assert not gates[1].begun.is_set() and not waits.done()
+
+
+def test_memory_of_work_that_the_calling_thread_does_counts_until_it_ends(gates: list[Gate]) -> None:
+    pool = Pool(2)
+    for gate in gates[:2]:
+        pool.submit(gate)
+        assert gate.begun.wait(20)
+
+    def fails() -> None:
+        raise ValueError
+
+    pool.submit(fails, 0.0, False, MOST_BYTES)
+    assert pool.help()
+    done = pool.submit(lambda: 1, 0.0, False, MOST_BYTES)
+    assert pool.help() and done.result(0) == 1
+
+
+def test_work_that_was_cancelled_is_kept_no_longer_than_until_the_next_comes(gates: list[Gate]) -> None:
+    class Picture:
+        def __call__(self) -> None:
+            """Is never done."""
+
+    pool = Pool(1)
+    pool.submit(gates[0])
+    assert gates[0].begun.wait(20)
+    for large in (False, True):
+        picture = Picture()
+        kept = weakref.ref(picture)
+        assert pool.submit(picture, 0.1, large).cancel()
+        del picture
+        last = pool.submit(lambda: 3)
+        assert kept() is None
+    gates[0].open.set()
+    assert last.result(20) == 3
 
 
 def test_threads_of_the_pool_are_below_the_networks_and_make_none_of_their_own() -> None:

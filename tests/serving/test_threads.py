@@ -65,6 +65,15 @@ def test_no_limit_and_unreadable_files_are_no_quota(tmp_path: Path, text: str) -
     assert quotas(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("group", "mount"), [("", ""), ("0:", ""), ("x", "x - "), ("", "a -"), ("", "- cgroup2"), ("", "1 2 3 4 5 6 -")]
+)
+def test_a_line_of_another_form_keeps_no_worker_from_starting(tmp_path: Path, group: str, mount: str) -> None:
+    system(tmp_path, f"{group}\n0::/\n", mount, V2_MOUNT.format(root="/"))
+    files(tmp_path, sys__fs__cgroup__cpu_dot_max="150000 100000\n")
+    assert quotas(tmp_path) == [1.5]
+
+
 def test_a_system_without_groups_has_no_quota(tmp_path: Path) -> None:
     assert quotas(tmp_path) == []
 

@@ -102,7 +102,7 @@ def refusals() -> Iterator[None]:
     """A context in which every error of Pillow becomes one of the two errors, and its warnings are dropped."""
     # Pillow warns of faults that it can read over; no reader sees the warning. The filter stays: a context of warnings
     # is not safe where several threads decode.
-    if warnings.filters[0] != _SILENT:
+    if list(warnings.filters[:1]) != [_SILENT]:
         warnings.filterwarnings("ignore", module=_SILENT_MODULES)
     try:
         yield

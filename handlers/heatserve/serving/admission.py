@@ -152,7 +152,9 @@ class Admission:
                 f"{limits.max_decode_ms} ms are allowed: send fewer or smaller ones",
             )
         costly = self._policy.costly(cost / 1000)
-        state = Admitted(request, (header.width, header.height), cost, costly, None if costly else file)
+        state = Admitted(
+            request, (header.width, header.height), cost, costly, header.peak_bytes, None if costly else file
+        )
         waiting = sum(item.state.cost_ms for item in others if isinstance(item.state, Admitted))
         if waiting + own > limits.max_batch_decode_ms or self._too_much_waits(others, _waiting_bytes(Item(state))):
             wait = math.ceil(max(1.0, waiting / 1000))

@@ -52,7 +52,7 @@ class Pictures:
         for item, state in fresh:
             if own is None or item is not own[0]:
                 work = partial(self._admission.decoded, state)
-                item.reading = self._pool.submit(work, state.cost_ms / 1000, self._large(item))
+                item.reading = self._pool.submit(work, state.cost_ms / 1000, self._large(item), state.peak_bytes)
         if own is not None:
             self._admission.decode(own[0])
         if helps():

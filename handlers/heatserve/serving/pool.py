@@ -6,7 +6,6 @@ the network's: those of a pass wait for each other, so that one that is held up 
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import os
@@ -17,12 +16,12 @@ import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 
+from .tasks import Queue, Task
 from .threads import usable_processors
 from .values import SettingsError
 
@@ -65,77 +64,6 @@ def automatic() -> int:
     return max(2, min(MOST, usable_processors()))
 
 
-@dataclass(order=True)
-class _Task:
-    """A piece of work. The one that is due first goes first."""
-
-    due: float
-    number: int
-    work: Callable[[], Any] = field(compare=False)
-    future: Future[Any] = field(compare=False)
-    large: bool = field(compare=False)
-
-    def run(self) -> None:
-        """Does the work, unless it was cancelled. Only what is no Exception is raised, and the future has it too."""
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            result = self.work()
-        except BaseException as error:
-            self.future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self.future.set_result(result)
-
-
-class _Queue:
-    """The tasks that no thread has taken. Large ones run in half of the threads at most."""
-
-    def __init__(self, threads: int) -> None:
-        self._most_large = max(1, threads // 2)
-        self._large_running = 0
-        self._quick: list[_Task] = []
-        self._large: list[_Task] = []
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def put(self, task: _Task) -> None:
-        with self._changed:
-            heapq.heappush(self._large if task.large else self._quick, task)
-            self._changed.notify()
-
-    def quick(self) -> _Task | None:
-        """The task that is due first among those that are not large; None where there is none."""
-        with self._changed:
-            return heapq.heappop(self._quick) if self._quick else None
-
-    def next(self) -> _Task | None:
-        """The task that is due first among those that may run now. It waits for one. None once the queue is closed."""
-        with self._changed:
-            while not self._closed:
-                lanes = [self._quick] if self._large_running >= self._most_large else [self._quick, self._large]
-                lanes = [lane for lane in lanes if lane]
-                if lanes:
-                    task = heapq.heappop(min(lanes, key=lambda lane: lane[0]))
-                    self._large_running += task.large
-                    return task
-                self._changed.wait()
-            return None
-
-    def done(self, task: _Task) -> None:
-        """Learns that a task that `next` gave is done."""
-        with self._changed:
-            self._large_running -= task.large
-
-    def close(self) -> None:
-        with self._changed:
-            left, self._quick, self._large, self._closed = [*self._quick, *self._large], [], [], True
-            self._changed.notify_all()
-        for task in left:
-            task.future.cancel()
-
-
 class Pool:
     """Threads that end with this object, or with the process.
 
@@ -143,28 +71,33 @@ class Pool:
     """
 
     def __init__(self, threads: int) -> None:
-        self._queue = _Queue(threads)
+        self._queue = Queue(threads)
         self._numbers = itertools.count()
         started = _start(self._queue, threads)
         self.threads = len(started)
         weakref.finalize(self, _end, self._queue, started)
 
-    def submit(self, work: Callable[[], T], seconds: float = 0.0, large: bool = False) -> Future[T]:
+    def submit(self, work: Callable[[], T], seconds: float = 0.0, large: bool = False, memory: int = 0) -> Future[T]:
         """The future result of some work, which is done in a thread of the pool or in one that helps.
 
         seconds: that it takes by a guess; work that takes less goes first, but not for ever.
         large: whether it would hold up others.
+        memory: bytes that it takes meanwhile.
         """
         future: Future[T] = Future()
-        self._queue.put(_Task(time.monotonic() + AGEING * seconds, next(self._numbers), work, future, large))
+        self._queue.put(Task(time.monotonic() + AGEING * seconds, next(self._numbers), work, future, large, memory))
         return future
 
     def help(self) -> bool:
-        """Does one task that is not large in the calling thread. Gives whether there was one."""
+        """Does one task that is not large in the calling thread. Gives whether one could be done."""
         task = self._queue.quick()
-        if task is not None:
+        if task is None:
+            return False
+        try:
             task.run()
-        return task is not None
+        finally:
+            self._queue.done(task)
+        return True
 
     def finish(self, futures: Collection[Future[Any]], left: Callable[[], float | None]) -> None:
         """Helps until all of these are done, or until no time is left. left: seconds; None for any number."""
@@ -180,7 +113,7 @@ class Pool:
         wait(futures, seconds, FIRST_COMPLETED)
 
 
-def _start(queue: _Queue, threads: int) -> Sequence[threading.Thread]:
+def _start(queue: Queue, threads: int) -> Sequence[threading.Thread]:
     """Starts the threads, as many as the system allows."""
     started: list[threading.Thread] = []
     if not threads:
@@ -201,7 +134,7 @@ def _start(queue: _Queue, threads: int) -> Sequence[threading.Thread]:
     return started
 
 
-def _serve(queue: _Queue, ready: threading.Event) -> None:
+def _serve(queue: Queue, ready: threading.Event) -> None:
     """The life of one thread."""
     try:
         _take_little()
@@ -227,7 +160,7 @@ def _take_little() -> None:
     torch.set_num_threads(1)
 
 
-def _end(queue: _Queue, threads: Sequence[threading.Thread]) -> None:
+def _end(queue: Queue, threads: Sequence[threading.Thread]) -> None:
     """Ends the threads. A thread that an interpreter ends in the middle of a call may take the process down with it."""
     queue.close()
     until = time.monotonic() + _ENDING

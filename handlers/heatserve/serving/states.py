@@ -12,7 +12,7 @@ from typing import Union
 
 from torch import Tensor
 
-from ..engine import Attribution, Explanation, alike, price_of
+from ..engine import Attribution, Explanation, alike, on_host, price_of
 from ..imaging import Geometry, Opened, Photograph
 from .errors import Refusal
 from .requests import Request
@@ -29,6 +29,7 @@ class Admitted:
     size: (width, height) that the picture's header promises.
     cost_ms: of decoding, as the header promises.
     costly: whether decoding it would hold up the other rows, where there is no pool.
+    peak_bytes: that decoding takes, as the header promises.
     opened: the picture's file; None where it waits for a step of its own, and should not take more memory meanwhile.
     """
 
@@ -36,6 +37,7 @@ class Admitted:
     size: tuple[int, int] = (0, 0)
     cost_ms: float = 0.0
     costly: bool = False
+    peak_bytes: int = 0
     opened: Opened | None = field(default=None, compare=False, repr=False)
 
 
@@ -150,7 +152,9 @@ class UnderWay:
 
     def concluded(self) -> Finished:
         """The item as it stands, with the estimates of the jobs that are left."""
-        estimates = {job.index: job.smoothing.estimate() for job in self.jobs}
+        # On the host: another thread may write the answer, and has no part in the device.
+        moved, _ = on_host([job.smoothing.estimate() for job in self.jobs])
+        estimates = {job.index: each for job, each in zip(self.jobs, moved)}
         return Finished(
             self.request,
             self.decoded.size,

@@ -62,11 +62,11 @@ def _groups(root: Path) -> Iterator[Path]:
     In a container a group's path may be that of the machine, which is not there: the mount is the container's own.
     """
     proc = root / "proc" / "self"
-    mounts = [line.split() for line in _lines(proc / "mountinfo")]
-    for line in _lines(proc / "cgroup"):
-        _, controllers, path = line.split(":", 2)
+    # A line of another form is passed over: some sandboxes write these files themselves.
+    mounts = [words for words in map(str.split, _lines(proc / "mountinfo")) if "-" in words[5:-1]]
+    for _, controllers, path in (line.split(":", 2) for line in _lines(proc / "cgroup") if line.count(":") > 1):
         for mount in mounts:
-            kind = mount[mount.index("-") + 1] if "-" in mount else ""
+            kind = mount[mount.index("-", 5) + 1]
             of_version_1 = kind == "cgroup" and "cpu" in mount[-1].split(",") and "cpu" in controllers.split(",")
             if not of_version_1 and not (kind == "cgroup2" and not controllers):
                 continue
