@@ -113,8 +113,7 @@ def _passes(
     model, inputs = bench.model(name), bench.inputs(batch).to(bench.watch.device)
     ours = {
         FORWARD: forward(deepcopy(model), inputs),
-        # Packed weights are a CPU's, and their operations are not counted.
-        **library.ours(Explainer(deepcopy(model), inputs, optimize="folds"), inputs),
+        **library.ours(Explainer(deepcopy(model), inputs, optimize=True), inputs),
     }
     actions = {**ours, **library.peers(model, bench.networks[name].layer, inputs)}
     found = interleave(

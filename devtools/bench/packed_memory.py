@@ -26,16 +26,16 @@ def measure(name: str, threads: int, rounds: int, progress: Progress) -> list[Re
 
     The weights alone are counted by their elements. Beyond them counts the resident memory that `close()` frees, after
     a pass with a gradient. The details have what oneDNN keeps for the kernels that it made: the memory that stays then,
-    beyond that of a process with `optimize: folds`.
+    beyond that of a process with `optimize: true`.
     """
-    found: dict[str, list[dict[str, float]]] = {"true": [], "folds": []}
+    found: dict[str, list[dict[str, float]]] = {"packed": [], "true": []}
     for done in range(rounds):
         for how, values in found.items():
             values.extend(children.run("devtools.bench.packed_memory", name, how, threads))
         progress((done + 1) / rounds)
-    weights = [one["weights"] for one in found["folds"]]
-    held = [one["weights"] + one["ready"] - one["closed"] for one in found["true"]]
-    kernels = [one["closed"] - other["closed"] for one, other in zip(found["true"], found["folds"])]
+    weights = [one["weights"] for one in found["true"]]
+    held = [one["weights"] + one["ready"] - one["closed"] for one in found["packed"]]
+    kernels = [one["closed"] - other["closed"] for one, other in zip(found["packed"], found["true"])]
     return [
         Result.of(
             f"packed convolutions, memory of weights: {name}, against the weights alone",
@@ -44,7 +44,7 @@ def measure(name: str, threads: int, rounds: int, progress: Progress) -> list[Re
             weights_mb=[value / MB for value in weights],
             held_mb=[value / MB for value in held],
             kernels_mb=[value / MB for value in kernels],
-            packed=found["true"][0]["packed"],
+            packed=found["packed"][0]["packed"],
         )
     ]
 

@@ -115,7 +115,7 @@ def view(count: int, seed: int = 0) -> Tensor:
 
 
 def explained(net: nn.Module, **settings) -> Explainer:
-    return Explainer(net, view(1, seed=5), optimize=settings.pop("how", True), **settings)
+    return Explainer(net, view(1, seed=5), optimize=settings.pop("how", "packed"), **settings)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -146,7 +146,7 @@ def test_maps_do_not_depend_on_the_batch():
 
 def test_names_and_numbers_of_the_model_stay_and_close_gives_its_weights_back():
     net = seeded(NETWORKS["resnet18"]).eval()
-    one = explained(net, how="folds")
+    one = explained(net, how=True)
     before, classes = copy.deepcopy(net.state_dict()), [type(module) for module in net.modules()]
     one.close()
     one = explained(net)
@@ -167,7 +167,7 @@ def test_names_and_numbers_of_the_model_stay_and_close_gives_its_weights_back():
 
 def test_weights_cannot_be_changed_unseen():
     net = seeded(NETWORKS["resnet18"]).eval()
-    state = copy.deepcopy(explained(net, how="folds").model.state_dict())
+    state = copy.deepcopy(explained(net, how=True).model.state_dict())
     one, images = explained(net), view(1)
     with pytest.raises(RuntimeError):
         net.load_state_dict(state)
@@ -194,7 +194,7 @@ def test_copies_share_packed_weights_and_files_hold_ordinary_convolutions():
 
 
 def test_folds_alone_pack_nothing_and_other_words_are_refused():
-    assert explained(seeded(NETWORKS["resnet18"]), how="folds").optimized.packed == 0
+    assert explained(seeded(NETWORKS["resnet18"]), how=True).optimized.packed == 0
     assert explained(seeded(NETWORKS["resnet18"]), how=False).optimized.packed == 0
     with pytest.raises(ValueError, match="optimize is 'pack'; allowed"):
         explained(seeded(NETWORKS["resnet18"]), how="pack")
@@ -202,7 +202,7 @@ def test_folds_alone_pack_nothing_and_other_words_are_refused():
 
 def test_a_network_in_float64_packs_nothing():
     net = seeded(NETWORKS["resnet18"]).double()
-    assert Explainer(net, view(1).double(), optimize=True).optimized.packed == 0
+    assert Explainer(net, view(1).double(), optimize="packed").optimized.packed == 0
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -371,7 +371,7 @@ def test_taps_inside_record_the_same_activations_and_gradients():
 
 def test_guided_backpropagation_is_that_of_the_network_as_it_was():
     net, images = seeded(NETWORKS["resnet18"]).eval(), view(2)
-    plain, one = explained(copy.deepcopy(net), how="folds"), explained(net)
+    plain, one = explained(copy.deepcopy(net), how=True), explained(net)
     query = Query("guided_backpropagation", target=2)
     for ours, theirs in zip(one.explain(images, query), plain.explain(images, query)):
         assert (ours.values - theirs.values).norm() < 0.02 * theirs.values.norm()
@@ -406,6 +406,6 @@ def test_two_explainers_may_share_a_packed_network():
 
 def test_a_packed_weight_refuses_a_change_that_would_be_lost() -> None:
     model = torchvision.models.resnet18().eval()
-    Explainer(model, torch.rand(1, 3, 64, 64), optimize=True)
+    Explainer(model, torch.rand(1, 3, 64, 64), optimize="packed")
     with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
         nn.init.zeros_(model.conv1.weight)

@@ -95,7 +95,7 @@ def test_the_sheet_says_what_is_not_on_it_and_that_weights_are_untrained(tmp_pat
 
 
 def test_an_empty_map_is_called_empty(tmp_path: Path, tiles: list[Tile]) -> None:
-    service = small_service(tmp_path, {"explain": {"optimize": "folds"}})  # a packed weight cannot be changed
+    service = small_service(tmp_path)
     with torch.no_grad():
         service.explainer.model.trunk[2].weight.zero_()
         service.explainer.model.trunk[2].bias.fill_(-1)

@@ -29,7 +29,7 @@ _PROBABILITY = 1e-5
 _GRADIENT = 0.05
 
 #: What is done to make a network faster: everything, everything but packed convolutions, or nothing.
-OPTIMIZE = (True, "folds", False)
+OPTIMIZE = (True, "packed", False)
 #: A member of OPTIMIZE.
 Optimize = Union[bool, str]
 
@@ -77,16 +77,16 @@ def optimize(
     example: (N, C, H, W).
     layers: the names of the tapped layers, whose activations stay the same.
     activation: of the scores; values without one differ by rounding alone.
-    how: True or "folds", which packs no convolution. Packed are those of a network in float32 on a CPU.
+    how: True, or "packed", which packs convolutions too: those of a network in float32 on a CPU.
     precision: of draws, a name in PRECISIONS. Where it has fewer bits, convolutions keep a weight in it too.
 
     Raises ValueError for another value of `how`.
     """
     if how not in OPTIMIZE:
-        raise ValueError(f"optimize is {how!r}; allowed: True, 'folds', False")
+        raise ValueError(f"optimize is {how!r}; allowed: True, 'packed', False")
     with tensor_float(False):
         found = _optimize(model, example, layers, activation)
-        if how is True and (example.device.type, example.dtype) == ("cpu", torch.float32):
+        if how == "packed" and (example.device.type, example.dtype) == ("cpu", torch.float32):
             laid, rounded = example.contiguous(memory_format=found.layout), PRECISIONS[precision]
             return replace(found, packings=_pack(model, laid, layers, activation, found.layout, rounded))
         return found

@@ -29,6 +29,7 @@ class _PackedConvolution(nn.Conv2d):
     """
 
     _packed: Packed
+    _several: Packed
     _rounded: Tensor | None
     _order: torch.memory_format
     _plain: type[nn.Conv2d]
@@ -44,7 +45,7 @@ class _PackedConvolution(nn.Conv2d):
             and input.device.type == "cpu"
             and not torch.is_autocast_enabled("cpu")
         ):
-            return self._packed(input, self.bias)
+            return (self._packed if len(input) == 1 else self._several)(input, self.bias)
         self._reading = True
         try:
             return super().forward(input)
@@ -66,7 +67,7 @@ class _PackedConvolution(nn.Conv2d):
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
         """A file holds the ordinary convolution, which any process can read."""
         state = {**self.__dict__, "_parameters": {**self._parameters, "weight": _dense(self)}}
-        for name in ("_packed", "_order", "_rounded", "_reading"):
+        for name in ("_packed", "_several", "_order", "_rounded", "_reading"):
             state.pop(name, None)
         return object.__new__, (self._plain,), state
 
@@ -105,15 +106,21 @@ def _class_of(plain: Any) -> Any:
 class Packing:
     """A convolution whose weight is packed in the place of its own, and the way back.
 
+    packed: the convolution of one picture, and that of several: oneDNN has a layout for each, and the other one takes
+        up to 1.7 times as long.
     order: the order in memory that the weight should have when it is unpacked.
     rounded: the type of passes under autocast, whose weight is kept too; float32 where there are none.
     """
 
-    def __init__(self, module: nn.Conv2d, packed: Packed, order: torch.memory_format, rounded: torch.dtype) -> None:
+    def __init__(
+        self, module: nn.Conv2d, packed: tuple[Packed, Packed], order: torch.memory_format, rounded: torch.dtype
+    ) -> None:
         self._module = module
         kept = None if rounded == torch.float32 else module.weight.detach().to(rounded)
-        module._packed, module._order, module._rounded = cast(Any, packed), cast(Any, order), cast(Any, kept)
-        module._parameters["weight"] = cast(nn.Parameter, packed.weight)
+        one, several = packed
+        module._packed, module._several = cast(Any, one), cast(Any, several)
+        module._order, module._rounded = cast(Any, order), cast(Any, kept)
+        module._parameters["weight"] = cast(nn.Parameter, one.weight)
         module.__class__ = _class_of(cast(Any, type(module)))
 
     def undo(self) -> None:
@@ -122,7 +129,7 @@ class Packing:
         with torch.inference_mode(False):
             module._parameters["weight"] = _dense(module)
         module.__class__ = cast(_PackedConvolution, module)._plain
-        for name in ("_packed", "_order", "_rounded", "_reading"):
+        for name in ("_packed", "_several", "_order", "_rounded", "_reading"):
             vars(module).pop(name, None)
 
 
@@ -138,7 +145,7 @@ def packings(
     layers: the names of the tapped layers.
     order, rounded: as of a Packing.
     """
-    found: dict[nn.Conv2d, Packed] = {}
+    found: dict[nn.Conv2d, tuple[Packed, Packed]] = {}
     tried: set[nn.Module] = set()
 
     def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -182,16 +189,22 @@ def _candidates(model: nn.Module, layers: Collection[str]) -> list[nn.Conv2d]:
     return found
 
 
-def _proved(module: nn.Conv2d, inputs: tuple[Any, ...], output: Any) -> Packed | None:
-    """The packed convolution that does what a module did; None where there is none."""
+def _proved(module: nn.Conv2d, inputs: tuple[Any, ...], output: Any) -> tuple[Packed, Packed] | None:
+    """The packed convolutions, of one picture and of several, that do what a module did; None where there is none."""
     if len(inputs) != 1 or not isinstance(output, Tensor) or output.ndim != 4:
         return None
     x = inputs[0].detach()
     geometry = Geometry(_pair(module.stride), _pair(module.padding), _pair(module.dilation), module.groups)
-    packed = prepare(module.weight, geometry, x.shape, output.shape)
-    if packed is None or not torch.equal(packed.weight.to_dense(), module.weight):
-        return None
-    return packed if all(_agrees(module, packed, corner) for corner in _corners(x, module)) else None
+    corners, proved = _corners(x, module), []
+    for count in (1, 2):
+        packed = prepare(module.weight, geometry, (count, *x.shape[1:]), (count, *output.shape[1:]))
+        if packed is None or not torch.equal(packed.weight.to_dense(), module.weight):
+            return None
+        if not all(_agrees(module, packed, torch.cat([corner, -corner])[:count]) for corner in corners):
+            return None
+        proved.append(packed)
+    one, several = proved
+    return one, several
 
 
 def _pair(values: Any) -> tuple[int, int]:
