@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -87,18 +88,20 @@ class Child:
         self._process.join()
 
     def measure(self, candidate: Candidate) -> Found:
-        """The cost of a candidate. One that ends the child costs the whole time limit."""
+        """The cost of a candidate. One that ends the child costs the whole time limit, unless it could not be made."""
+        seconds, verdict = 0.0, "not made: no end"
         try:
             self._connection.send(candidate)
-            if self._connection.poll(3 * TIMEOUT):
-                found: Found = self._connection.recv()
-                return found
-            verdict = "no end"
+            while self._connection.poll(3 * TIMEOUT if seconds else TIMEOUT):
+                found: Found | None = self._connection.recv()
+                if found is not None:
+                    return found
+                seconds, verdict = TIMEOUT, "no end"  # the file is made, and being taken
         except (EOFError, OSError):
-            verdict = "the process died"
+            seconds, verdict = TIMEOUT, "the process died"
         self.__exit__()
         self._start()
-        return Found(candidate, candidate.dials, seconds=TIMEOUT, verdict=verdict)
+        return Found(candidate, candidate.dials, seconds=seconds, verdict=verdict)
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -116,10 +119,11 @@ def _serve(connection: Connection) -> None:
     sample = plain_jpeg()
     with suppress(EOFError, KeyboardInterrupt):
         while True:
-            connection.send(_measured(connection.recv(), sample))
+            connection.send(_measured(connection.recv(), sample, lambda: connection.send(None)))
 
 
-def _measured(candidate: Candidate, sample: bytes) -> Found:
+def _measured(candidate: Candidate, sample: bytes, made: Callable[[], None]) -> Found:
+    """The cost of a candidate. made: is called once its file is there."""
     dials = Dials(dict(candidate.dials), random.Random(candidate.seed))
     try:
         data = KINDS[candidate.kind](dials)
@@ -127,6 +131,7 @@ def _measured(candidate: Candidate, sample: bytes) -> Found:
         return Found(candidate, dials.set, verdict=f"not made: {error}"[:60])
     if len(data) > MAX_BYTES:
         return Found(candidate, dials.set, sent=len(data), verdict="too many bytes")
+    made()
     _reset_peak()
     before = _peak()
     started = time.process_time()

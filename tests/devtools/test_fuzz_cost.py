@@ -113,3 +113,21 @@ def test_slack_is_for_all_bounds_alike() -> None:
     search.take(found)
     assert len([*beyond(search)]) == 1
     assert not [*beyond(search, 1.6)]
+
+
+def test_a_file_that_takes_for_ever_to_be_made_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Candidate] = []
+
+    class Mute:
+        """A child that never answers."""
+
+        def send(self, candidate: Candidate) -> None:
+            sent.append(candidate)
+
+        def poll(self, seconds: float) -> bool:
+            return False
+
+    monkeypatch.setattr(measured.Child, "_start", lambda self: setattr(self, "_connection", Mute()))
+    monkeypatch.setattr(measured.Child, "__exit__", lambda self, *_: None)
+    found = measured.Child().measure(Candidate("tiff", {}, 0))
+    assert len(sent) == 1 and (found.seconds, found.verdict) == (0.0, "not made: no end")
