@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 from heatserve.engine import Query
+from heatserve.engine.derivatives import Collecting, Following
+from heatserve.engine.network import Network
 from heatserve.serving import derivatives
 from heatserve.serving.service import Row, Service
 from tests.serving.small import picture, small_service
@@ -132,3 +134,22 @@ def test_sums_under_way_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert b"at most 1 pictures of one request can be explained by mean derivatives" in answer.body
     monkeypatch.setattr(derivatives, "MOST", 1)
     assert answers(service, [explained("f", method="smoothdiff")])["f"][0].status == 200
+
+
+@pytest.mark.parametrize("kind", [Collecting, Following])
+def test_a_pass_that_fails_once_leaves_no_target_without_an_answer(
+    service: Service, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    passes, failed = Network.passes, []
+
+    def failing(self: Network, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(kwargs.get("mode"), kind) and not failed:
+            failed.append(1)
+            raise RuntimeError("of one pass")
+        return passes(self, *args, **kwargs)
+
+    monkeypatch.setattr(Network, "passes", failing)
+    monkeypatch.setattr(type(service.loop._policy), "size", lambda self, largest: 64)
+    rows = [explained(name, method="smoothdiff", target="top3") for name in "ab"]
+    found = answers(service, rows)
+    assert failed and [found[name][0].status for name in "ab"] == [200, 200]

@@ -171,7 +171,11 @@ class Following(Planful):
         planned = self.expected(call)
         if planned.shapes is None:
             return call.func(*call.args, **call.kwargs)
-        return softened(call, lambda like: tuple((one.to(like.dtype) / self._samples)[None] for one in sums))
+        return softened(call, lambda like: tuple(self._mean(one, like)[None] for one in sums))
+
+    def _mean(self, total: Tensor, like: Tensor) -> Tensor:
+        """The mean of a sum, in the type of `like`. The sum itself may be too large for float16."""
+        return (total.to(torch.promote_types(like.dtype, torch.float32)) / self._samples).to(like.dtype)
 
 
 class _Softened(torch.autograd.Function):

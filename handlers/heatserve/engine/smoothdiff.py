@@ -56,8 +56,13 @@ class SmoothDiff:
 
     @property
     def left(self) -> int:
-        """The forward passes still to do; of samples that are shared, only the first explanation counts them."""
-        return (self.means.samples - self.samples if self._leads else 0) + self._closing
+        """The forward passes still to do; of samples that are shared, only the first explanation counts them.
+
+        It is 0 with the answer alone: where a pass failed that was counted, one more is left.
+        """
+        if self._answer is not None:
+            return 0
+        return max(1, (self.means.samples - self.samples if self._leads else 0) + self._closing)
 
     @property
     def next_images(self) -> Hashable:
@@ -80,19 +85,26 @@ class SmoothDiff:
         """Whether its backward passes are to be done now."""
         return self._answer is None and not self._closing and self.samples == self.means.samples
 
-    def finish(self, value: Tensor, without: Sequence[Tensor]) -> None:
-        """Takes the answer, (C, H, W), and the answers without each group in turn; none where no error is asked for."""
-        if not without:
+    def finish(self, value: Tensor, without: Sequence[Tensor], zeros_are_zero: bool = True) -> None:
+        """Takes the answer, (C, H, W), and the answers without each group in turn; none for a single group.
+
+        zeros_are_zero: as of `Smoothing.update`.
+        """
+        wanted = self.query.standard_error
+        if wanted is None:
             self._answer = Attribution(self.query, value, self.samples)
             return
-        left_out = torch.stack(list(without)).double()
-        # The jackknife's variance of groups of the same size.
-        squares = (left_out - left_out.mean(0)).square().sum(0) * ((len(without) - 1) / len(without))
-        error = relative(squares.sum().sqrt(), torch.linalg.vector_norm(value.double()))
-        if len(without) < 2:
-            squares, error = squares * torch.nan, error * torch.nan
-        wanted = self.query.standard_error
-        reached = wanted is not None and bool(error <= wanted)
+        size = torch.linalg.vector_norm(value.double())
+        if without:
+            left_out = torch.stack(list(without)).double()
+            # The jackknife's variance of groups of the same size.
+            squares = (left_out - left_out.mean(0)).square().sum(0) * ((len(without) - 1) / len(without))
+            error = relative(squares.sum().sqrt(), size)
+        else:
+            squares, error = torch.full_like(value, torch.nan), torch.full_like(size, torch.nan)
+        if not zeros_are_zero:
+            error = torch.where(size == 0, torch.inf, error)
+        reached = bool(error <= wanted)
         self._answer = Attribution(self.query, value, self.samples, squares.sqrt().float(), error.float(), reached)
 
     def estimate(self) -> Attribution:
@@ -134,8 +146,8 @@ def _alike(beside: Sequence[Explanation], query: Query, prepared: Tensor) -> Opt
 
 
 def statistics(shares: Sequence[tuple[Explanation, int]]) -> list[tuple[Smoothing, int]]:
-    """The shares of the explanations that are statistics of attributions."""
-    return [(one, count) for one, count in shares if isinstance(one, Smoothing)]
+    """The shares of the explanations that are statistics of attributions, without those of no draws."""
+    return [(one, count) for one, count in shares if isinstance(one, Smoothing) and count]
 
 
 def advance(
@@ -206,7 +218,7 @@ def _finish(
     network: Network, room: Room, means: Means, members: Sequence[SmoothDiff], precision: str
 ) -> Generator[None, None, None]:
     """The passes of the image by the means, for all scores of it that are explained."""
-    groups = [None, *(range(means.groups) if means.key[-1] else ())]
+    groups = [None, *(range(means.groups) if means.groups > 1 else ())]
     answers: list[list[Tensor]] = []
     for group in groups:
 
@@ -220,4 +232,4 @@ def _finish(
         if group is not groups[-1]:
             yield
     for number, one in enumerate(members):
-        one.finish(answers[0][number], [answer[number] for answer in answers[1:]])
+        one.finish(answers[0][number], [answer[number] for answer in answers[1:]], precision != "float16")
