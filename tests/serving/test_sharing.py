@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from heatserve.serving.states import Finished, UnderWay
 from tests.engine.networks import distance
 from tests.serving.small import picture, small_service
 from tests.serving.test_continuous import Frontend, alone
+from tests.serving.test_smoothdiff import grey
 
 __all__ = ["alone"]
 
@@ -198,3 +200,34 @@ def test_a_fault_in_a_shared_chunk_leaves_the_targets_of_another_item_together(
     assert set(in_step) == {1}
     entries = json.loads(found["good"]["body"])["explanations"]
     assert [entry["quality"]["samples_used"] for entry in entries] == [20, 20, 20]
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients", "scorecam", "rise", "smoothdiff"])
+@pytest.mark.parametrize("target", ["top1", "top3"])
+def test_a_job_that_had_all_its_draws_in_a_chunk_that_failed_gets_no_further_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, target: str
+) -> None:
+    frontend = Frontend(tmp_path)
+    loop, steps = frontend.handler.service.loop, Explainer.steps
+    asked = {"method": method, "samples": 5, "target": target, "output": "json"}
+    frontend.send("alone", picture(), **asked)
+    expected = frontend.until_done()["alone"]
+
+    def failing(self: Explainer, images: torch.Tensor, queries: Any, *precision: str) -> Any:
+        if any(query.seed == 7 and query.smoothed for row in queries for query in row):
+            raise RuntimeError("of one row")
+        return steps(self, images, queries, *precision)
+
+    monkeypatch.setattr(Explainer, "steps", failing)
+    monkeypatch.setattr(type(loop._policy), "size", lambda self, largest: 200)
+    frontend.send("good", picture(), **asked)
+    # As many targets as no other row has: its draws are the last pass of the chunk.
+    frontend.send("bad", picture(), method="smoothgrad", samples=3, target="top4", seed=7)
+    found: dict[str, Any] = {}
+    for _ in range(100):
+        found |= frontend.step()
+    assert {name: answer["status"] for name, answer in found.items()} == {"bad": 500, "good": 200}
+    one, other = (json.loads(answer["body"])["explanations"] for answer in (expected, found["good"]))
+    for entry, same in zip(one, other):
+        assert entry["quality"]["samples_used"] == same["quality"]["samples_used"]
+        assert np.abs(grey(entry).astype(int) - grey(same)).max() <= 1

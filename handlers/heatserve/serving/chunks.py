@@ -129,7 +129,15 @@ class Chunks:
                 self._passes.forward([item])
                 continue
             try:
-                for _ in self._passes.smooth([(item, job, 1) for job in item.state.groups[0].members]):
+                for _ in self._passes.smooth(_least(item, item.state)):
                     pass
             except Exception as own:
                 item.refuse(self._faults.record(own))
+
+
+def _least(item: Item, state: UnderWay) -> list[Share]:
+    """One image for the first jobs that need one. Jobs that had all of theirs in a chunk that failed get no further."""
+    groups = state.groups
+    ended = [job for group in groups for job in group.members if not job.smoothing.left]
+    waiting = [job for group in [group for group in groups if group.left][:1] for job in group.members]
+    return [*((item, job, 0) for job in ended), *((item, job, 1) for job in waiting if job.smoothing.left)]
