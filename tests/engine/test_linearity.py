@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heatserve.engine import Explainer, Query, UnsuitableModel
+from heatserve.engine import Explainer, Query, UnsuitableModel, derivatives
+from heatserve.engine.linearity import plan_or_reason
 from tests.engine.one_layer import IMAGE, distance, mean_gradient, of, ours
 
 
@@ -127,3 +128,21 @@ def test_a_scripted_network_is_refused() -> None:
     one = Explainer(torch.jit.trace(of(functional.relu), IMAGE), IMAGE.clone())
     with pytest.raises(UnsuitableModel, match="hides its functions"):
         one.check("smoothdiff")
+
+
+@pytest.mark.parametrize("wrong", [lambda x: 1.01 * x, lambda x: -x, lambda x: x.flip(-1), torch.zeros_like])
+def test_a_derivative_that_is_wrong_is_seen_at_load(
+    wrong: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = derivatives.derivatives
+    monkeypatch.setattr(derivatives, "derivatives", lambda *given: tuple(wrong(one) for one in right(*given)))
+    with pytest.raises(UnsuitableModel, match="not the network's own where there is no noise"):
+        Explainer(of(functional.silu), IMAGE.clone()).check("smoothdiff")
+
+
+def test_a_load_takes_few_passes_for_the_derivatives() -> None:
+    rows: list[int] = []
+    net = of(functional.relu)
+    net.register_forward_pre_hook(lambda module, given: rows.append(len(given[0])))
+    plan_or_reason(net, IMAGE.clone())
+    assert rows == [3, 1, 1, 1]

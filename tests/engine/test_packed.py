@@ -409,3 +409,21 @@ def test_a_packed_weight_refuses_a_change_that_would_be_lost() -> None:
     Explainer(model, torch.rand(1, 3, 64, 64), optimize="packed")
     with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
         nn.init.zeros_(model.conv1.weight)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_forward_derivative_is_not_lost(graph: bool) -> None:
+    """The operators have no forward derivative, and say nothing: the result would have a derivative of 0."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.LazyLinear(4))
+    image, direction = torch.rand(2, 1, 3, 16, 16).unbind()
+    model(image)
+    leaf = image.clone().requires_grad_()
+    model.eval().requires_grad_(False)
+    (gradient,) = torch.autograd.grad(model(leaf)[0, 2], leaf)
+    one = Explainer(model, image.clone(), optimize="packed")
+    assert one.optimized.packed == 2
+    with torch.set_grad_enabled(graph):
+        _, found = torch.func.jvp(lambda x: model(x)[0, 2], (image,), (direction,))
+    assert float(found) == pytest.approx(float((gradient * direction).sum()), rel=1e-5)
+    assert abs(float(found)) > 1e-3

@@ -14,10 +14,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from .packed import Geometry, Packed, prepare
 from .structure import same
 from .taps import Layer
+
+_unpack_dual: Any = forward_ad.unpack_dual
 
 
 class _PackedConvolution(nn.Conv2d):
@@ -44,6 +47,7 @@ class _PackedConvolution(nn.Conv2d):
             and kept is self._packed.weight
             and input.device.type == "cpu"
             and not torch.is_autocast_enabled("cpu")
+            and _unpack_dual(input).tangent is None  # the operators would drop a forward derivative
         ):
             return (self._packed if len(input) == 1 else self._several)(input, self.bias)
         self._reading = True
