@@ -10,11 +10,12 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heatserve.engine import Explainer, Query, packed, packing
-from heatserve.engine.packed import Geometry, prepare
+from heatserve.engine import Explainer, Query, packed
+from heatserve.engine.packed import Geometry, Ordinary, OrdinaryGradient, prepare
+from heatserve.engine.packed_layer import PackedLayer
 from tests.engine.networks import distance, pictures, seeded
 
-pytestmark = pytest.mark.parametrize("optimize", ["packed"], indirect=True, ids=["optimized"])
+pytestmark = pytest.mark.parametrize("optimize", [True, "packed"], indirect=True, ids=["twice", "everything"])
 
 #: Channels in and out, kernel, stride, padding, dilation, groups, rows and columns.
 SHAPES = [
@@ -115,7 +116,8 @@ def view(count: int, seed: int = 0) -> Tensor:
 
 
 def explained(net: nn.Module, **settings) -> Explainer:
-    return Explainer(net, view(1, seed=5), optimize=settings.pop("how", "packed"), **settings)
+    how = settings.pop("how", Explainer.__init__.__kwdefaults__["optimize"])
+    return Explainer(net, view(1, seed=5), optimize=how, **settings)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -146,7 +148,7 @@ def test_maps_do_not_depend_on_the_batch():
 
 def test_names_and_numbers_of_the_model_stay_and_close_gives_its_weights_back():
     net = seeded(NETWORKS["resnet18"]).eval()
-    one = explained(net, how=True)
+    one = explained(net, how="folded")
     before, classes = copy.deepcopy(net.state_dict()), [type(module) for module in net.modules()]
     one.close()
     one = explained(net)
@@ -167,7 +169,7 @@ def test_names_and_numbers_of_the_model_stay_and_close_gives_its_weights_back():
 
 def test_weights_cannot_be_changed_unseen():
     net = seeded(NETWORKS["resnet18"]).eval()
-    state = copy.deepcopy(explained(net, how=True).model.state_dict())
+    state = copy.deepcopy(explained(net, how="folded").model.state_dict())
     one, images = explained(net), view(1)
     with pytest.raises(RuntimeError):
         net.load_state_dict(state)
@@ -175,6 +177,15 @@ def test_weights_cannot_be_changed_unseen():
     scores, _ = one.run(images, [[]])
     net.conv1.weight.data += 1
     assert not torch.equal(one.run(images, [[]])[0], scores)
+
+
+def test_another_weight_is_used_under_autocast_too():
+    net = seeded(NETWORKS["resnet18"]).eval()
+    one, images = explained(net, precision="bfloat16"), view(1)
+    net.conv1.weight = nn.Parameter(torch.zeros_like(net.conv1.weight), requires_grad=False)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert not net.conv1(images).sub(net.conv1.bias.view(-1, 1, 1)).abs().gt(0.01).any()
+    one.close()
 
 
 def test_copies_share_packed_weights_and_files_hold_ordinary_convolutions():
@@ -193,8 +204,26 @@ def test_copies_share_packed_weights_and_files_hold_ordinary_convolutions():
         assert torch.equal(other(images), expected)
 
 
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet-lite0", "densenet121"])
+def test_the_default_takes_no_more_than_twice_the_memory_of_the_weights(name):
+    net = seeded(NETWORKS[name]).eval()
+    weights = sum(parameter.numel() for parameter in net.parameters())
+    one = explained(net, how=True)
+    layers = [module for module in net.modules() if isinstance(module, PackedLayer)]
+    assert one.optimized.packed == PACKED[name] == len(layers)
+    held = sum(layer._packed.weight.numel() + layer._several.weight.numel() for layer in layers)
+    gradients = [layer._packed.gradient for layer in layers]
+    held += sum(one.weight.numel() for one in gradients if not isinstance(one, OrdinaryGradient))
+    others = (p for module in net.modules() for p in module._parameters.values() if p is not None)
+    held += sum(p.numel() for p in others if p.layout == torch.strided)
+    assert held <= 2 * weights
+    # The first gradients of the pass are packed; their weights are small, and their images are large.
+    assert not isinstance(gradients[0], OrdinaryGradient)
+    assert all(isinstance(layer._several, Ordinary) for layer in layers)
+
+
 def test_folds_alone_pack_nothing_and_other_words_are_refused():
-    assert explained(seeded(NETWORKS["resnet18"]), how=True).optimized.packed == 0
+    assert explained(seeded(NETWORKS["resnet18"]), how="folded").optimized.packed == 0
     assert explained(seeded(NETWORKS["resnet18"]), how=False).optimized.packed == 0
     with pytest.raises(ValueError, match="optimize is 'pack'; allowed"):
         explained(seeded(NETWORKS["resnet18"]), how="pack")
@@ -202,7 +231,7 @@ def test_folds_alone_pack_nothing_and_other_words_are_refused():
 
 def test_a_network_in_float64_packs_nothing():
     net = seeded(NETWORKS["resnet18"]).double()
-    assert Explainer(net, view(1).double(), optimize="packed").optimized.packed == 0
+    assert Explainer(net, view(1).double()).optimized.packed == 0
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -231,7 +260,7 @@ def test_where_an_operator_is_missing_nothing_that_needs_it_is_packed(missing, c
             return getattr(torch.ops.mkldnn, name)
 
     class Operators:
-        mkldnn = Without()
+        mkldnn, aten = Without(), torch.ops.aten
 
     class Torch:
         ops = Operators()
@@ -371,7 +400,7 @@ def test_taps_inside_record_the_same_activations_and_gradients():
 
 def test_guided_backpropagation_is_that_of_the_network_as_it_was():
     net, images = seeded(NETWORKS["resnet18"]).eval(), view(2)
-    plain, one = explained(copy.deepcopy(net), how=True), explained(net)
+    plain, one = explained(copy.deepcopy(net), how="folded"), explained(net)
     query = Query("guided_backpropagation", target=2)
     for ours, theirs in zip(one.explain(images, query), plain.explain(images, query)):
         assert (ours.values - theirs.values).norm() < 0.02 * theirs.values.norm()
@@ -401,12 +430,12 @@ def test_two_explainers_may_share_a_packed_network():
     scores, _ = two.run(images, [[]])
     one.close()
     assert distance(two.run(images, [[]])[0], scores) < 1e-5
-    assert packing._PackedConvolution not in {base for module in net.modules() for base in type(module).mro()}
+    assert PackedLayer not in {base for module in net.modules() for base in type(module).mro()}
 
 
 def test_a_packed_weight_refuses_a_change_that_would_be_lost() -> None:
     model = torchvision.models.resnet18().eval()
-    Explainer(model, torch.rand(1, 3, 64, 64), optimize="packed")
+    Explainer(model, torch.rand(1, 3, 64, 64))
     with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
         nn.init.zeros_(model.conv1.weight)
 
@@ -421,7 +450,7 @@ def test_a_forward_derivative_is_not_lost(graph: bool) -> None:
     leaf = image.clone().requires_grad_()
     model.eval().requires_grad_(False)
     (gradient,) = torch.autograd.grad(model(leaf)[0, 2], leaf)
-    one = Explainer(model, image.clone(), optimize="packed")
+    one = Explainer(model, image.clone())
     assert one.optimized.packed == 2
     with torch.set_grad_enabled(graph):
         _, found = torch.func.jvp(lambda x: model(x)[0, 2], (image,), (direction,))

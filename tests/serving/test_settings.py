@@ -33,7 +33,7 @@ def test_an_empty_configuration_is_the_stock_handlers_preprocessing() -> None:
             {"explain": {"grpc_stream": True}, "continuousBatching": True},
             "explain.grpc_stream: true does not go with continuousBatching: true",
         ),
-        ({"explain": {"optimize": 1}}, "explain.optimize is 1; true, packed or false is allowed"),
+        ({"explain": {"optimize": 1}}, "explain.optimize is 1; true, packed, folded or false is allowed"),
         ({"explain": {"precision": "int8"}}, "explain.precision is 'int8'; allowed: float32, tf32, bfloat16, float16"),
         ({"explain": {"precision": ["float32"]}}, "explain.precision is ['float32']; allowed: float32"),
         ({"explain": {"colour": "jet"}}, "explain.colour is not a setting; allowed: method"),

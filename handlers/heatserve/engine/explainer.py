@@ -31,8 +31,9 @@ class Explainer:
     example: one or more such images on the model's device; the structure is read off one forward pass of them.
     layers: the names of the layers to tap; empty for the automatic choice.
     chunk: the draws in one forward pass; None for a size that suits the device.
-    optimize: how the model itself is made faster: True, "packed" (more memory) or False (`engine.optimize`). A weight
-        that is packed cannot be changed any more: a change in place raises an error, or has no effect.
+    optimize: how the model itself is made faster: True, "packed" (more memory), "folded" (less) or False
+        (`engine.optimize`). A weight that is packed cannot be changed any more: a change in place raises an error, or
+        has no effect.
     precision: a name in PRECISIONS, for the passes of draws; "tf32" becomes "float32" where the device has no TF32.
     activation: the function that makes answers of the scores: "softmax", "sigmoid" or "none".
     head: the name of the output that has the scores, where the model gives several.

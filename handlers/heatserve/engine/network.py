@@ -42,7 +42,7 @@ class Network:
     model: gives (N, classes) scores for images (N, C, H, W).
     example: one or more such images on the model's device; one forward pass of them shows the structure.
     layers: the names of the layers to tap; empty for the automatic choice.
-    optimize: how the model is made faster, in place: True, "packed" or False (`engine.optimize`).
+    optimize: how the model is made faster, in place: a member of OPTIMIZE (`engine.optimize`).
     precision: a name in PRECISIONS, for the passes of draws; "tf32" becomes "float32" where the device has no TF32.
     activation: the function that makes answers of the scores: "softmax", "sigmoid" or "none".
     head: the name of the output that has the scores, where the model gives several.

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from .activation import probabilities
 from .fold import Fold, foldable, following
-from .packing import Packing, packings
+from .packed_layer import Packing
+from .packing import packings
 from .padding import Padding, padded_by_a_child
 from .precision import PRECISIONS, tensor_float
 from .structure import same
@@ -28,8 +29,9 @@ _PROBABILITY = 1e-5
 #: network rounding turns single ReLUs over, and the same gradient in float32 and float64 differs by some thousandths.
 _GRADIENT = 0.05
 
-#: What is done to make a network faster: everything, everything but packed convolutions, or nothing.
-OPTIMIZE = (True, "packed", False)
+#: What is done to make a network faster: folds, a new order in memory and one packed weight a convolution; four packed
+#: weights a convolution; folds and order alone; nothing.
+OPTIMIZE = (True, "packed", "folded", False)
 #: A member of OPTIMIZE.
 Optimize = Union[bool, str]
 
@@ -77,18 +79,20 @@ def optimize(
     example: (N, C, H, W).
     layers: the names of the tapped layers, whose activations stay the same.
     activation: of the scores; values without one differ by rounding alone.
-    how: True, or "packed", which packs convolutions too: those of a network in float32 on a CPU.
-    precision: of draws, a name in PRECISIONS. Where it has fewer bits, convolutions keep a weight in it too.
+    how: a member of OPTIMIZE but False. Convolutions are packed in networks in float32 on a CPU: with True in no more
+        than the memory that the weights take, with "packed" in three times as much.
+    precision: of draws, a name in PRECISIONS. Where it has fewer bits, "packed" keeps a weight in it too.
 
     Raises ValueError for another value of `how`.
     """
     if how not in OPTIMIZE:
-        raise ValueError(f"optimize is {how!r}; allowed: True, 'packed', False")
+        raise ValueError(f"optimize is {how!r}; allowed: True, 'packed', 'folded', False")
     with tensor_float(False):
         found = _optimize(model, example, layers, activation)
-        if how == "packed" and (example.device.type, example.dtype) == ("cpu", torch.float32):
-            laid, rounded = example.contiguous(memory_format=found.layout), PRECISIONS[precision]
-            return replace(found, packings=_pack(model, laid, layers, activation, found.layout, rounded))
+        if how in (True, "packed") and (example.device.type, example.dtype) == ("cpu", torch.float32):
+            laid, everything = example.contiguous(memory_format=found.layout), how == "packed"
+            rounded = PRECISIONS[precision] if everything else torch.float32
+            return replace(found, packings=_pack(model, laid, layers, activation, found.layout, rounded, everything))
         return found
 
 
@@ -143,6 +147,7 @@ def _pack(
     activation: str,
     order: torch.memory_format,
     rounded: torch.dtype,
+    everything: bool,
 ) -> tuple[Packing, ...]:
     """The packings that stay: all that are right each for itself, or none where the whole network then differs.
 
@@ -151,7 +156,7 @@ def _pack(
     three = torch.cat([example[-1:], example[:1].flip(3), 0.5 * example[:1]]).contiguous(memory_format=order)
     batches = [example[:1].contiguous(memory_format=order), three]
     before, gradients = [_tried(model, batch, layers) for batch in batches], _gradients(model, batches[0], layers)
-    made = packings(model, example, layers, order, rounded)
+    made = packings(model, example, layers, order, rounded, everything)
     right = all(
         known is None or _agrees(model, batch, layers, known, activation) for batch, known in zip(batches, before)
     )

@@ -7,7 +7,7 @@ None where they are missing, and `engine.packing` proves each result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -131,8 +131,45 @@ class Phases:
 
 
 @dataclass(frozen=True)
+class Ordinary:
+    """A convolution with the weight (O, I / groups, h, w) as it is, which oneDNN lays out anew in each pass."""
+
+    geometry: Geometry
+    weight: Tensor
+
+    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution of x, (N, I, H, W)."""
+        steps = self.geometry
+        return functional.conv2d(x, self.weight, bias, steps.stride, steps.padding, steps.dilation, steps.groups)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ordinary:
+        return self  # nothing writes into it
+
+
+@dataclass(frozen=True)
+class OrdinaryGradient:
+    """The gradient to a convolution's input from the weight as it is.
+
+    order: of the images in memory. A gradient in another order takes longer.
+    """
+
+    geometry: Geometry
+    weight: Tensor
+    order: torch.memory_format
+
+    def __call__(self, gradient: Tensor, size: Sequence[int]) -> Tensor:
+        steps = self.geometry
+        unread = torch.empty(tuple(size), dtype=gradient.dtype, memory_format=self.order)
+        sizes = (steps.stride, steps.padding, steps.dilation, False, [0, 0], steps.groups)
+        found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+            gradient, unread, self.weight, None, *sizes, [True, False, False]
+        )
+        return found[0]
+
+
+@dataclass(frozen=True)
 class Packed:
-    """A convolution's weight, packed for the forward pass and for the gradient.
+    """A convolution's weight, packed for the forward pass, and its gradient, whose weight may be packed too.
 
     geometry: the steps of the convolution.
     weight: for the forward pass; `to_dense` gives the weight back to the bit.
@@ -141,7 +178,7 @@ class Packed:
 
     geometry: Geometry
     weight: Tensor
-    gradient: Callable[[Tensor, Sequence[int]], Tensor]
+    gradient: Transposed | Phases | OrdinaryGradient
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution of x, (N, I, H, W); its graph carries the gradient to x alone."""

@@ -1,4 +1,4 @@
-"""Packing: convolutions of a frozen network take packed weights in place of their own, tried, proved and undone.
+"""Packing: convolutions of a frozen network take packed weights in place of their own, tried and proved.
 
 Convolutions in one group, and those with a group for each channel, gain time. Others are left as they are: the gradient
 of a few channels for each group was slower when packed.
@@ -8,137 +8,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from copy import deepcopy
-from functools import cache
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from .packed import Geometry, Packed, prepare
+from .packed import Geometry, Ordinary, OrdinaryGradient, Packed, prepare
+from .packed_layer import PackedLayer, Packing
 from .structure import same
 from .taps import Layer
 
-_unpack_dual: Any = forward_ad.unpack_dual
-
-
-class _PackedConvolution(nn.Conv2d):
-    """A convolution whose one weight is packed. Its `weight` is computed when somebody reads it.
-
-    The class of such a module also derives from the class that the module had, and `state_dict` is what it was.
-    Passes of other types than float32, under autocast or for pictures without a batch, go the ordinary way. For those
-    under autocast a weight of its type may be kept, which autocast would otherwise make in each pass.
-    """
-
-    _packed: Packed
-    _several: Packed
-    _rounded: Tensor | None
-    _order: torch.memory_format
-    _plain: type[nn.Conv2d]
-    _reading = False
-
-    def forward(self, input: Tensor) -> Tensor:
-        kept = self._parameters["weight"]
-        if (
-            input.dtype is torch.float32
-            and input.ndim == 4
-            and len(input)
-            and kept is self._packed.weight
-            and input.device.type == "cpu"
-            and not torch.is_autocast_enabled("cpu")
-            and _unpack_dual(input).tangent is None  # the operators would drop a forward derivative
-        ):
-            return (self._packed if len(input) == 1 else self._several)(input, self.bias)
-        self._reading = True
-        try:
-            return super().forward(input)
-        finally:
-            self._reading = False
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "weight"] = _dense(self)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _PackedConvolution:
-        # Nothing can write into a packed weight, and torch cannot copy one.
-        memo.update({id(weight): weight for weight in (self._packed.weight, self._rounded)})
-        copy = type(self).__new__(type(self))
-        memo[id(self)] = copy
-        copy.__dict__.update(deepcopy(self.__dict__, memo))
-        return copy
-
-    def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
-        """A file holds the ordinary convolution, which any process can read."""
-        state = {**self.__dict__, "_parameters": {**self._parameters, "weight": _dense(self)}}
-        for name in ("_packed", "_several", "_order", "_rounded", "_reading"):
-            state.pop(name, None)
-        return object.__new__, (self._plain,), state
-
-
-def _dense(module: nn.Module) -> nn.Parameter:
-    """The weight of a packed convolution in the order of memory that its network has."""
-    weight = module._parameters["weight"]
-    assert weight is not None
-    if weight.layout == torch.strided:  # somebody gave the module another weight
-        return weight
-    dense = weight.to_dense().contiguous(memory_format=cast(torch.memory_format, module._order))
-    return nn.Parameter(dense, requires_grad=False)
-
-
-def _weight(module: nn.Module) -> Tensor:
-    """The weight as a pass or anybody else reads it.
-
-    Others get a tensor that refuses to be changed in place: the change would be lost without a word.
-    """
-    rounded = cast("Tensor | None", module._rounded)
-    if module._reading and rounded is not None and torch.is_autocast_enabled("cpu"):
-        return rounded
-    if module._reading:
-        return _dense(module)
-    with torch.inference_mode():
-        return _dense(module)
-
-
-@cache
-def _class_of(plain: Any) -> Any:
-    """The class of packed convolutions that are also of the class `plain`."""
-    bases = (_PackedConvolution,) if plain is nn.Conv2d else (_PackedConvolution, plain)
-    return type(plain.__name__, bases, {"_plain": plain, "weight": property(_weight)})
-
-
-class Packing:
-    """A convolution whose weight is packed in the place of its own, and the way back.
-
-    packed: the convolution of one picture, and that of several: oneDNN has a layout for each, and the other one takes
-        up to 1.7 times as long.
-    order: the order in memory that the weight should have when it is unpacked.
-    rounded: the type of passes under autocast, whose weight is kept too; float32 where there are none.
-    """
-
-    def __init__(
-        self, module: nn.Conv2d, packed: tuple[Packed, Packed], order: torch.memory_format, rounded: torch.dtype
-    ) -> None:
-        self._module = module
-        kept = None if rounded == torch.float32 else module.weight.detach().to(rounded)
-        one, several = packed
-        module._packed, module._several = cast(Any, one), cast(Any, several)
-        module._order, module._rounded = cast(Any, order), cast(Any, kept)
-        module._parameters["weight"] = cast(nn.Parameter, one.weight)
-        module.__class__ = _class_of(cast(Any, type(module)))
-
-    def undo(self) -> None:
-        """Gives the convolution its weight and its class back."""
-        module = self._module
-        with torch.inference_mode(False):
-            module._parameters["weight"] = _dense(module)
-        module.__class__ = cast(_PackedConvolution, module)._plain
-        for name in ("_packed", "_several", "_order", "_rounded", "_reading"):
-            vars(module).pop(name, None)
-
 
 def packings(
-    model: nn.Module, example: Tensor, layers: Collection[str], order: torch.memory_format, rounded: torch.dtype
+    model: nn.Module,
+    example: Tensor,
+    layers: Collection[str],
+    order: torch.memory_format,
+    rounded: torch.dtype,
+    everything: bool,
 ) -> list[Packing]:
     """The packings of all convolutions of a frozen model that compute the same packed, which are made.
 
@@ -148,18 +36,35 @@ def packings(
     example: (N, C, H, W) in float32 on a CPU.
     layers: the names of the tapped layers.
     order, rounded: as of a Packing.
+    everything: both layouts of a weight and of its gradient, four times the memory of the weights. Otherwise a weight
+        stays as it is beside its layout for one picture; gradients of one picture are packed in the order of the pass
+        while all of it takes no more than twice the memory of the model's parameters.
     """
-    found: dict[nn.Conv2d, tuple[Packed, Packed]] = {}
+    found: dict[nn.Conv2d, tuple[Packed, Packed | Ordinary]] = {}
     tried: set[nn.Module] = set()
+    candidates = _candidates(model, layers)
+    left = sum(map(_bytes, model.parameters())) - sum(_bytes(module.weight) for module in candidates)
 
     def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if module not in tried and isinstance(module, nn.Conv2d):
-            tried.add(module)
-            packed = _proved(module, inputs, output)
-            if packed is not None:
-                found[module] = packed
+        nonlocal left
+        if module in tried or not isinstance(module, nn.Conv2d):
+            return
+        tried.add(module)
+        one = _proved(module, inputs, output, 1)
+        if one is None:
+            return
+        if everything:
+            several: Packed | Ordinary | None = _proved(module, inputs, output, 2)
+        else:
+            several = Ordinary(one.geometry, module.weight.detach())
+            left -= _bytes(one.gradient.weight)
+            if left < 0:
+                left += _bytes(one.gradient.weight)
+                one = replace(one, gradient=OrdinaryGradient(one.geometry, several.weight, order))
+        if several is not None:
+            found[module] = one, several
 
-    handles = [module.register_forward_hook(hook) for module in _candidates(model, layers)]
+    handles = [module.register_forward_hook(hook) for module in candidates]
     try:
         with torch.no_grad():
             model(example.clone(memory_format=torch.preserve_format))
@@ -167,6 +72,10 @@ def packings(
         for handle in handles:
             handle.remove()
     return [Packing(module, packed, order, rounded) for module, packed in found.items()]
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
 
 
 def _candidates(model: nn.Module, layers: Collection[str]) -> list[nn.Conv2d]:
@@ -178,7 +87,7 @@ def _candidates(model: nn.Module, layers: Collection[str]) -> list[nn.Conv2d]:
         weight = module._parameters.get("weight")
         if (
             isinstance(module, nn.Conv2d)
-            and not isinstance(module, _PackedConvolution)
+            and not isinstance(module, PackedLayer)
             and "forward" not in module.__dict__
             and not module._forward_pre_hooks  # it may make the weight anew before each pass
             and name not in inside
@@ -193,22 +102,17 @@ def _candidates(model: nn.Module, layers: Collection[str]) -> list[nn.Conv2d]:
     return found
 
 
-def _proved(module: nn.Conv2d, inputs: tuple[Any, ...], output: Any) -> tuple[Packed, Packed] | None:
-    """The packed convolutions, of one picture and of several, that do what a module did; None where there is none."""
+def _proved(module: nn.Conv2d, inputs: tuple[Any, ...], output: Any, count: int) -> Packed | None:
+    """The packed convolution of so many pictures that does what a module did; None where there is none."""
     if len(inputs) != 1 or not isinstance(output, Tensor) or output.ndim != 4:
         return None
     x = inputs[0].detach()
     geometry = Geometry(_pair(module.stride), _pair(module.padding), _pair(module.dilation), module.groups)
-    corners, proved = _corners(x, module), []
-    for count in (1, 2):
-        packed = prepare(module.weight, geometry, (count, *x.shape[1:]), (count, *output.shape[1:]))
-        if packed is None or not torch.equal(packed.weight.to_dense(), module.weight):
-            return None
-        if not all(_agrees(module, packed, torch.cat([corner, -corner])[:count]) for corner in corners):
-            return None
-        proved.append(packed)
-    one, several = proved
-    return one, several
+    packed = prepare(module.weight, geometry, (count, *x.shape[1:]), (count, *output.shape[1:]))
+    if packed is None or not torch.equal(packed.weight.to_dense(), module.weight):
+        return None
+    right = all(_agrees(module, packed, torch.cat([corner, -corner])[:count]) for corner in _corners(x, module))
+    return packed if right else None
 
 
 def _pair(values: Any) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Settings:
     extensions: modules of the archive that are imported at start, and may register methods.
     captum: attributions of Captum that become methods, names in CAPTUM.
     chunk: draws in one forward pass; None for automatic.
-    optimize: how the network is made faster at load: True, "packed" or False (`engine.optimize`).
+    optimize: how the network is made faster at load: a member of OPTIMIZE (`engine.optimize`).
     precision: of the passes of draws.
     activation: the function that makes answers of the network's scores.
     head: the output that has the scores, where the network gives several; None where it need not be named.
@@ -169,7 +169,7 @@ def _optimize(explain: Mapping[str, Any]) -> Optimize:
     value = explain.get("optimize", Settings.optimize)
     if isinstance(value, (bool, str)) and value in OPTIMIZE:
         return value
-    raise SettingsError(f"explain.optimize is {value!r}; true, packed or false is allowed")
+    raise SettingsError(f"explain.optimize is {value!r}; true, packed, folded or false is allowed")
 
 
 def _head(value: Any) -> str | None:
