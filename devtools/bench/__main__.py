@@ -78,6 +78,7 @@ SUITES: Mapping[str, tuple[Callable[..., Steps], list[click.Option]]] = {
     "photographs": (suites.photographs_suite, [QUICK]),
     "cams": (suites.cams_suite, [QUICK]),
     "smoothdiff": (suites.smoothdiff_suite, [QUICK]),
+    "distances": (suites.distances_suite, [QUICK]),
     "errors": (suites.errors_suite, [QUICK]),
     "limits": (suites.limits_suite, [QUICK]),
     "gpu": (suites.gpu_suite, [QUICK]),

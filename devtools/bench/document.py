@@ -28,6 +28,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Result], bool]]] = {
     "chunks": ("", lambda result: "noisy copies in a pass" in result.what),
     "cams": ("-cams", lambda result: bool(result.asked)),
     "smoothdiff": ("-smoothdiff", lambda result: True),
+    "distances": ("-distances", lambda result: True),
     "server": ("-server", lambda result: bool(result.asked)),
     "answers": ("-answers", lambda result: True),
     "rates": ("-rates", lambda result: True),

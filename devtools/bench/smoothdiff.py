@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 
@@ -123,18 +122,3 @@ def _processor(action: Action) -> Measure:
         return time.process_time() - started
 
     return measure
-
-
-#: For the suite: a step by its name.
-Step = Callable[[Progress], "list[Result]"]
-
-
-def steps(quick: bool) -> dict[str, Step]:
-    """The steps of the suite."""
-    seconds, rounds = (8.0, 2) if quick else (120.0, 10)
-    pictures, reference = (3, 100) if quick else (PICTURES, REFERENCE)
-    found: dict[str, Step] = {}
-    for name in NETWORKS:
-        found[f"{name}, SmoothDiff's time"] = partial(seconds_of, name, seconds, rounds)
-        found[f"{name}, distances"] = partial(distances, name, pictures, reference)
-    return found
