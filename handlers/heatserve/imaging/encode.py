@@ -16,14 +16,18 @@ from .png_write import png_bytes
 _WEBP_METHOD = 0
 
 
-def png_file(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
+def png_file(image: Image.Image | NDArray[np.uint8], text: Mapping[str, str] | None = None) -> bytes:
     """The PNG file of an L or RGB picture: its pixels and these Latin-1 text chunks, no EXIF and no colour profile.
+
+    image: or its pixels, [height, width] or [height, width, 3], from which no picture is made.
 
     Raises ValueError for a picture of another mode.
     """
-    if image.mode not in ("L", "RGB"):
-        raise ValueError(f"The picture's mode is {image.mode}; allowed: L, RGB.")
-    return png_bytes(np.asarray(image), text or {})
+    if isinstance(image, Image.Image):
+        if image.mode not in ("L", "RGB"):
+            raise ValueError(f"The picture's mode is {image.mode}; allowed: L, RGB.")
+        image = np.asarray(image)
+    return png_bytes(image, text or {})
 
 
 def webp_file(image: Image.Image) -> bytes:
