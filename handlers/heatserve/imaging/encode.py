@@ -14,6 +14,8 @@ from .png_write import png_bytes
 
 #: libwebp's least effort. Its files are some 5 % larger than those of its default, in a third of the time.
 _WEBP_METHOD = 0
+#: It takes three quarters of quality 90's time and bytes. The brightness keeps some 40 dB of signal to noise.
+_WEBP_QUALITY = 85
 
 
 def png_file(image: Image.Image | NDArray[np.uint8], text: Mapping[str, str] | None = None) -> bytes:
@@ -32,7 +34,7 @@ def png_file(image: Image.Image | NDArray[np.uint8], text: Mapping[str, str] | N
 
 def webp_file(image: Image.Image) -> bytes:
     """The lossy WebP file of an RGB picture: its pixels and nothing else."""
-    return _saved(image, "WEBP", quality=90, method=_WEBP_METHOD)
+    return _saved(image, "WEBP", quality=_WEBP_QUALITY, method=_WEBP_METHOD)
 
 
 def jpeg_file(image: Image.Image) -> bytes:
