@@ -9,7 +9,8 @@ from PIL import Image
 from .colour import DIVERGING, table
 from .display import strength
 
-_DIMMED = 0.5
+#: The level of each grey level at half its brightness.
+_DIMMED = [round(level * 0.5) for level in range(256)]
 
 _Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -47,9 +48,8 @@ def overlay(
     drawn = picture.convert("RGB")  # a copy in any case
     (top, bottom, _), (left, right, _) = seen[0].indices(height), seen[1].indices(width)
     box = (left, top, right, bottom)
-    dim = [round(level * _DIMMED) for level in range(256)]
     for around in _around(box, width, height):
-        drawn.paste(drawn.crop(around).convert("L").point(dim).convert("RGB"), around)
+        drawn.paste(drawn.crop(around).convert("L").point(_DIMMED).convert("RGB"), around)
     if top < bottom and left < right:
         levels = Image.fromarray(np.ascontiguousarray(heat[seen]))
         opacities = levels.point(alphas)
