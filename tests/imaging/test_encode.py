@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
+import threading
+import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,3 +91,45 @@ def test_a_heatmap_takes_hardly_more_bytes_than_in_a_png_of_pillow(kind: str) ->
     stream = io.BytesIO()
     picture.save(stream, "PNG", compress_level=1)
     assert len(png_file(picture)) < 1.1 * len(stream.getvalue())
+
+
+@pytest.mark.parametrize("shape", [(700, 800, 3), (683, 1024, 3), (1001, 1111), (2, 200_000, 3), (1, 400_000, 3)])
+@pytest.mark.parametrize("content", ["noise", "flat"])
+def test_a_png_packed_by_two_threads_is_read_by_two_decoders(
+    shape: tuple[int, ...], content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", _noting(started, threading.Thread.start))
+    pixels = RNG.integers(0, 256, shape, np.uint8) if content == "noise" else np.full(shape, 7, np.uint8)
+    data = png_file(pixels)
+    assert started
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+    read = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    assert np.array_equal(read.permute(1, 2, 0).numpy().reshape(shape), pixels)
+    # Pillow does not look at the stream's sum: Python's own zlib does.
+    (length,) = struct.unpack(">I", data[33:37])
+    assert data[37:41] == b"IDAT" and len(zlib.decompress(data[41 : 41 + length])) > pixels.size
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert len(data) < len(png_file(pixels)) * 1.001 + 400
+
+
+def test_without_a_second_thread_a_png_is_packed_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = RNG.integers(0, 256, (700, 800, 3), np.uint8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    alone = png_file(pixels)
+
+    def refused(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert png_file(pixels) == alone
+
+
+def _noting(started: list[threading.Thread], start: Callable[[threading.Thread], None]) -> Any:
+    def noted(self: threading.Thread) -> None:
+        started.append(self)
+        start(self)
+
+    return noted

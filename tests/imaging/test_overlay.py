@@ -56,3 +56,18 @@ def test_what_does_not_fit_is_refused() -> None:
         overlay(photo, HEAT, SEEN, "jet", 1.5)
     with pytest.raises(ValueError, match="colour map"):
         overlay(photo, HEAT, SEEN, "sunset", 0.5)
+
+
+@pytest.mark.parametrize("rows", [(0, 20), (0, 7), (5, 20), (4, 11), (9, 9)])
+@pytest.mark.parametrize("columns", [(0, 31), (0, 8), (6, 31), (5, 29), (3, 3)])
+def test_each_pixel_around_the_seen_part_is_dim_once_wherever_it_lies(
+    rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    seen = (slice(*rows), slice(*columns))
+    unseen = np.ones((20, 31), np.bool_)
+    unseen[seen] = False
+    photo = Image.fromarray(PHOTO)
+    found = np.asarray(overlay(photo, np.zeros_like(HEAT), seen, "jet", 0.5)).astype(float)
+    luma = np.repeat((PHOTO @ [0.299, 0.587, 0.114] / 2)[..., None], 3, axis=2)
+    assert np.abs(found - np.where(unseen[..., None], luma, PHOTO)).max() <= 1.5
+    assert np.array_equal(np.asarray(photo), PHOTO)

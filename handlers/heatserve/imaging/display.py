@@ -18,7 +18,10 @@ def positive_part(values: NDArray[Any]) -> NDArray[np.float32]:
     """max(values, 0) as float32, in the same shape. Values that are not finite count as 0."""
     with np.errstate(over="ignore"):
         single = np.asarray(values).astype(np.float32, copy=False)
-    return np.where(np.isfinite(single) & (single > 0), single, np.float32(0))
+    finite = np.isfinite(single)
+    if finite.all():
+        return np.maximum(single, np.float32(0))
+    return np.where(finite & (single > 0), single, np.float32(0))
 
 
 def scale_of(values: NDArray[Any], rule: str) -> float:

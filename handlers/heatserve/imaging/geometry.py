@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .orientation import Box, upright_array, upright_box, upright_size
-from .resampling import applied, product, resize_weights, sample_weights
+from .resampling import applied, resize_weights, sample_weights, sampled
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Geometry:
 
         The result is float32 [crop_height, crop_width]. Values that are not finite count as 0.
         """
-        down = resize_weights(view_map.shape[0], self.crop_height).astype(np.float32)
-        across = resize_weights(view_map.shape[1], self.crop_width).astype(np.float32)
+        down = resize_weights(view_map.shape[0], self.crop_height)
+        across = resize_weights(view_map.shape[1], self.crop_width)
         return applied(down, _finite(view_map), across)
 
     def of_blocks(self, blocks: NDArray[Any], side: int) -> NDArray[Any]:
@@ -176,10 +176,9 @@ def _axis(count: int, view: int, offset: int, resized: int, size: int) -> tuple[
     centres = (np.arange(size) + 0.5) * step - offset
     inside = np.flatnonzero((centres >= 0) & (centres < view))
     seen = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
-    on_picture = sample_weights(view, centres[seen], step).astype(np.float32)
-    if count != view:
-        on_picture = product(on_picture, resize_weights(count, view).astype(np.float32))
-    return on_picture, seen
+    if count == view:
+        return sample_weights(view, centres[seen], step).astype(np.float32), seen
+    return sampled(resize_weights(count, view), centres[seen], step), seen
 
 
 def _finite(values: NDArray[Any]) -> NDArray[np.float32]:

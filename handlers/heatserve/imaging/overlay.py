@@ -9,7 +9,10 @@ from PIL import Image
 from .colour import DIVERGING, table
 from .display import strength
 
-_DIMMED = 0.5
+#: The level of each grey level at half its brightness.
+_DIMMED = [round(level * 0.5) for level in range(256)]
+
+_Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def overlay(
@@ -42,17 +45,23 @@ def overlay(
         raise ValueError(f"The opacity is {opacity}; allowed: 0 to 1.")
     colours_of, shares = (DIVERGING, strength()) if signed else (table(colormap), np.arange(256) / 255)
     alphas = np.rint(255 * opacity * np.sqrt(shares)).astype(int).tolist()
-    photo = picture.convert("RGB")
+    drawn = picture.convert("RGB")  # a copy in any case
     (top, bottom, _), (left, right, _) = seen[0].indices(height), seen[1].indices(width)
     box = (left, top, right, bottom)
-    if box == (0, 0, width, height):
-        drawn = photo
-    else:
-        drawn = photo.convert("L").point([round(level * _DIMMED) for level in range(256)]).convert("RGB")
-        drawn.paste(photo.crop(box), box)
+    for around in _around(box, width, height):
+        drawn.paste(drawn.crop(around).convert("L").point(_DIMMED).convert("RGB"), around)
     if top < bottom and left < right:
         levels = Image.fromarray(np.ascontiguousarray(heat[seen]))
         opacities = levels.point(alphas)
         levels.putpalette(colours_of.tobytes())
         drawn.paste(levels.convert("RGB"), box, opacities)
     return drawn
+
+
+def _around(box: _Box, width: int, height: int) -> list[_Box]:
+    """The boxes that fill a picture around a box: above, below, on the left and on the right, those with any pixel."""
+    left, top, right, bottom = box
+    if top >= bottom or left >= right:
+        return [(0, 0, width, height)]
+    sides = [(0, 0, width, top), (0, bottom, width, height), (0, top, left, bottom), (right, top, width, bottom)]
+    return [each for each in sides if each[0] < each[2] and each[1] < each[3]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,20 +29,47 @@ def sample_weights(count: int, centres: NDArray[np.floating[Any]], step: float) 
 def _linear_weights(count: int, positions: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """`sample_weights` of linear interpolation: two weights in each row, and zeros that take no time."""
     rows = np.arange(len(positions))
-    first = np.floor(positions - 0.5).astype(int).clip(0, count - 1)
-    second = np.minimum(first + 1, count - 1)
-    near, far = (np.clip(1.0 - np.abs(positions - (index + 0.5)), 0.0, None) for index in (first, second))
-    total = np.where(first == second, near, near + far)
+    first, second, far = _neighbours(count, positions)
     weights = np.zeros((len(positions), count))
-    weights[rows, first] = near / total
-    weights[rows, second] = far / total
+    weights[rows, second] = far
+    weights[rows, first] = 1 - far
     return weights
 
 
-def resize_weights(count: int, size: int) -> NDArray[np.float64]:
-    """The weights [size, count] that stretch `count` values over `size` pixels (align_corners=False)."""
+def _neighbours(
+    count: int, positions: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """The two values that linear interpolation reads at each position, and the weight of the second one.
+
+    At the border both are the same value, and the weight is 0.
+    """
+    places = np.minimum(np.maximum(positions - 0.5, 0), count - 1)
+    first = places.astype(np.intp)
+    return first, np.minimum(first + 1, count - 1), places - first
+
+
+def sampled(values: NDArray[np.float32], centres: NDArray[np.floating[Any]], step: float) -> NDArray[np.float32]:
+    """Rows of values, [count, n], read at `centres`: the product of `sample_weights` and `values`, float32.
+
+    Linear interpolation reads two rows for each centre. Then no matrix is made, of which nearly all would be zeros.
+    """
+    count = len(values)
+    if step > 1:
+        return product(sample_weights(count, centres, step).astype(np.float32), values)
+    first, second, far = _neighbours(count, centres)
+    weights = far.astype(np.float32)[:, None]
+    found: NDArray[np.float32] = values[first] * (1 - weights) + values[second] * weights
+    return found
+
+
+@lru_cache(maxsize=8)
+def resize_weights(count: int, size: int) -> NDArray[np.float32]:
+    """The weights [size, count] that stretch `count` values over `size` pixels (align_corners=False).
+
+    A layer's map has the same ones in each answer. All callers share them: they are not to be changed.
+    """
     step = count / size
-    return sample_weights(count, (np.arange(size) + 0.5) * step, step)
+    return sample_weights(count, (np.arange(size) + 0.5) * step, step).astype(np.float32)
 
 
 def applied(down: NDArray[np.float32], values: NDArray[np.float32], across: NDArray[np.float32]) -> NDArray[np.float32]:

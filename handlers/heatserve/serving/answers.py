@@ -90,7 +90,11 @@ def body_bytes(answer: Answer) -> bytes:
 
 def json_bytes(content: Any) -> bytes:
     """Valid JSON whatever the model gave: numbers that are not finite become null."""
-    return json.dumps(_finite(content), ensure_ascii=True, allow_nan=False).encode("ascii")
+    try:
+        text = json.dumps(content, ensure_ascii=True, allow_nan=False)
+    except (TypeError, ValueError):  # another mapping than a dict, or a number that is not finite
+        text = json.dumps(_finite(content), ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii")
 
 
 def json_text(content: Any) -> str:

@@ -49,10 +49,6 @@ class Drawing:
     heat: NDArray[np.uint8]
     seen: tuple[slice, slice]
 
-    def heatmap(self) -> Image.Image:
-        """The heat as an 8-bit grey picture."""
-        return Image.fromarray(self.heat)
-
     def overlay(self, colormap: str, opacity: float) -> Image.Image:
         """The heat in colours over the photograph. A signed map is red and blue, whatever the colour map is.
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -67,7 +69,7 @@ class Report:
         """A map's entry in the document, with its pictures."""
         request = finished.request
         entry = self.about(finished, of.view)
-        entry["heatmap"] = {**_image(of.heatmap()), "scale": entry.pop("scale")}
+        entry["heatmap"] = {**_image(of.heat), "scale": entry.pop("scale")}
         if request.overlay:
             entry["overlay"] = _image(of.overlay(request.colormap, request.opacity))
         return entry
@@ -208,7 +210,8 @@ def _converged(of: View) -> bool | None:
     return None if of.attribution.samples_used == query.count else False
 
 
-def _image(image: Image.Image) -> dict[str, Any]:
-    """A picture inside a JSON document."""
+def _image(image: Image.Image | NDArray[np.uint8]) -> dict[str, Any]:
+    """A picture, or grey levels [height, width], inside a JSON document."""
     data = base64.b64encode(_PNG.encode(image)).decode("ascii")
-    return {"format": _PNG.name, "width": image.width, "height": image.height, "data": data}
+    width, height = image.size if isinstance(image, Image.Image) else image.shape[::-1]
+    return {"format": _PNG.name, "width": width, "height": height, "data": data}
