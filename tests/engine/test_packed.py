@@ -14,7 +14,7 @@ from heatserve.engine import Explainer, Query, packed, packing
 from heatserve.engine.packed import Geometry, prepare
 from tests.engine.networks import distance, pictures, seeded
 
-pytestmark = pytest.mark.parametrize("optimize", ["packed"], indirect=True, ids=["optimized"])
+pytestmark = [pytest.mark.parametrize("optimize", ["packed"], indirect=True, ids=["optimized"]), pytest.mark.fast_path]
 
 #: Channels in and out, kernel, stride, padding, dilation, groups, rows and columns.
 SHAPES = [
