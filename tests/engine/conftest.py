@@ -19,7 +19,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["plain", "optimized"])
+@pytest.fixture(
+    autouse=True, params=[False, pytest.param(True, marks=pytest.mark.fast_path)], ids=["plain", "optimized"]
+)
 def optimize(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Every test of the engine runs twice: on networks as they are, and on networks that are made faster at load."""
     monkeypatch.setitem(Explainer.__init__.__kwdefaults__, "optimize", request.param)

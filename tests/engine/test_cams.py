@@ -114,6 +114,7 @@ def test_maps_of_one_score_share_one_backward_pass_and_other_scores_have_their_o
     assert len(passes) == 3 and torch.equal(found[0].values, found[-1].values)
 
 
+@pytest.mark.fast_path
 def test_the_closed_form_answers_maps_of_the_pooled_layer_without_a_backward_pass(monkeypatch):
     images, one = pictures(2), explainer("resnet18")
     asked = [[Query(m, target=3), Query(m, target=1, nearest=2)] for m in ("hirescam", "xgradcam")]

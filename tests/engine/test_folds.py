@@ -11,7 +11,7 @@ from heatserve.engine import Explainer, UnsuitableModel
 from tests.engine.networks import distance, pictures, seeded
 from tests.engine.test_optimize import Net, Stubborn
 
-pytestmark = pytest.mark.parametrize("optimize", [True], indirect=True, ids=["optimized"])
+pytestmark = [pytest.mark.parametrize("optimize", [True], indirect=True, ids=["optimized"]), pytest.mark.fast_path]
 
 
 def normalisation(**options) -> nn.BatchNorm2d:

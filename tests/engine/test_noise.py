@@ -60,6 +60,7 @@ def test_by_keys_all_samples_are_drawn_by_one_operation(keyed: None) -> None:
     assert len(drawn) == 1
 
 
+@pytest.mark.fast_path
 def test_a_torch_without_keys_or_with_keys_that_do_not_hold_uses_its_own_generator(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -21,7 +21,7 @@ from tests.engine.networks import (
     seeded,
 )
 
-pytestmark = pytest.mark.parametrize("optimize", [True], indirect=True, ids=["optimized"])
+pytestmark = [pytest.mark.parametrize("optimize", [True], indirect=True, ids=["optimized"]), pytest.mark.fast_path]
 FOLDED = {"resnet18": 20, "vgg11": 0, "densenet121": 59, "mobilenet_v2": 52, "mobilenet_v3_small": 34, "in_place": 0}
 
 

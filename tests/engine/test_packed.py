@@ -15,7 +15,10 @@ from heatserve.engine.packed import Geometry, Ordinary, OrdinaryGradient, prepar
 from heatserve.engine.packed_layer import PackedLayer
 from tests.engine.networks import distance, pictures, seeded
 
-pytestmark = pytest.mark.parametrize("optimize", [True, "packed"], indirect=True, ids=["twice", "everything"])
+pytestmark = [
+    pytest.mark.parametrize("optimize", [True, "packed"], indirect=True, ids=["twice", "everything"]),
+    pytest.mark.fast_path,
+]
 
 #: Channels in and out, kernel, stride, padding, dilation, groups, rows and columns.
 SHAPES = [

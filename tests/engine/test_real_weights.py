@@ -89,6 +89,7 @@ def emulating_tensor_float(net):
     return net
 
 
+@pytest.mark.fast_path
 def test_under_tensor_float_folding_moves_a_probability_by_no_more_than_the_documents_say():
     images = torch.cat([photograph(), photograph().flip(3), 0.5 * photograph()])
     plain, folded = NETWORKS["lite0"].build(), Explainer(NETWORKS["lite0"].build(), photograph(), optimize=True)

@@ -14,7 +14,7 @@ from tests.engine.networks import captum_gradient, distance, pictures, small
 IMAGE = pictures(1, (24, 36), seed=8)
 TARGETS = range(5)
 ONCE = pytest.mark.parametrize("optimize", [False], indirect=True, ids=["plain"])
-pytestmark = ONCE
+pytestmark = [ONCE, pytest.mark.fast_path]
 
 
 def counted(one):

@@ -17,6 +17,8 @@ from heatserve.engine.sizes import SIZES, fitting, padded, sizes_of
 from heatserve.engine.steps import finish
 from tests.engine.networks import captum_gradient, distance, pictures, small
 
+pytestmark = pytest.mark.fast_path
+
 IMAGES = pictures(3, (24, 36), seed=8)
 
 

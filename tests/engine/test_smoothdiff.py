@@ -155,6 +155,7 @@ def test_counts_do_not_overflow(samples: int) -> None:
     assert distance(ours(net, samples=samples), mean_gradient(net, samples)) < 2e-6
 
 
+@pytest.mark.fast_path
 def test_targets_and_contrasts_of_one_image_share_its_samples() -> None:
     net = of(functional.relu)
     one = Explainer(net, IMAGE.clone(), chunk=4)

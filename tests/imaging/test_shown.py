@@ -28,6 +28,7 @@ def psnr(one: Image.Image, other: Image.Image) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
+@pytest.mark.fast_path
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", SIZES)
 def test_the_size_is_that_of_the_reduced_picture_turned_upright(size: tuple[int, int], orientation: int) -> None:
@@ -46,6 +47,7 @@ def test_the_size_is_that_of_the_reduced_picture_turned_upright(size: tuple[int,
         assert all(abs(side - max(1.0, of * share)) <= 0.5 + 1e-9 for side, of in zip(photograph.size, turned.size))
 
 
+@pytest.mark.fast_path
 def test_without_pixels_nothing_is_resized_or_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: Any, **__: Any) -> Any:
         pytest.fail("the photograph was made")

@@ -28,6 +28,8 @@ from heatserve.serving.states import Admitted, UnderWay
 from tests.serving.small import picture, small_service
 from tests.serving.test_service import ILLEGAL, explained, predicted
 
+pytestmark = pytest.mark.fast_path
+
 #: The width of a picture that takes long to decode, by a promise that its header seems to make.
 LARGE = 61
 

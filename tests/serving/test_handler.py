@@ -214,10 +214,10 @@ def test_an_out_of_memory_that_no_halving_cures_is_a_507_of_its_row(
 ) -> None:
     forward = Network.passes
 
-    def starved(self: Network, images: torch.Tensor, queries: Any, *head: Any) -> Any:
+    def starved(self: Network, images: torch.Tensor, queries: Any, *head: Any, **named: Any) -> Any:
         if any(query.through_input for row in queries for query in row):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return forward(self, images, queries, *head)
+        return forward(self, images, queries, *head, **named)
 
     monkeypatch.setattr(Network, "passes", starved)
     answers = ask(

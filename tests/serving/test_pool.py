@@ -20,6 +20,8 @@ from heatserve.serving.pool import NICENESS, VARIABLE, Pool, automatic, read_thr
 from heatserve.serving.tasks import MOST_BYTES
 from heatserve.serving.values import SettingsError
 
+pytestmark = pytest.mark.fast_path
+
 
 class Gate:
     """Work that waits until it is told to go on."""

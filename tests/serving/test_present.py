@@ -120,6 +120,7 @@ def _by_hand(sent: bytes, index: int, tanh: bool) -> torch.Tensor:
     return by_hand(sent, lambda scores: scores[index], net, (lambda pooled: (pooled / 4).tanh()) if tanh else None)
 
 
+@pytest.mark.fast_path
 def test_all_labels_take_one_forward_pass_and_no_backward_pass_for_those_that_are_absent(
     labels: tuple[str, Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:

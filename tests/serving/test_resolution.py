@@ -72,7 +72,7 @@ def view_of(service: Service) -> torch.Tensor:
     handle = service.explainer.model.register_forward_pre_hook(lambda _m, given: taken.append(given[0].clone()))
     ask(service, row(explain=""))
     handle.remove()
-    return taken[0].contiguous()
+    return taken[0].clone(memory_format=torch.contiguous_format)
 
 
 @pytest.mark.parametrize("side", [4, 5, 28])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +98,7 @@ def test_turns_are_even_and_a_newcomer_does_not_hold_up_the_others(count: int, t
     assert newcomer.served - before <= 2
 
 
+@pytest.mark.fast_path
 @given(st.floats(0.005, 0.2), st.floats(0.005, 0.2), st.integers(1, 64))
 def test_a_step_becomes_no_longer_than_two_predictions_where_a_row_fits(
     prediction: float, row: float, largest: int

@@ -22,6 +22,8 @@ from tests.serving.small import picture, small_service
 from tests.serving.test_continuous import Frontend, alone
 from tests.serving.test_smoothdiff import grey
 
+pytestmark = pytest.mark.fast_path
+
 __all__ = ["alone"]
 
 

@@ -47,6 +47,7 @@ WITHOUT = [{}, {"output": "npy"}, {"target": "top2", "boxes": "true"}, {"method"
 WITH = [{"overlay": "true"}, {"output": "png"}, {"output": "webp"}, {"output": "jpeg"}]
 
 
+@pytest.mark.fast_path
 @pytest.mark.parametrize("options", WITHOUT, ids=str)
 def test_an_answer_without_the_photograph_reduces_nothing(
     service: Service, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
@@ -116,6 +117,7 @@ def test_a_signed_map_is_zero_where_the_model_saw_nothing() -> None:
     assert (drawn.heat[drawn.seen] < 128).any() and (drawn.heat[drawn.seen] > 128).any()
 
 
+@pytest.mark.fast_path
 def test_a_file_is_opened_once_unless_it_waits_for_a_step_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from heatserve.engine.sizes import SIZES
 from heatserve.serving.scheduling import PREDICTIONS_PER_STEP, PROBED, Policy
 from heatserve.serving.step_cost import StepCost
 
+pytestmark = pytest.mark.fast_path
+
 #: The seconds of the longest step of a chunk, by its rows and by the number of chunks so far.
 Device = Callable[[int, int], float]
 

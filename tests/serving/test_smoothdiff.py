@@ -76,6 +76,7 @@ def test_the_map_is_the_librarys_whatever_is_in_the_batch(service: Service) -> N
     assert "X-Explanation-Standard-Error" not in found["a"][-1].headers
 
 
+@pytest.mark.fast_path
 def test_targets_share_the_forward_passes_of_a_picture(service: Service) -> None:
     counts: list[int] = []
     handle = service.explainer.model.register_forward_pre_hook(lambda module, args: counts.append(len(args[0])))
