@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from heatserve.engine import Explainer, Query, begun
+from heatserve.engine import Explainer, Query, begun, derivative_bytes
+from heatserve.engine.means import Means
 from heatserve.engine.smoothdiff import SmoothDiff
 from tests.engine.one_layer import IMAGE, SIGMA, Net, distance, gradient, mean_gradient, of
 
@@ -90,3 +92,32 @@ def test_targets_are_answered_after_a_pass_that_failed_once(fails: int, monkeypa
     assert not any(job.left for job in jobs)
     for target, job in enumerate(jobs):
         assert distance(job.estimate().values, mean_gradient(net, 10, target=target)) < 2e-6
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("error", [None, 1e-9])
+@pytest.mark.parametrize("function", [functional.relu, functional.silu])
+def test_the_bytes_that_are_counted_are_those_of_the_tensors(
+    function: Callable[[Tensor], Tensor], error: float | None, double: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The most that live at a time, as the interpreter knows them: the sums so far, and those of a further pass."""
+    net = Net(function).to(torch.float64 if double else torch.float32).eval()
+    image = IMAGE.to(next(net.parameters()).dtype)
+    one = Explainer(net, image.clone(), chunk=10)
+    query = Query("smoothdiff", target=1, samples=20, noise_level=SIGMA, standard_error=error)
+    job = begun(image[0], query)
+    shapes = {(plan.shapes or ((),))[0] for plan in one.network.choice.plan}  # type: ignore[union-attr]
+    most, add = [0], Means.add
+
+    def measured(self: Means, group: int, sums: object) -> None:
+        # Sums have the shape of one row of a derivative; nothing else alive here has it.
+        alive = [each for each in gc.get_objects() if type(each) is Tensor and each.shape in shapes]
+        most[0] = max(most[0], sum({each.data_ptr(): each.nbytes for each in alive}.values()))
+        add(self, group, sums)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Means, "add", measured)
+    for _ in range(2):
+        for _ in one.advance([(job, 10)]):
+            pass
+    assert most[0] == derivative_bytes(one.network, query) > 0
+    one.close()

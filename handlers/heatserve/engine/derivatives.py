@@ -31,16 +31,18 @@ class Planned:
     kind, name: as of a `Call`.
     shapes: of one row of what `derivatives` gives; None for a call that the picture does not reach as the rule's own.
     count: as `is_count`.
+    wide: whether they are numbers of 64 bits.
     """
 
     kind: str
     name: str
     shapes: tuple[torch.Size, ...] | None
     count: bool
+    wide: bool = False
 
     def bytes(self, samples: int) -> int:
         """The bytes that the sums of one picture take."""
-        size = (1 if samples <= _BYTE else 4) if self.count else 4
+        size = (1 if samples <= _BYTE else 4) if self.count else 8 if self.wide else 4
         return size * sum(shape.numel() for shape in self.shapes or ())
 
 
@@ -229,4 +231,5 @@ def softened(call: Call, factors: Callable[[Tensor], tuple[Tensor, ...]]) -> Any
 def planned_of(call: Call, found: tuple[Tensor, ...] | None) -> Planned:
     """The call as a plan has it. found: its derivatives; None where its rule does not apply."""
     shapes = None if found is None else tuple(one.shape[1:] for one in found)
-    return Planned(call.kind, call.name, shapes, is_count(call))
+    wide = found is not None and any(one.dtype == torch.float64 for one in found)
+    return Planned(call.kind, call.name, shapes, is_count(call), wide)

@@ -42,8 +42,8 @@ class Means:
         total: Sums | None = None
         for group, sums in enumerate(self._sums):
             if group != without and sums is not None:
-                alone = self.groups == 1
-                total = added(total, sums if alone else _copy(sums), self.samples)
+                mine = sums if total is not None or self.groups == 1 else _copy(sums)
+                total = added(total, mine, self.samples)
         assert total is not None
         count = sum(self.group_of(sample) != without for sample in range(self.taken))
         return Following(plan, total, count)

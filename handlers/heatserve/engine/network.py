@@ -168,7 +168,8 @@ class Network:
             self.model,
         )
         left = kept(queries, logits.detach(), self.activation)
-        asked = [[factor for query in row for factor in factors(query)] for row in left]
+        if left is not queries:
+            asked = [[factor for query in row for factor in factors(query)] for row in left]
         return logits.detach(), combined(left, (yield from recorded.attributions(asked)))
 
     def close(self) -> None:

@@ -33,13 +33,15 @@ class PackedLayer(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         kept = self._parameters["weight"]
         if (
-            input.dtype is torch.float32
+            torch._C._get_tracing_state() is None
+            and input.dtype is torch.float32
             and input.ndim == 4
             and len(input)
             and kept is self._packed.weight
             and input.device.type == "cpu"
             and not torch.is_autocast_enabled("cpu")
             and _unpack_dual(input).tangent is None  # the operators would drop a forward derivative
+            and not torch._C._functorch.is_functorch_wrapped_tensor(input)  # torch.func knows no operator of these
         ):
             return (self._packed if len(input) == 1 else self._several)(input, self.bias)
         self._reading = True

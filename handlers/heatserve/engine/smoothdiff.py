@@ -171,13 +171,13 @@ def advance(
 
 
 def derivative_bytes(network: Network, query: Query) -> int:
-    """The bytes of the sums that a picture needs for a query; 0 for a method without them."""
+    """The most bytes that the sums of a picture take at a time for a query; 0 for a method without them."""
     plan = network.choice.plan
     if not averages_derivatives(METHODS[query.method]) or isinstance(plan, str):
         return 0
-    # The sums of each group, and one that leaves a group out.
-    copies = 1 if query.standard_error is None else min(GROUPS, query.count) + 1
-    return copies * sum(planned.bytes(query.count) for planned in plan)
+    # The sums of each group, and those of a further pass that are not added yet. One that leaves a group out is less.
+    copies = 1 if query.standard_error is None else min(GROUPS, query.count)
+    return 2 * copies * sum(planned.bytes(query.count) for planned in plan)
 
 
 def _plan(network: Network) -> Plan:

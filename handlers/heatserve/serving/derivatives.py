@@ -9,8 +9,8 @@ from .errors import Refusal
 from .items import Item
 from .requests import Request
 
-#: The bytes of the sums of all pictures under way. A picture takes 11 MB with a ResNet-50, and six times as much where
-#: an error is asked for.
+#: The bytes of the sums of all pictures under way. A picture takes 22 MB with a ResNet-50, and five times as much
+#: where an error is asked for.
 MOST = 1_000_000_000
 
 #: Gives the bytes that the sums of one picture take, for a query.
