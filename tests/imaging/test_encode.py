@@ -93,6 +93,7 @@ def test_a_heatmap_takes_hardly_more_bytes_than_in_a_png_of_pillow(kind: str) ->
     assert len(png_file(picture)) < 1.1 * len(stream.getvalue())
 
 
+@pytest.mark.fast_path
 @pytest.mark.parametrize("shape", [(700, 800, 3), (683, 1024, 3), (1001, 1111), (2, 200_000, 3), (1, 400_000, 3)])
 @pytest.mark.parametrize("content", ["noise", "flat"])
 def test_a_png_packed_by_two_threads_is_read_by_two_decoders(
