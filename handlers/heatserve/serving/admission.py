@@ -24,7 +24,6 @@ from .requests import Request, RequestParser
 from .scheduling import Policy
 from .settings import Limits
 from .states import Admitted, Decoded, Described, Reading, Refused
-from .waiting import waiting_bytes
 
 
 class Admission:
@@ -126,7 +125,7 @@ class Admission:
             len(before) + len(own) + 1 > limits.max_explanations
             or (waiting and waiting + kept > _KEPT)
             or work + asked > limits.max_batch_work
-            or self._too_much_waits(others, len(request.image) + sum(map(waiting_bytes, own)))
+            or self._too_much_waits(others, len(request.image) + sum(map(_waiting_bytes, own)))
         ):
             raise Refusal(503, "too much explanation is under way; try again later", retry_after=retry_after())
 
@@ -157,7 +156,7 @@ class Admission:
             request, (header.width, header.height), cost, costly, header.peak_bytes, None if costly else file
         )
         waiting = sum(item.state.cost_ms for item in others if isinstance(item.state, Admitted))
-        if waiting + own > limits.max_batch_decode_ms or self._too_much_waits(others, waiting_bytes(Item(state))):
+        if waiting + own > limits.max_batch_decode_ms or self._too_much_waits(others, _waiting_bytes(Item(state))):
             wait = math.ceil(max(1.0, waiting / 1000))
             raise Refusal(503, "too many pictures wait to be decoded; try again later", retry_after=wait)
         return state
@@ -167,7 +166,7 @@ class Admission:
 
         A request beside which nothing waits may have any number of bytes.
         """
-        waiting = sum(map(waiting_bytes, others))
+        waiting = sum(map(_waiting_bytes, others))
         return waiting > 0 and waiting + own > self._limits.max_waiting_bytes
 
     def decode(self, item: Item) -> None:
@@ -233,3 +232,18 @@ _KEPT = 20_000_000
 def _statistics(request: Request | None) -> int:
     """The number of a request's maps that are statistics of samples, which stay in memory until all are taken."""
     return sum(query.smoothed for query in request.queries) if request else 0
+
+
+#: The part of a waiting picture's bytes that counts: it stays for some steps, an explanation for hundreds.
+_STEPS_UNDECODED = 0.25
+
+
+def _waiting_bytes(item: Item) -> float:
+    """The bytes of an item that stay with the host, as the limit on them counts."""
+    request = item.state.request
+    if request is None:
+        return 0.0
+    if item.long:
+        return float(len(request.image))
+    costly = isinstance(item.state, Admitted) and item.state.costly
+    return len(request.image) * _STEPS_UNDECODED if costly else 0.0

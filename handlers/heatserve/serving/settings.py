@@ -35,7 +35,7 @@ class Limits:
     max_batch_decode_ms: of all pictures that wait to be decoded.
     max_explanations, max_batch_work: of the explanations under way that take further passes.
     max_waiting_bytes: of the pictures of those explanations, and a quarter of the bytes of pictures that wait long to
-    be decoded, or that are decoded and wait for their first pass.
+    be decoded.
     """
 
     max_samples: int = 200
