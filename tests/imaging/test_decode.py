@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import struct
 import warnings
+import weakref
 import zlib
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from heatserve.imaging import FORMATS, ImageTooLarge, Picture, UnreadableImage, decode
+from heatserve.imaging import FORMATS, ImageTooLarge, Picture, UnreadableImage, decode, opened
 
 LIMIT = 1_000_000
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
@@ -285,3 +287,16 @@ def test_a_process_without_any_filter_of_warnings_decodes_too() -> None:
     with warnings.catch_warnings():
         warnings.resetwarnings()
         assert np.array_equal(decoded(RGB, "PNG"), NOISE)
+
+
+def test_a_file_that_waits_holds_no_pixels_after_it_was_decoded() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(stream, "JPEG")
+    file = opened(stream.getvalue(), 10_000)
+    picture = decode(stream.getvalue(), 10_000, file=file)
+    pixels = weakref.ref(picture.image)
+    del picture
+    gc.collect()
+    assert pixels() is None
+    with pytest.raises(RuntimeError, match="once"):
+        decode(stream.getvalue(), 10_000, file=file)

@@ -88,8 +88,8 @@ def decode(data: bytes, max_pixels: int, alpha: bool = False, file: Opened | Non
         ImageTooLarge: the header declares more than `max_pixels` pixels. Nothing has been decoded then.
     """
     found = file or opened(data, max_pixels)
+    structure, image = found.structure, found.taken()
     with refusals():
-        structure, image = found.structure, found.image
         image.load()
         vars(image).pop("_decoder", None)  # the decoder of a WebP holds two canvases
         # After loading: a PNG may declare its orientation behind its pixels, and Pillow itself turns a TIFF upright.

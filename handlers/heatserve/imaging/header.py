@@ -46,16 +46,26 @@ class Header:
     peak_bytes: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Opened:
     """A file whose header is read, ready to be decoded once.
 
-    image: of Pillow; it loads its pixels when it is asked for them.
+    image: of Pillow; it loads its pixels when it is asked for them. None once it is taken.
     """
 
     header: Header
     structure: Structure
-    image: Image.Image
+    image: Image.Image | None
+
+    def taken(self) -> Image.Image:
+        """The image. This holds it no longer: its pixels stay no longer than whoever takes it needs them.
+
+        Raises RuntimeError where it was taken before.
+        """
+        image, self.image = self.image, None
+        if image is None:
+            raise RuntimeError("a file can be decoded once")
+        return image
 
 
 _MAGIC: Mapping[bytes, str] = {
