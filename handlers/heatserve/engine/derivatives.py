@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .counts import BYTE, count, count_type, quick
 from .errors import UnsuitableModel
 from .nonlinear import Call, Pool, call_of, derivatives, is_count
-
-#: The largest number that a count of one byte holds.
-_BYTE = 255
 
 
 class OtherCalls(UnsuitableModel):
@@ -42,7 +40,7 @@ class Planned:
 
     def bytes(self, samples: int) -> int:
         """The bytes that the sums of one picture take."""
-        size = (1 if samples <= _BYTE else 4) if self.count else 8 if self.wide else 4
+        size = (1 if samples <= BYTE else 4) if self.count else 8 if self.wide else 4
         return size * sum(shape.numel() for shape in self.shapes or ())
 
 
@@ -120,12 +118,20 @@ class Collecting(Planful):
             maxima, indices = Pool.of(call).pool(call.operands[0])
             self._add(planned, derivatives(call, indices))
             return (maxima, indices) if call.name.endswith("indices") else maxima
-        self._add(planned, derivatives(call))
+        if quick(call):
+            self._check(planned, call.operands)
+            for owner, rows in self._rows.items():
+                self.found[owner].append((count(call, rows),))
+        else:
+            self._add(planned, derivatives(call))
         return call.func(*call.args, **call.kwargs)
 
-    def _add(self, planned: Planned, found: tuple[Tensor, ...]) -> None:
+    def _check(self, planned: Planned, found: tuple[Tensor, ...]) -> None:
         if tuple(one.shape for one in found) != tuple((self._count, *shape) for shape in planned.shapes or ()):
             raise OtherCalls(_SENTENCE)
+
+    def _add(self, planned: Planned, found: tuple[Tensor, ...]) -> None:
+        self._check(planned, found)
         for owner, rows in self._rows.items():
             self.found[owner].append(tuple(_sum(one, rows) for one in found))
 
@@ -135,7 +141,7 @@ def _sum(of: Tensor, rows: Sequence[int]) -> Tensor:
     if of.dtype != torch.bool:
         kind = torch.float64 if of.dtype == torch.float64 else torch.float32
     else:
-        of, kind = of.view(torch.uint8), torch.uint8 if len(rows) <= _BYTE else torch.int32
+        of, kind = of.view(torch.uint8), count_type(len(rows))
     if of.is_cuda:
         return of[rows].sum(0, dtype=kind)
     # On a CPU one row after the other stays in the caches. The copy outlives a change in place.
@@ -149,7 +155,7 @@ def added(total: Sums | None, more: Sums, samples: int) -> Sums:
     """The sums of both. samples: the number that they will be of in the end."""
     with torch.inference_mode():
         if total is None:
-            wide = samples > _BYTE
+            wide = samples > BYTE
             return [tuple(one.int() if wide and one.dtype == torch.uint8 else one for one in call) for call in more]
         for one, other in zip(total, more):
             for own, further in zip(one, other):

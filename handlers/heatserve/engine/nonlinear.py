@@ -122,10 +122,9 @@ def _passing(call: Call) -> Callable[[Tensor], Tensor] | None:
     name = call.name
     if name == "relu":
         return lambda x: x > 0
-    if name == "relu6":
-        return lambda x: (x > 0) & (x < 6)
-    if name == "hardtanh":
-        low, high = _argument(call, 1, "min_val", -1.0), _argument(call, 2, "max_val", 1.0)
+    between = open_bounds(call)
+    if between is not None:
+        low, high = between
         return lambda x: (x > low) & (x < high)
     if name not in ("clamp", "clip", "clamp_min", "clamp_max"):
         return None
@@ -135,6 +134,13 @@ def _passing(call: Call) -> Callable[[Tensor], Tensor] | None:
         return None
     least, most = -math.inf if least is None else least, math.inf if most is None else most
     return lambda x: (x >= least) & (x <= most)
+
+
+def open_bounds(call: Call) -> tuple[float, float] | None:
+    """The bounds of a ReLU6 or a hardtanh, at which the derivative is 0 already; None for another call."""
+    if call.name == "hardtanh":
+        return float(_argument(call, 1, "min_val", -1.0)), float(_argument(call, 2, "max_val", 1.0))
+    return (0.0, 6.0) if call.name == "relu6" else None
 
 
 def _argument(call: Call, place: int, name: str, default: Any) -> Any:
