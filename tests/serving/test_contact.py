@@ -96,9 +96,9 @@ def test_the_sheet_says_what_is_not_on_it_and_that_weights_are_untrained(tmp_pat
 
 def test_an_empty_map_is_called_empty(tmp_path: Path, tiles: list[Tile]) -> None:
     service = small_service(tmp_path)
-    with torch.no_grad():
-        service.explainer.model.trunk[2].weight.zero_()
-        service.explainer.model.trunk[2].bias.fill_(-1)
+    layer = service.explainer.model.trunk[2]
+    layer.weight = torch.nn.Parameter(torch.zeros_like(layer.weight), requires_grad=False)
+    layer.bias.data.fill_(-1)
     contact(service, PHOTO, "photo.png")
     texts = {tile.title: " ".join(tile.lines) for tile in tiles}
     assert "EMPTY MAP" in texts["gradcam"] and "EMPTY MAP" not in texts["photograph"]
