@@ -88,15 +88,19 @@ def optimize(
     if how not in OPTIMIZE:
         raise ValueError(f"optimize is {how!r}; allowed: True, 'packed', 'folded', False")
     with tensor_float(False):
-        found = _optimize(model, example, layers, activation)
+        found, before = _optimize(model, example, layers, activation)
         if how in (True, "packed") and (example.device.type, example.dtype) == ("cpu", torch.float32):
             laid, everything = example.contiguous(memory_format=found.layout), how == "packed"
             rounded = PRECISIONS[precision] if everything else torch.float32
-            return replace(found, packings=_pack(model, laid, layers, activation, found.layout, rounded, everything))
+            made = _pack(model, laid, layers, activation, found.layout, rounded, everything, before)
+            return replace(found, packings=made)
         return found
 
 
-def _optimize(model: nn.Module, example: Tensor, layers: Collection[str], activation: str) -> Optimized:
+def _optimize(
+    model: nn.Module, example: Tensor, layers: Collection[str], activation: str
+) -> tuple[Optimized, list[Tensor]]:
+    """The folds and the order in memory that stay, and the outputs of the network before them."""
     with following(model) as followed:
         before = _outputs(model, example, layers)
     found = foldable(model, followed, layers)
@@ -109,13 +113,13 @@ def _optimize(model: nn.Module, example: Tensor, layers: Collection[str], activa
         paddings = [Padding(*pair) for pair in padded_by_a_child(model)] if folds else []
         _reorder(model, layout)
         if _agrees(model, example.contiguous(memory_format=layout), layers, before, activation):
-            return Optimized(len(normalisations), layout, len(paddings))
+            return Optimized(len(normalisations), layout, len(paddings)), before
         _reorder(model, torch.contiguous_format)
         for padding in reversed(paddings):
             padding.undo()
         for normalisation in reversed(normalisations):
             normalisation.undo()
-    return Optimized()
+    return Optimized(), before
 
 
 def _outputs(model: nn.Module, example: Tensor, layers: Collection[str]) -> list[Tensor]:
@@ -129,6 +133,10 @@ def _agrees(model: nn.Module, example: Tensor, layers: Collection[str], before: 
         found = _outputs(model, example, layers)
     except Exception:  # a network may need its old layout (`view`), or a module that is gone, and raise any error
         return False
+    return _alike(found, before, activation)
+
+
+def _alike(found: list[Tensor], before: list[Tensor], activation: str) -> bool:
     probable = [probabilities(scores, activation) for scores in (found[0], before[0])]
     close = activation == "none" or bool((probable[0] - probable[1]).abs().max() <= _PROBABILITY)
     return close and all(same(one, other) for one, other in zip(found, before))
@@ -148,20 +156,27 @@ def _pack(
     order: torch.memory_format,
     rounded: torch.dtype,
     everything: bool,
+    before: list[Tensor] | None,
 ) -> tuple[Packing, ...]:
     """The packings that stay: all that are right each for itself, or none where the whole network then differs.
 
-    Scores, tapped activations and gradients are compared, on one image and on three.
+    Scores and tapped activations are compared on one image and on several, gradients on one, in whose pass with a graph
+    the scores are compared once more.
+
+    before: the scores and tapped activations of the example.
     """
-    three = torch.cat([example[-1:], example[:1].flip(3), 0.5 * example[:1]]).contiguous(memory_format=order)
-    batches = [example[:1].contiguous(memory_format=order), three]
-    before, gradients = [_tried(model, batch, layers) for batch in batches], _gradients(model, batches[0], layers)
+    image = example[:1].contiguous(memory_format=order)
+    alone, gradients = _one_pass(model, image, layers)
+    if len(example) == 1:
+        example = torch.cat([example, example.flip(3)]).contiguous(memory_format=order)
+        before = _tried(model, example, layers)
     made = packings(model, example, layers, order, rounded, everything)
-    right = all(
-        known is None or _agrees(model, batch, layers, known, activation) for batch, known in zip(batches, before)
-    )
-    if made and right and _near(_gradients(model, batches[0], layers), gradients):
-        return tuple(made)
+    batches = [(example, before), (image, alone)]
+    if made and all(known is None or _agrees(model, one, layers, known, activation) for one, known in batches):
+        found, others = _one_pass(model, image, layers)
+        right = alone is None or (found is not None and _alike(found, alone, activation))
+        if right and _near(others, gradients):
+            return tuple(made)
     for packing in made:
         packing.undo()
     return ()
@@ -175,19 +190,26 @@ def _tried(model: nn.Module, images: Tensor, layers: Collection[str]) -> list[Te
         return None
 
 
-def _gradients(model: nn.Module, images: Tensor, layers: Collection[str]) -> list[Tensor] | None:
-    """The gradients of the scores' weighted sum in the input and the tapped layers; None where a pass has none."""
-    leaf, taps = images.detach().requires_grad_(), Taps(model, layers)
+def _one_pass(
+    model: nn.Module, image: Tensor, layers: Collection[str]
+) -> tuple[list[Tensor] | None, list[Tensor] | None]:
+    """The outputs, and the gradients of the scores' weighted sum in the tapped layers and the input before them.
+
+    Each is None where the network has none.
+    """
+    leaf, taps = image.detach().requires_grad_(), Taps(model, layers)
     try:
         with taps.recording(layers, graph=True) as recording, torch.enable_grad():
             scores = model(leaf.clone(memory_format=torch.preserve_format))
             score = (scores * torch.linspace(1, 2, scores.shape[1])).sum()
-            found = torch.autograd.grad(score, [leaf, *recording.activations.values()], allow_unused=True)
+            inside = [recording.activations[name] for name in layers]
+            found = torch.autograd.grad(score, [leaf, *inside], allow_unused=True)
     except Exception:  # a network or a private operator may raise any error
-        return None
+        return _tried(model, image, layers), None
     finally:
         taps.remove()
-    return [gradient for gradient in found if gradient is not None]
+    outputs = [one.detach() for one in (scores, *inside)]
+    return outputs, [gradient for gradient in found if gradient is not None]
 
 
 def _near(found: list[Tensor] | None, known: list[Tensor] | None) -> bool:

@@ -84,10 +84,10 @@ def find_transformer(model: nn.Module, example: Tensor) -> Transformer:
 
     Raises UnsuitableModel, with the reason, for a network whose attention cannot be recorded or placed.
     """
-    attentions, calls, plain = _watch(model, example)
-    shapes = list(dict.fromkeys(tuple(matrix.shape) for matrix in attentions.matrices))
-    if not shapes:
+    if not _watch(model, example[:1])[0].matrices:  # most networks have none, and one image is cheap
         raise UnsuitableModel("the network has no attention that was seen in its trace")
+    attentions, calls = _watch(model, example)
+    shapes = list(dict.fromkeys(tuple(matrix.shape) for matrix in attentions.matrices))
     rows, _, tokens, keys = shapes[0]
     if len(shapes) > 1 or rows != len(example) or tokens != keys:
         few = ", ".join(str(shape) for shape in shapes[:3])
@@ -95,6 +95,8 @@ def find_transformer(model: nn.Module, example: Tensor) -> Transformer:
             f"the attention of its blocks is not between the same tokens of the picture everywhere (shapes {few})"
         )
     prefix, grid = _places(model, example[:1], tokens)
+    with torch.no_grad():
+        plain: Tensor = model(example.clone())
     readers = _readers(model, example, plain)
     blocks = _blocks(model, example, attentions, calls, plain)
     if blocks is None:
@@ -106,8 +108,8 @@ def find_transformer(model: nn.Module, example: Tensor) -> Transformer:
     return Transformer(len(attentions.numbers), prefix, grid, readers, blocks)
 
 
-def _watch(model: nn.Module, example: Tensor) -> tuple[Attentions, list[_Call], Tensor]:
-    """The attention of one forward pass, the calls of modules that have some, and the scores without recording."""
+def _watch(model: nn.Module, example: Tensor) -> tuple[Attentions, list[_Call]]:
+    """The attention of one forward pass, and the calls of modules that have some."""
     calls: list[_Call] = []
     pending: list[tuple[int, Any]] = []
     attentions = Attentions(graph=False)
@@ -121,7 +123,6 @@ def _watch(model: nn.Module, example: Tensor) -> tuple[Attentions, list[_Call], 
             calls.append(_Call(module, first, attentions.calls, tokens, tokens_of(output)))
 
     with torch.no_grad():
-        plain: Tensor = model(example.clone())
         handles: list[Any] = []
         try:
             for _, module in open_modules(model):
@@ -132,7 +133,7 @@ def _watch(model: nn.Module, example: Tensor) -> tuple[Attentions, list[_Call], 
         finally:
             for handle in handles:
                 handle.remove()
-    return attentions, calls, plain
+    return attentions, calls
 
 
 def _places(model: nn.Module, image: Tensor, tokens: int) -> tuple[int, tuple[int, int]]:
