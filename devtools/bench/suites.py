@@ -45,7 +45,7 @@ Steps = dict[str, Step]
 
 
 def library_suite(quick: bool) -> Steps:
-    """Explanations in this process; 15 minutes.
+    """Explanations in this process; half an hour.
 
     Times against a forward pass and against other libraries, and memory.
     """
@@ -98,7 +98,7 @@ def _memory_of_packed(quick: bool) -> Steps:
 
 
 def server_suite(quick: bool) -> Steps:
-    """This handler and the stock one; 15 minutes.
+    """This handler and the stock one; ten minutes.
 
     Locust's load on two TorchServes side by side: latency, rate, size, processor time, time to ready.
     """
@@ -125,7 +125,7 @@ def rates_suite(quick: bool, against: Path | None = None) -> Steps:
 
 
 def contention_suite(quick: bool) -> Steps:
-    """Predictions where the processor is short; nine minutes.
+    """Predictions where the processor is short; twelve minutes.
 
     Alone, beside another process and under quotas of cores, with OpenMP's settings; the stock handler stands beside.
     """
@@ -137,7 +137,7 @@ def contention_suite(quick: bool) -> Steps:
 
 
 def smoothdiff_suite(quick: bool) -> Steps:
-    """The time of SmoothDiff against Captum's SmoothGrad; four minutes."""
+    """The time of SmoothDiff against Captum's SmoothGrad; thirteen minutes."""
     seconds, rounds = (8.0, 2) if quick else (120.0, 10)
     return {f"{name}, SmoothDiff": partial(smoothdiff.seconds_of, name, seconds, rounds) for name in NETWORKS}
 
@@ -161,7 +161,7 @@ def scaling_suite(quick: bool) -> Steps:
 
 
 def limits_suite(quick: bool) -> Steps:
-    """Where the time goes; three minutes.
+    """Where the time goes; nine minutes.
 
     The operations of passes, gradients and SmoothGrad, and how often rounding shows in gradients.
     """
